@@ -1,0 +1,43 @@
+"""Learning from few labels: image classifiers from a handful of labeled images and many unlabeled ones."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewlabels.config import Options
+    from fewlabels.data.sources import open_table
+    from fewlabels.data.table import Table
+    from fewlabels.errors import Interrupted, UserError
+    from fewlabels.methods.base import Method
+    from fewlabels.models.classifier import Classifier
+    from fewlabels.runs.fit import fit
+    from fewlabels.runs.run import Run, load
+
+__version__ = "0.1.0"
+__all__ = ["Classifier", "Interrupted", "Method", "Options", "Run", "Table", "UserError", "fit", "load", "open_table"]
+
+_HOME = {
+    "Classifier": "models.classifier",
+    "Interrupted": "errors",
+    "Method": "methods.base",
+    "Options": "config",
+    "Run": "runs.run",
+    "Table": "data.table",
+    "UserError": "errors",
+    "fit": "runs.fit",
+    "load": "runs.run",
+    "open_table": "data.sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is asked for: torch takes seconds, and much of our work needs none."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'fewlabels' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fewlabels.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,48 @@
+"""The exponential moving average of a module: what gets evaluated."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels.averaging.horizon import momentum
+
+
+def averaged_tensors(module: nn.Module) -> list[Tensor]:
+    """Give what an average of a module averages: parameters, and the running statistics of batch norm."""
+    statistics = [
+        buffer
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        for buffer in (part.running_mean, part.running_var)
+        if buffer is not None
+    ]
+    return [*module.parameters(), *statistics]
+
+
+class Ema(nn.Module):
+    """An average of `source`, debiased at the start: e <- m e + (1 - m) w, m = min(1 - 1/memory, (1+t)/(10+t)).
+
+    torch's own `AveragedModel` reads its counter on the host in each update, which stops the device, and
+    averages all buffers or none; a method's memories must not be averaged over time.
+
+    Args:
+        source: the module to follow; copied, never changed.
+        memory: steps that the average remembers.
+    """
+
+    def __init__(self, source: nn.Module, memory: float) -> None:
+        super().__init__()
+        self.module = deepcopy(source).requires_grad_(False)
+        self.memory = memory
+
+    @torch.no_grad()
+    def update(self, source: nn.Module, step: Tensor) -> None:
+        """Take in the parameters of `source` after update number `step` (0-dim int64, from 0)."""
+        share = (1 - momentum(self.memory, step)).to(torch.float32)
+        averages, values = averaged_tensors(self.module), averaged_tensors(source)
+        differences = torch._foreach_sub(values, averages)
+        torch._foreach_mul_(differences, share)
+        torch._foreach_add_(averages, differences)

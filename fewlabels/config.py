@@ -1,0 +1,144 @@
+"""The options of a run, as plain dataclasses: the command line, the docs and the checks are made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+
+from fewlabels.errors import UserError
+
+
+class Interval(NamedTuple):
+    """The allowed values of an option, both ends included."""
+
+    low: float
+    high: float = float("inf")
+
+
+Share: TypeAlias = Annotated[float, Interval(0, 1)]
+NotNegative: TypeAlias = Annotated[float, Interval(0)]
+Count: TypeAlias = Annotated[int, Interval(1)]
+
+Budget: TypeAlias = Literal["quick", "normal", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user may set. None and "auto" are chosen from the data, each with its reason in `config.yaml`."""
+
+    method: str = "layermatch"
+    """how to learn; `fewlabels methods` lists them, and one's own options are --method.OPTION VALUE"""
+    model: str = "auto"
+    """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name"""
+    pretrained: bool = False
+    """begin with timm's published weights"""
+    weights: Path | None = None
+    """begin with the backbone in this .safetensors file"""
+    freeze: bool = False
+    """train the head alone"""
+    size: Count | None = None
+    """height and width in pixels that images are resized to"""
+    resize: Literal["crop", "squash"] = "crop"
+    """crop keeps the aspect and cuts the middle, squash does not"""
+    flip: Literal["auto", "none", "horizontal", "dihedral"] = "auto"
+    """which mirror images count as the same class"""
+    unlabeled: Path | None = None
+    """a folder of more images without labels"""
+    labels_per_class: Count | None = None
+    """hide all other labels of a fully labeled set, to try methods where the truth is known"""
+    split: Path | None = None
+    """draw no split: take this one (the split.csv of a run)"""
+    labeled_in_unlabeled: bool = True
+    """labeled images also count as unlabeled ones, as in the papers"""
+    seed: Annotated[int, Interval(0, 2**31 - 1)] = 0
+    """what is drawn at random is a function of this"""
+    budget: Budget = "normal"
+    """the one dial: how much work to spend"""
+    steps: Count | None = None
+    """updates of the parameters"""
+    batch: Count | None = None
+    """labeled images a step"""
+    unlabeled_ratio: Count | None = None
+    """unlabeled images a step, for each labeled one"""
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    """sgd with Nesterov momentum .9, or adamw"""
+    lr: Annotated[float, Interval(1e-12)] | None = None
+    """highest learning rate"""
+    weight_decay: NotNegative | None = None
+    """not on norms and biases"""
+    layer_decay: Annotated[float, Interval(1e-6, 1)] | None = None
+    """factor on the learning rate from each layer to the one below"""
+    baseline: bool = True
+    """train labels only as well, with the same network for as many steps"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+    threads: Count | None = None
+    """processor threads"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the arithmetic in the network"""
+    log: Literal["none", "tensorboard"] = "none"
+    """write the metrics here too"""
+    out: Path | None = None
+    """folder of the run; one of the same configuration is continued"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "options")
+
+
+def option_values(options: Any) -> dict[str, Any]:
+    """Give the fields of an options object, not those within them."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
+def check_fields(options: Any, name: str) -> None:
+    """Check a dataclass's values against its annotations.
+
+    Raises:
+        UserError: values of another type, outside their interval or none of the allowed words; all at once.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    problems = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not _allows(hints[field.name], value):
+            problems.append(f"{field.name} is {value!r}; give {describe(hints[field.name])}")
+    if problems:
+        raise UserError(f"{name}: {'; '.join(problems)}")
+
+
+def _allows(hint: Any, value: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        marks = [mark for mark in arguments[1:] if isinstance(mark, Interval)]
+        return _allows(arguments[0], value) and all(mark.low <= value <= mark.high for mark in marks)
+    if origin is Literal:
+        return any(value == word and type(value) is type(word) for word in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(arguments) and all(map(_allows, arguments, value))
+    if arguments:  # a union
+        return any(_allows(kind, value) for kind in arguments)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
+
+
+def describe(hint: Any) -> str:
+    """Say in words what a type hint allows."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = [
+            f", at least {mark.low:g}" if mark.high == float("inf") else f", {mark.low:g} to {mark.high:g}"
+            for mark in arguments[1:]
+            if isinstance(mark, Interval)
+        ]
+        return describe(arguments[0]) + "".join(bounds)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin is tuple:
+        return f"{len(arguments)} values ({'; '.join(map(describe, arguments))})"
+    if arguments:
+        return " or ".join(map(describe, arguments))
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
+    return "none" if hint is type(None) else words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,98 @@
+"""The feed: gives the batch of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewlabels.data.samplers import Sampler
+from fewlabels.data.table import Labels
+from fewlabels.keys import Key
+from fewlabels.views.batch import Batch, Views
+from fewlabels.views.images import ImageViews
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the global batch this process makes: process `rank` of `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, count: int) -> slice:
+        """Give the slots of a global batch of `count` that are this process's."""
+        each = count // self.world
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+class ResidentFeed:
+    """Batches of a set that lies whole on the training device, as uint8.
+
+    Args:
+        images: uint8 [N, C, H, W] on the training device.
+        labels: int64 [N], -1 unlabeled.
+        labeled, unlabeled: row numbers to learn from with and without labels.
+        batch, unlabeled_batch: B and M, of all processes together.
+        steps: length of the run.
+        wanted: the views that the method asks for.
+        views: makes them.
+        key: the run's key.
+        share: this process's part.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Labels,
+        *,
+        labeled: Labels,
+        unlabeled: Labels,
+        batch: int,
+        unlabeled_batch: int,
+        steps: int,
+        wanted: Views,
+        views: ImageViews,
+        key: Key,
+        share: Share | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = torch.from_numpy(labels).to(images.device)
+        self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
+        self.share = share or Share()
+        self._labeled = (labeled, batch)
+        self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
+        self._samplers: dict[int, tuple[Sampler, Sampler]] = {}
+
+    def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
+        """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
+        labeled, unlabeled = (sampler.step(step) for sampler in self._samplers_of(branch))
+        key = self.key.fold(branch, "views").fold(step_tensor)
+        rows, labeled_views = self._stream(labeled, self.wanted.labeled, key.fold("labeled"))
+        unlabeled_rows, unlabeled_views = self._stream(unlabeled, self.wanted.unlabeled, key.fold("unlabeled"))
+        return Batch(
+            labeled=labeled_views,
+            labels=self.labels[rows],
+            unlabeled=unlabeled_views,
+            rows=unlabeled_rows,
+            step=step_tensor,
+            share=step_tensor.to(torch.float32) / self.steps,
+            key=key.fold("method"),
+        )
+
+    def _samplers_of(self, branch: int) -> tuple[Sampler, Sampler]:
+        if branch not in self._samplers:
+            key = self.key.fold(branch, "sampler")
+            self._samplers[branch] = (
+                Sampler(*self._labeled, key.fold("labeled")),
+                Sampler(*self._unlabeled, key.fold("unlabeled")),
+            )
+        return self._samplers[branch]
+
+    def _stream(self, rows: Labels, kinds: tuple, key: Key) -> tuple[Tensor, tuple[Tensor, ...]]:
+        device = self.images.device
+        mine = self.share.of(len(rows))
+        here = torch.from_numpy(rows[mine]).to(device, non_blocking=True)
+        slots = torch.arange(mine.start, mine.stop, device=device)
+        return here, self.views.make(self.images[here], kinds, key.fold(slots))

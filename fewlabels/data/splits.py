@@ -1,0 +1,140 @@
+"""Which rows are labeled, unlabeled and test: drawn by a seed, written down, given back."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewlabels.data.table import UNLABELED, Labels, Table
+from fewlabels.errors import UserError
+from fewlabels.files import csv_text
+from fewlabels.keys import Key
+
+TEST_SHARE = 5  # a fifth of each class
+
+
+def draw_split(table: Table, labels_per_class: int | None, seed: int) -> Table:
+    """Set a test split apart and hide labels where the user asked for it and the data can afford it.
+
+    A fully labeled table without a test split has a fifth of each class set apart as one, and with
+    `labels_per_class` all its other labels hidden. A table that is not fully labeled gives up none of its labels.
+
+    Raises:
+        UserError: labels are to be hidden and the table is not fully labeled, or a class has too few rows.
+    """
+    fully = len(table.unlabeled_rows) == 0
+    if labels_per_class is not None and not fully:
+        raise UserError(
+            f"--labels-per-class hides labels of a fully labeled set; {table.name} has "
+            f"{len(table.unlabeled_rows)} unlabeled rows already. Leave the option out."
+        )
+    if fully and not table.test.any():
+        table = _set_test_apart(table, seed)
+    return table if labels_per_class is None else _hide_labels(table, labels_per_class, seed)
+
+
+def _shuffled(rows: Labels, key: Key) -> Labels:
+    """Order rows at random by a key; a row's place depends on the key and the row alone."""
+    return rows[torch.argsort(key.fold(torch.from_numpy(rows)).uniform(), stable=True).numpy()]
+
+
+def _of_class(table: Table, rows: Labels, seed: int, stream: str) -> list[Labels]:
+    key = Key(seed).fold("split", stream)
+    return [_shuffled(rows[table.labels[rows] == k], key) for k in range(len(table.classes))]
+
+
+def _set_test_apart(table: Table, seed: int) -> Table:
+    parts = [rows[: len(rows) // TEST_SHARE] for rows in _of_class(table, table.labeled_rows, seed, "test")]
+    chosen = np.concatenate(parts)
+    if not len(chosen):
+        return table
+    test = table.test.copy()
+    test[chosen] = True
+    return table.with_note(f"a fifth of each class ({len(chosen)} rows) is set apart as the test split", test=test)
+
+
+def _hide_labels(table: Table, count: int, seed: int) -> Table:
+    parts = _of_class(table, table.labeled_rows, seed, "labeled")
+    short = [f"{name} has {len(rows)}" for name, rows in zip(table.classes, parts, strict=True) if len(rows) < count]
+    if count < 1 or short:
+        raise UserError(
+            f"--labels-per-class {count}: give a whole number from 1 to {min(map(len, parts))}"
+            + (f", since of its training rows {', '.join(short)}" if short else "")
+        )
+    return hide_all_but(table, np.concatenate([rows[:count] for rows in parts]))
+
+
+def hide_all_but(table: Table, keep: Labels) -> Table:
+    """Hide the labels of all training rows but `keep`; they stay known as `truth`, to report on."""
+    hidden = np.setdiff1d(table.labeled_rows, keep)
+    labels, truth = table.labels.copy(), table.truth.copy()
+    truth[hidden] = labels[hidden]
+    labels[hidden] = UNLABELED
+    note = f"{len(hidden)} labels are hidden, {len(keep)} are kept; the hidden ones only report"
+    return table.with_note(note, labels=labels, truth=truth)
+
+
+def split_text(table: Table) -> str:
+    """Write a split as CSV: name, label (empty: unlabeled or hidden) and split of each row."""
+    rows = (
+        (name, table.classes[label] if label != UNLABELED else "", "test" if test else "train")
+        for name, label, test in zip(table.names, table.labels, table.test, strict=True)
+    )
+    return csv_text(("name", "label", "split"), rows)
+
+
+def apply_split(table: Table, path: Path) -> Table:
+    """Give back a split that `split_text` wrote: the same test rows, and only the labels it shows.
+
+    Raises:
+        UserError: the file is missing or is no split, names other rows than the table has, or shows a label that
+            the data contradicts.
+    """
+    shown = _read_split(path)
+    _check_names(table, shown, path)
+    test = np.array([shown[name][1] == "test" for name in table.names])
+    given = [shown[name][0] for name in table.names]
+    wrong = [
+        f"{name} is {label} there and {table.classes[k] if k != UNLABELED else 'unlabeled'} in the data"
+        for name, label, k in zip(table.names, given, table.labels, strict=True)
+        if label and (k == UNLABELED or table.classes[k] != label)
+    ]
+    if wrong:
+        raise UserError(f"{path} contradicts the data in {len(wrong)} rows: {'; '.join(wrong[:3])}. Mend one of the two.")
+    table = replace(table, test=test)
+    keep = np.flatnonzero([bool(label) for label in given] & ~test)
+    if len(keep) == len(table.labeled_rows):
+        return table.with_note(f"the split was read from {path.name}")
+    return hide_all_but(table, keep).with_note(f"the split was read from {path.name}")
+
+
+def _read_split(path: Path) -> dict[str, tuple[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the split {path} cannot be read: {error}") from error
+    if not rows or not {"name", "label", "split"} <= set(rows[0]):
+        raise UserError(f"{path} is no split: it needs the columns name, label and split, as split.csv of a run has")
+    odd = sorted({row["split"] for row in rows} - {"train", "test"})
+    if odd:
+        raise UserError(f"{path}: a split is train or test, not {', '.join(odd)}")
+    return {row["name"]: (row["label"], row["split"]) for row in rows}
+
+
+def _check_names(table: Table, shown: dict[str, tuple[str, str]], path: Path) -> None:
+    missing = sorted(set(table.names) - set(shown))
+    extra = sorted(set(shown) - set(table.names))
+    if missing or extra:
+        raise UserError(
+            f"{path} is a split of other rows: {len(missing)} rows of the data are not in it"
+            f" ({', '.join(missing[:2])}), {len(extra)} of its rows are not in the data ({', '.join(extra[:2])})"
+            if missing and extra
+            else f"{path} lacks {len(missing)} rows of the data, such as {missing[0]}"
+            if missing
+            else f"{path} names {len(extra)} rows that the data has not, such as {extra[0]}"
+        )

@@ -1,0 +1,1 @@
+"""What a run is worth: accuracy, and what is free."""

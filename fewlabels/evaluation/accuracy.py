@@ -1,0 +1,48 @@
+"""Accuracy, and whether a difference of two is more than noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabels.data.table import Labels
+
+
+def accuracy(predicted: Labels, truth: Labels) -> float | None:
+    """Give the share of right predictions [n]; None without rows."""
+    return float((predicted == truth).mean()) if len(truth) else None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of two accuracies on the same rows.
+
+    Attributes:
+        value: the difference, as a fraction.
+        error: its standard error over the draw of the rows (paired, as in McNemar's test).
+    """
+
+    value: float
+    error: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than two standard errors."""
+        return abs(self.value) > 2 * self.error
+
+
+def gain(predicted: Labels, baseline: Labels, truth: Labels) -> Gain | None:
+    """Compare two predictions [n] of the same rows; None without rows."""
+    if not len(truth):
+        return None
+    difference: NDArray[np.float64] = (predicted == truth).astype(float) - (baseline == truth).astype(float)
+    return Gain(float(difference.mean()), float(difference.std() / np.sqrt(len(truth))))
+
+
+def confusion(predicted: Labels, truth: Labels, classes: int) -> NDArray[np.int64]:
+    """Count predictions [K, K]: rows are the true classes, columns the predicted ones."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    return counts

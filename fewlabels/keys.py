@@ -1,0 +1,83 @@
+"""Randomness as a pure function of a key: a counter hash that gives the same numbers on every device.
+
+A key is folded, part by part, from what a draw depends on: (seed, branch, stream, step, slot in the
+global batch, view, operation). It never depends on time or on the number of processes, so samplers and
+views keep no state but the step, and a killed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Part: TypeAlias = "int | str | Tensor"
+
+_BITS64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: SplitMix64's increment (Steele et al. 2014)
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix64's finalizer
+_SHIFTS = (30, 27, 31)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >> 63 else x
+
+
+def _mix_int(x: int) -> int:
+    x = (x + _GOLDEN) & _BITS64
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
+        x = ((x ^ (x >> shift)) * multiplier) & _BITS64
+    return x ^ (x >> _SHIFTS[-1])
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros; torch's own shift repeats the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix_tensor(x: Tensor) -> Tensor:
+    x = x + _signed(_GOLDEN)
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
+        x = (x ^ _shift(x, shift)) * _signed(multiplier)
+    return x ^ _shift(x, _SHIFTS[-1])
+
+
+@dataclass(frozen=True)
+class Key:
+    """A point of the stream of random numbers: a whole number, or an int64 tensor of one key an element."""
+
+    state: int | Tensor
+
+    def fold(self, *parts: Part) -> Key:
+        """Give the key that also depends on `parts`, in this order; tensors broadcast."""
+        state = self.state
+        for part in parts:
+            if isinstance(part, str):
+                part = zlib.crc32(part.encode())
+            if isinstance(state, int) and isinstance(part, int):
+                state = _mix_int(state ^ _mix_int(part & _BITS64))
+            else:
+                left = _signed(state) if isinstance(state, int) else state
+                right = _signed(_mix_int(part & _BITS64)) if isinstance(part, int) else _mix_tensor(part)
+                mixed = left ^ right
+                assert isinstance(mixed, Tensor)
+                state = _mix_tensor(mixed)
+        return Key(state)
+
+    def seed(self) -> int:
+        """Give a seed in [0, 2**63) for a generator of somebody else's; only from a whole-number key."""
+        if isinstance(self.state, Tensor):
+            raise TypeError("a seed comes from a key of whole numbers: reading a tensor would stop the device")
+        return self.state >> 1
+
+    def uniform(self) -> Tensor:
+        """Draw one float32 in [0, 1) for each element of the key; 24 random bits."""
+        state = self.state if isinstance(self.state, Tensor) else torch.tensor(_signed(self.state))
+        return _shift(state, 40).to(torch.float32) * 2.0**-24
+
+    def integers(self, high: int) -> Tensor:
+        """Draw one int64 in [0, high) for each element of the key; high is at most 2**24."""
+        return (self.uniform() * high).to(torch.int64)

@@ -1,0 +1,68 @@
+"""What every method is: an `nn.Module` whose typed fields are its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self, dataclass_transform
+
+from torch import Tensor, nn
+
+from fewlabels.config import check_fields
+from fewlabels.models.network import LayerRule, Network
+from fewlabels.views.batch import Batch, Views
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know of its run before the first step.
+
+    Attributes:
+        classes: K.
+        features: D, the size of the backbone's features.
+        rows: N, rows of the table, for memories of one entry a row.
+        steps: length of the run, by which a paper's time constants are scaled.
+    """
+
+    classes: int
+    features: int
+    rows: int
+    steps: int
+
+
+@dataclass_transform(eq_default=False)
+class Method(nn.Module):
+    """Turns a batch into losses.
+
+    A subclass is one paper: its annotated fields are its options (a dataclass: the line under a field is its help
+    on the command line and in the docs), `setup` makes what it remembers and trains itself, `forward` gives the
+    losses. What it remembers are buffers of `parts.memory.Memory` modules.
+    """
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        dataclass(eq=False, repr=False)(cls)
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        # A dataclass assigns its fields in __init__; the module must be ready to take them before that.
+        self = super().__new__(cls)
+        nn.Module.__init__(self)
+        return self
+
+    def __post_init__(self) -> None:
+        check_fields(self, type(self).__name__)
+
+    def setup(self, task: Task) -> None:
+        """Make what the method remembers and trains itself, for this task."""
+
+    def views(self) -> Views:
+        """Say which views of the labeled and unlabeled rows the method wants."""
+        return Views()
+
+    def layer_rule(self, task: Task) -> LayerRule:
+        """Say how unlabeled rows use the head."""
+        del task
+        return LayerRule()
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give the losses of a batch: 0-dim tensors; the key `loss` is trained on, all are recorded."""
+        raise NotImplementedError

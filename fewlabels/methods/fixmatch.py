@@ -1,0 +1,55 @@
+"""FixMatch (Sohn et al. 2020)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.across import mean_rows
+from fewlabels.methods.parts.forward import TargetPass, logits_of
+from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class FixMatch(Method):
+    """The class that the network is sure of on a weak view is the target of a strong view.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        p   = softmax(logits(weak(u))), y^ = argmax p                    [M, K], [M]
+        z_s = logits(strong(u))                                         [M, K]
+        row weight = 1[max p >= threshold]                              [M]
+        loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))
+    """
+
+    threshold: Share = 0.95
+    """a row counts from this probability of its target on"""
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+    target_pass: TargetPass = "own"
+    """weak views make targets in a pass of their own, or in a joint one with the others"""
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.target_pass)
+        p = z_w.softmax(1)
+        row_weight = at_least(p, self.threshold)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
+        return {
+            "loss": labeled_loss + self.weight * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "kept": mean_rows(row_weight),
+        }

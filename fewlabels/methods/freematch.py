@@ -1,0 +1,69 @@
+"""FreeMatch (Wang et al. 2023)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.averaging.horizon import horizon
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method, Task
+from fewlabels.methods.parts.across import mean_rows
+from fewlabels.methods.parts.forward import TargetPass, logits_of
+from fewlabels.methods.parts.losses import consistency, fairness
+from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class FreeMatch(Method):
+    """FixMatch with a threshold for each class that follows the predictions, and a loss that keeps classes apart.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        p   = softmax(logits(weak(u))), c = max p, y^ = argmax p         [M, K], [M], [M]
+        z_s = logits(strong(u))                                         [M, K]
+        tau, p~, h~ = running means of c, p and the histogram of y^      [], [K], [K]
+        row weight = 1[c >= tau * p~_y^ / max_k p~_k]                   [M]
+        a, b = normalize(p~ / h~), the same of softmax(z_s) on kept rows [K], [K]
+        loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^)) + fairness * sum_k a_k log b_k
+    """
+
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+    fairness: NotNegative = 0.01
+    """factor on the loss that keeps classes apart (the paper: .001 to .01)"""
+    memory: NotNegative = 1000.0
+    """steps that the running means remember in a run of the paper's length (.999)"""
+    clip: tuple[Share, Share] | None = None
+    """lowest and highest tau (the paper, on SVHN: .9 .95)"""
+    target_pass: TargetPass = "own"
+    """weak views make targets in a pass of their own, or in a joint one with the others"""
+
+    def setup(self, task: Task) -> None:
+        """Start the running means."""
+        self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps), self.clip)
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, its three parts (without their factors), `kept` and `tau`."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.target_pass)
+        p = z_w.softmax(1)
+        row_weight = self.threshold(p, batch.step)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
+        fairness_loss = fairness(self.threshold.p_mean, self.threshold.histogram, z_s, row_weight)
+        return {
+            "loss": labeled_loss + self.weight * unlabeled_loss + self.fairness * fairness_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "fairness_loss": fairness_loss,
+            "kept": mean_rows(row_weight),
+            "tau": self.threshold.tau.clone(),
+        }

@@ -1,0 +1,1 @@
+"""Steps that methods share: pure functions, and small modules for what is remembered."""

@@ -1,0 +1,91 @@
+"""How much an unlabeled row counts: by a fixed threshold, a self-adaptive one, or softly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.averaging.horizon import momentum
+from fewlabels.methods.parts.across import gather_rows, mean_rows
+from fewlabels.methods.parts.memory import Memory
+
+
+def at_least(p: Tensor, threshold: float | Tensor) -> Tensor:
+    """Weigh a row 1 where its largest probability reaches the threshold (a number, or one a row [M]), else 0: [M]."""
+    return (p.amax(1) >= threshold).to(p.dtype)
+
+
+class FixedThreshold(Memory):
+    """Rows count whose largest probability is at least `threshold` (Sohn et al. 2020)."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, p: Tensor, step: Tensor) -> Tensor:
+        """Map targets' probabilities [M, K] to row weights [M]."""
+        del step
+        return at_least(p, self.threshold)
+
+
+class SelfAdaptiveThreshold(Memory):
+    """A threshold for each class from running means of the predictions (Wang et al. 2023).
+
+    tau <- m tau + (1 - m) mean c, p~ <- m p~ + (1 - m) mean p, h~ <- m h~ + (1 - m) histogram of argmax p, all from
+    1/K; rows count with c >= tau * p~_y / max_k p~_k, where c = max p, y = argmax p.
+
+    Args:
+        classes: K.
+        memory: steps that the means remember.
+        clip: lowest and highest tau, or None.
+    """
+
+    def __init__(self, classes: int, memory: float, clip: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        self.memory, self.clip = memory, clip
+        self.tau = self.remember("tau", torch.tensor(1 / classes), "mean")
+        self.p_mean = self.remember("p_mean", torch.full((classes,), 1 / classes), "mean")
+        self.histogram = self.remember("histogram", torch.full((classes,), 1 / classes), "mean")
+
+    def forward(self, p: Tensor, step: Tensor) -> Tensor:
+        """Take in targets' probabilities [M, K] and give row weights [M]."""
+        if len(p):
+            share = (1 - momentum(self.memory, step)).to(p.dtype)
+            chosen = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)
+            self.tau.lerp_(mean_rows(p.amax(1)), share)
+            self.p_mean.lerp_(mean_rows(p), share)
+            self.histogram.lerp_(mean_rows(chosen), share)
+        if self.clip is not None:
+            self.tau.clamp_(*self.clip)  # what is remembered is clipped, as the widely used code does
+        return at_least(p, (self.tau * self.p_mean / self.p_mean.amax())[p.argmax(1)])
+
+
+class SoftWeight(Memory):
+    """Rows count by a truncated Gaussian of their confidence (Chen et al. 2023).
+
+    Mean mu and variance v of c = max p are averaged over time, from 1/K and 1; a row counts
+    exp(-min(c - mu, 0)^2 * n^2 / (2 v)).
+
+    Args:
+        classes: K.
+        memory: steps that mean and variance remember.
+        sigmas: n, how narrow the Gaussian is.
+    """
+
+    def __init__(self, classes: int, memory: float, sigmas: float = 2.0) -> None:
+        super().__init__()
+        self.memory, self.sigmas = memory, sigmas
+        self.mean = self.remember("mean", torch.tensor(1 / classes), "mean")
+        self.variance = self.remember("variance", torch.tensor(1.0), "mean")
+
+    def forward(self, p: Tensor, step: Tensor) -> Tensor:
+        """Take in targets' probabilities [M, K] and give row weights [M]."""
+        confidence = p.amax(1)
+        if len(confidence) > 1:
+            share = (1 - momentum(self.memory, step)).to(p.dtype)
+            every = gather_rows(confidence)
+            self.mean.lerp_(every.mean(), share)
+            self.variance.lerp_(every.var(), share)
+        below = (confidence - self.mean).clamp(max=0)
+        return torch.exp(-(below**2) * self.sigmas**2 / (2 * self.variance.clamp(min=1e-12)))

@@ -1,0 +1,58 @@
+"""Pseudo-Label (Lee 2013), with the threshold of later libraries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.across import mean_rows
+from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class PseudoLabel(Method):
+    """The network's own class on a weak view is the target of the same view, once it is sure of it.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        z_w = logits(weak(u)), p = softmax(z_w), y^ = argmax p           [M, K], [M]
+        row weight = 1[max p >= threshold]                              [M]
+        loss = mean CE(z, y) + weight * ramp * mean(row weight * CE(z_w, sg y^))
+
+    The ramp rises linearly from 0 to 1 over the first `ramp` of the run. Labeled and unlabeled rows share a pass.
+    """
+
+    threshold: Share = 0.95
+    """a row counts from this probability of its target on"""
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+    ramp: Share = 0.4
+    """part of the run over which that factor rises from 0"""
+
+    def views(self) -> Views:
+        """Ask for one weak view of each row."""
+        return Views(labeled=("weak",), unlabeled=("weak",))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `kept`."""
+        (labeled,), (weak,) = batch.labeled, batch.unlabeled
+        own, of_weak = net.features(torch.cat([labeled, weak])).split([len(labeled), len(weak)])
+        z_w = net.unlabeled_logits(of_weak)
+        p = z_w.detach().softmax(1)
+        row_weight = at_least(p, self.threshold)
+
+        labeled_loss = F.cross_entropy(net.logits(own), batch.labels)
+        unlabeled_loss = consistency(z_w, p.argmax(1), row_weight)
+        ramp = (batch.share / self.ramp).clamp(max=1) if self.ramp else 1.0
+        return {
+            "loss": labeled_loss + self.weight * ramp * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "kept": mean_rows(row_weight),
+        }

@@ -1,0 +1,155 @@
+"""From a name to a classifier: our own networks, any timm model, or a user's module."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fewlabels.errors import UserError
+from fewlabels.models.classifier import Card, Classifier, load_tensors
+from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
+
+if TYPE_CHECKING:
+    from fewlabels.keys import Key
+
+CUSTOM = "custom"
+OWN: dict[str, Callable[[int], nn.Module]] = {
+    "small_cnn": SmallCNN,
+    "small_cnn_group_norm": lambda channels: SmallCNN(channels, norm="group"),
+    "wrn_28_2": wrn_28_2,
+    "wrn_28_8": wrn_28_8,
+    "wrn_37_2": wrn_37_2,
+}
+
+
+def build_classifier(
+    card: Card,
+    *,
+    key: Key,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    backbone: nn.Module | None = None,
+    freeze: bool = False,
+) -> Classifier:
+    """Make a classifier whose initial parameters are a function of `key`.
+
+    Args:
+        card: which network for which images and classes.
+        key: where the initial parameters are drawn from.
+        pretrained: take timm's weights for the backbone (downloaded by timm, or found in its cache).
+        weights: a safetensors file with the parameters of the backbone, or of a whole classifier of ours.
+        backbone: a user's own module, where the card says "custom"; maps [n, C, H, W] to [n, D].
+        freeze: train the head alone.
+
+    Raises:
+        UserError: an unknown name (the nearest are listed), weights that do not fit, or a backbone that does
+            not give features [n, D].
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(key.seed())
+        module = backbone if backbone is not None else _build_backbone(card, pretrained)
+        classifier = Classifier(module, _feature_size(module, card), card)
+    if pretrained:
+        classifier.card = replace(card, **_statistics(module))
+    if weights is not None:
+        load_backbone(classifier.backbone, weights)
+    if freeze:
+        classifier.freeze()
+    return classifier
+
+
+def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
+    if card.model == CUSTOM:
+        raise UserError("this classifier has a backbone of your own: give it again, as `backbone=module`")
+    if card.model in OWN:
+        if pretrained:
+            raise UserError(
+                f"{card.model} has no published weights; --pretrained goes with a timm name, such as "
+                "resnet18 or vit_small_patch16_224. For a file of your own there is --weights FILE."
+            )
+        return OWN[card.model](card.channels)
+    return _build_timm(card, pretrained)
+
+
+def _build_timm(card: Card, pretrained: bool) -> nn.Module:
+    import timm  # seconds to import, and needed by these models alone
+
+    if not timm.is_model(card.model):
+        near = difflib.get_close_matches(card.model, [*OWN, *timm.list_models()], n=4)
+        hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(OWN)} and timm's models"
+        raise UserError(f"no model is named {card.model!r}; {hint}")
+    try:
+        try:
+            return timm.create_model(
+                card.model, pretrained=pretrained, num_classes=0, in_chans=card.channels, img_size=card.size
+            )
+        except TypeError:  # only transformers have a size of their own
+            return timm.create_model(card.model, pretrained=pretrained, num_classes=0, in_chans=card.channels)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"timm could not make {card.model} with pretrained={pretrained}: {error}. Without a network, give a "
+            "downloaded file by --weights FILE, or leave --pretrained out."
+        ) from error
+
+
+def _statistics(module: nn.Module) -> dict[str, tuple[float, ...]]:
+    """Give the channel statistics that a pretrained timm model was trained with."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    return {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+
+
+def _feature_size(module: nn.Module, card: Card) -> int:
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            features = module.eval()(torch.zeros(2, card.channels, *card.size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"{card.model} does not take images of {card.size[0]}x{card.size[1]} with {card.channels} channels: "
+            f"{error}. Another --size may fit."
+        ) from error
+    finally:
+        module.train(was_training)
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        shape = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        raise UserError(f"{card.model} gives {shape} for two images; a backbone gives features [2, D]")
+    return features.shape[1]
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Fill a backbone from a safetensors file of its own parameters or of a whole classifier of ours.
+
+    Raises:
+        UserError: the file is missing or does not fit.
+    """
+    holder = nn.ModuleDict({"backbone": backbone})
+    load_tensors(holder if _is_classifier(path) else backbone, path, ignore="head.")
+
+
+def _is_classifier(path: Path) -> bool:
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return False  # the loader says it better
+    with safe_open(path, framework="pt") as file:
+        return any(name.startswith("backbone.") for name in file.keys())  # noqa: SIM118 - not a dictionary
+
+
+def flops(classifier: Classifier) -> int:
+    """Count the floating-point operations of one image's forward pass (a multiply-add is two)."""
+    card = classifier.card
+    was_training = classifier.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        classifier.eval()(torch.zeros(1, card.channels, *card.size, device=classifier.device))
+    classifier.train(was_training)
+    return counter.get_total_flops()

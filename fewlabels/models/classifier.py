@@ -1,0 +1,178 @@
+"""A classifier: a backbone that gives features, a linear head, and a card that says what it expects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewlabels.data.decode import ImageLike, Resize, decode_all, image_list, image_name
+from fewlabels.errors import UserError
+from fewlabels.files import replace_file, replace_text
+from fewlabels.views.images import normalize
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a saved classifier expects and gives: written as `model.json` beside the tensors.
+
+    Attributes:
+        model: name of the backbone, or "custom" for a user's own module.
+        classes: names, in the order of the logits.
+        channels: 1 or 3; other images are converted.
+        size: height and width in pixels that images are resized to.
+        resize: how: "crop" keeps the aspect and cuts the middle, "squash" does not.
+        mean, std: channel statistics of pixels in 0..1.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    resize: Resize
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    format: int = FORMAT
+
+
+class Classifier(nn.Module):
+    """A backbone and a head.
+
+    Args:
+        backbone: maps float images [n, C, H, W] to features [n, D].
+        features: D.
+        card: what it expects and gives.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, card: Card) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(features, len(card.classes))
+        nn.init.xavier_normal_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.card = card
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Keep the backbone as it is: no gradients, no new batch statistics; only the head learns."""
+        self.frozen = True
+        self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Switch between training and evaluation; a frozen backbone stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map normalized images [n, C, H, W] to features [n, D]."""
+        return self.backbone(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalized images [n, C, H, W] to logits [n, K]."""
+        return self.head(self.features(x))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.head.weight.device
+
+    def batches(self, images: Tensor, size: int = 256) -> Iterator[Tensor]:
+        """Give uint8 images [n, C, H, W] as normalized batches on the classifier's device."""
+        for part in images.split(size):
+            yield normalize(part.to(self.device), self.card.mean, self.card.std)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Give the features [n, D] of uint8 images [n, C, H, W], in evaluation mode, on the CPU."""
+        self.eval()
+        parts = [self.features(x).float().cpu() for x in self.batches(images)]
+        return torch.cat(parts) if parts else torch.empty(0, self.head.in_features)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Give class probabilities [n, K] of uint8 images [n, C, H, W], in evaluation mode, on the CPU."""
+        self.eval()
+        parts = [F.softmax(self(x).float(), dim=1).cpu() for x in self.batches(images)]
+        return torch.cat(parts) if parts else torch.empty(0, self.head.out_features)
+
+    def predict(self, images: Sequence[ImageLike] | NDArray[Any]) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+        """Classify images as they come.
+
+        Args:
+            images: paths, PIL images or arrays [H, W] or [H, W, C] (uint8, or floats in 0..1), or one array of
+                all of them; one image is a list of one.
+
+        Returns:
+            Class names [n] and probabilities [n, K].
+
+        Raises:
+            UserError: an image cannot be read; every such image is named.
+        """
+        card = self.card
+        listed_images = image_list(images)
+        decoded, broken = decode_all(listed_images, card.channels, card.size, card.resize)
+        if broken:
+            listed = "; ".join(f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10])
+            raise UserError(f"{len(broken)} of the images cannot be read: {listed}. Leave them out and try again.")
+        probabilities = self.probabilities(decoded).numpy()
+        return np.asarray(card.classes)[probabilities.argmax(1)], probabilities
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `model.json`, each whole or not at all."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        replace_file(folder / "model.safetensors", lambda path: save_file(tensors, path))
+        text = json.dumps(asdict(self.card), indent=2) + "\n"
+        replace_text(folder / "model.json", text)
+
+
+def read_card(path: Path) -> Card:
+    """Read `model.json`.
+
+    Raises:
+        UserError: it is missing, not in our form, or of a newer format.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["format"] > FORMAT:
+            raise UserError(
+                f"{path} has format {fields['format']}; this fewlabels reads up to {FORMAT}. Install a newer fewlabels."
+            )
+        for name in ("classes", "size", "mean", "std"):
+            fields[name] = tuple(fields[name])
+        return Card(**fields)
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} holds no trained model (no {path.name}); train one with `fewlabels train`.") from None
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a model card: {error}. Train again, or give another run.") from error
+
+
+def load_tensors(module: nn.Module, path: Path, ignore: str | None = None) -> None:
+    """Fill a module from a safetensors file, all but the file's names that begin with `ignore`.
+
+    Raises:
+        UserError: no such file, not safetensors, or other names or shapes than the module has.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}; give a .safetensors file")
+    try:
+        tensors = load_file(path)
+        kept = {name: t for name, t in tensors.items() if ignore is None or not name.startswith(ignore)}
+        module.load_state_dict(kept)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit this network: {error}") from error

@@ -1,0 +1,35 @@
+"""Stopping between two steps: Ctrl-C and termination signals are noted, and acted on when all is consistent."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def noted_signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether the run was asked to stop; a second Ctrl-C stops at once.
+
+    Outside the main thread signals cannot be caught, and the function always says no.
+    """
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del frame
+        if asked:
+            raise KeyboardInterrupt
+        asked = number is not None
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,118 @@
+"""The loop. It knows a task by a feed that gives batches, a method that gives losses, and a watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels.averaging.ema import Ema
+from fewlabels.keys import Key
+from fewlabels.methods.base import Method
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.network import Network
+from fewlabels.training.optimizer import ScheduledOptimizer
+from fewlabels.training.processes import mean_gradients
+from fewlabels.training.recipe import Recipe
+from fewlabels.training.schedule import cosine
+from fewlabels.views.batch import Batch
+
+
+class Feed(Protocol):
+    """Gives the batch of a step, as a function of the step alone."""
+
+    key: Key
+
+    def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
+        """Make the batch of `step` (a number, and the same as a 0-dim tensor on the device)."""
+        ...
+
+
+Watch: TypeAlias = Callable[["State", int, dict[str, Tensor]], None]
+
+
+class State:
+    """All that a step changes: parameters, the method's memories, the averages, the optimizer, the step number.
+
+    Args:
+        network: what is trained.
+        method: set up for the task, on the network's device.
+        recipe: the numbers of the training.
+    """
+
+    def __init__(self, network: Network, method: Method, recipe: Recipe) -> None:
+        if recipe.batch_norm_memory is not None:
+            set_batch_norm_memory(network, recipe.batch_norm_memory)
+        self.network, self.method, self.recipe = network, method, recipe
+        self.learner = nn.ModuleDict({"network": network, "method": method}).train()
+        self.ema = Ema(self.learner, recipe.ema_memory)
+        self.optimizer = ScheduledOptimizer(self.learner, network.classifier.backbone, recipe)
+        self.step = torch.zeros((), dtype=torch.int64, device=network.classifier.device)
+
+    @property
+    def averaged(self) -> Classifier:
+        """The classifier with averaged parameters: what is evaluated and saved."""
+        network = self.ema.module.get_submodule("network")
+        assert isinstance(network, Network)
+        return network.classifier
+
+    def finite(self) -> bool:
+        """Read from the device whether all parameters are finite numbers."""
+        return bool(torch.stack([p.isfinite().all() for p in self.learner.parameters()]).all())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give everything under flat names, for a checkpoint."""
+        parts = {
+            "learner": self.learner.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.tensors(),
+            "loop": {"step": self.step},
+        }
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        parts: dict[str, dict[str, Tensor]] = {"learner": {}, "ema": {}, "optimizer": {}, "loop": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        self.learner.load_state_dict(parts["learner"])
+        self.ema.load_state_dict(parts["ema"])
+        self.optimizer.load(parts["optimizer"])
+        self.step.copy_(parts["loop"]["step"])
+
+
+def set_batch_norm_memory(module: nn.Module, memory: float) -> None:
+    """Let running statistics remember this many steps; a paper's momentum of .001 is made for a million."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.momentum = 1 / memory
+
+
+def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: int = 0, watch: Watch) -> None:
+    """Do the updates `first_step` to `last_step` - 1, and show each to `watch`.
+
+    A segment of a run is a run: steps depend on the state and the step number alone.
+    """
+    state.learner.train()
+    for step in range(first_step, last_step):
+        # What the framework draws itself (dropout, drop path) is a function of the step too.
+        torch.manual_seed(feed.key.fold(branch, "framework", step).seed())
+        metrics = update(state, feed.batch(step, state.step, branch))
+        watch(state, step + 1, metrics)
+
+
+def update(state: State, batch: Batch) -> dict[str, Tensor]:
+    """Do one update of the parameters and the averages; give the method's record, without gradients."""
+    recipe = state.recipe
+    with torch.autocast(state.step.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        metrics: dict[str, Tensor] = state.method(state.network, batch)
+    metrics["loss"].backward()
+    mean_gradients(state.learner.parameters())
+    state.optimizer.step(cosine(state.step, recipe.steps, recipe.warm_up))
+    state.network.advance(state.step)
+    state.ema.update(state.learner, state.step)
+    state.step += 1
+    return {name: value.detach() for name, value in metrics.items()}

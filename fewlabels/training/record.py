@@ -1,0 +1,101 @@
+"""The record of a training: averages of its metrics every so many steps, read from the device only then."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewlabels.errors import UserError
+
+EXPLODED = 1e4  # no cross-entropy of a network that still learns is near this
+
+
+class Record:
+    """Sums metrics on the device, and appends their means to `metrics.jsonl`, one object a line.
+
+    Args:
+        path: of the file.
+        every: steps a line.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.sums: dict[str, Tensor] = {}
+        self.bad = torch.tensor(-1)  # the first step whose loss was not a number of use
+
+    def add(self, step: int, metrics: dict[str, Tensor]) -> None:
+        """Take in the metrics of an update; `step` counts the updates done."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        loss = metrics["loss"]
+        bad = self.bad.to(loss.device)
+        self.bad = torch.where((bad < 0) & ~(loss.abs() < EXPLODED), torch.full_like(bad, step), bad)
+
+    def due(self, step: int) -> bool:
+        """Tell whether a line is due after this many updates."""
+        return step % self.every == 0
+
+    def flush(self, step: int) -> dict[str, float]:
+        """Read the means since the last line, and start anew.
+
+        Raises:
+            Exploded: the loss was not a number, or too large, in one of these steps.
+        """
+        names = list(self.sums)
+        values = torch.stack([self.bad.double(), *(self.sums[name].double() for name in names)]).tolist()
+        if values[0] >= 0:
+            raise Exploded(int(values[0]))
+        count = (step - 1) % self.every + 1
+        self.sums = {}
+        return {name: value / count for name, value in zip(names, values[1:], strict=True)}
+
+    def first_bad(self) -> int | None:
+        """Read the first step since the start of this sitting whose loss was no number of use."""
+        step = int(self.bad)
+        return step if step >= 0 else None
+
+    def write(self, step: int, line: dict[str, float]) -> None:
+        """Append a line."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **line}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget lines after `step`: the steps come again, and none is recorded twice."""
+        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".part")
+        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(aside, self.path)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the unfinished sums, for a checkpoint."""
+        return dict(self.sums)
+
+    def load(self, sums: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        self.sums = dict(sums)
+
+
+class Exploded(UserError):
+    """The loss is no number of use any more."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss is not finite, or above {EXPLODED:g}, at step {step}")
+        self.step = step
+
+
+def read_lines(path: Path) -> list[dict[str, float]]:
+    """Read a record; a line that was cut by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines

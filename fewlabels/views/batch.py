@@ -1,0 +1,43 @@
+"""What a method asks to see, and what it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from fewlabels.keys import Key
+
+Kind: TypeAlias = Literal["weak", "strong"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a step: one entry a view, in the order in which the method unpacks them."""
+
+    labeled: tuple[Kind, ...] = ("weak",)
+    unlabeled: tuple[Kind, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input of one process.
+
+    Attributes:
+        labeled: the labeled views, each float [B, C, H, W], normalized.
+        labels: int64 [B], classes of the labeled rows.
+        unlabeled: the unlabeled views, each float [M, C, H, W]; M is 0 where there are no unlabeled rows.
+        rows: int64 [M], the unlabeled rows' numbers in the table, for memories of one entry a row.
+        step: int64 [], updates done before this one.
+        share: float32 [], the part of the run done, 0 to 1, for ramps.
+        key: the step's key, for what a method draws itself.
+    """
+
+    labeled: tuple[Tensor, ...]
+    labels: Tensor
+    unlabeled: tuple[Tensor, ...]
+    rows: Tensor
+    step: Tensor
+    share: Tensor
+    key: Key

@@ -1,0 +1,53 @@
+"""The views of an image task: uint8 in, normalized float out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewlabels.keys import Key
+from fewlabels.views.batch import Kind
+from fewlabels.views.strong import cutout, rand_augment
+from fewlabels.views.weak import Flip, weak_view
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn uint8 [n, C, H, W] into float32 with the given channel mean and deviation (of pixels in 0..1)."""
+    shape = (1, -1, 1, 1)
+    center = torch.tensor(mean, device=images.device).view(shape)
+    scale = torch.tensor(std, device=images.device).view(shape)
+    return (images.to(torch.float32) / 255 - center) / scale
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Makes the views that a method asks for.
+
+    Attributes:
+        mean, std: channel statistics of pixels in 0..1.
+        flip: which mirror images count as the same class.
+        operations: RandAugment's operations in a strong view (the FixMatch paper 2, a popular library 3).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: Flip = "none"
+    operations: int = 2
+
+    def make(self, images: Tensor, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
+        """Make one view a kind, each drawn on its own: uint8 [n, C, H, W] -> float32 [n, C, H, W] each.
+
+        `key` has one element an image (its slot in the global batch), so views do not depend on how many
+        processes share the batch.
+        """
+        return tuple(self._view(images, kind, key.fold("view", number)) for number, kind in enumerate(kinds))
+
+    def _view(self, images: Tensor, kind: Kind, key: Key) -> Tensor:
+        images = weak_view(images, key.fold("weak"), self.flip)
+        if kind == "strong":
+            images = rand_augment(images, key.fold("randaugment"), self.operations)
+            images = cutout(images, key.fold("cutout"))
+        return normalize(images, self.mean, self.std)

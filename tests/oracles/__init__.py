@@ -1,0 +1,1 @@
+"""Slow float64 NumPy references, written from the formulas without sight of the library."""

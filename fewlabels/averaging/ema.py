@@ -41,7 +41,7 @@ class Ema(nn.Module):
     @torch.no_grad()
     def update(self, source: nn.Module, step: Tensor) -> None:
         """Take in the parameters of `source` after update number `step` (0-dim int64, from 0)."""
-        share = (1 - momentum(self.memory, step)).to(torch.float32)
+        share = 1 - momentum(self.memory, step)
         averages, values = averaged_tensors(self.module), averaged_tensors(source)
         differences = torch._foreach_sub(values, averages)
         torch._foreach_mul_(differences, share)

@@ -20,6 +20,6 @@ def horizon(paper_steps: float, steps: int) -> float:
 
 
 def momentum(memory: float, step: Tensor) -> Tensor:
-    """Give the debiased momentum at `step` (float64, any shape; `step` from 0): min(1 - 1 / memory, (1 + t) / (10 + t))."""
-    t = step.to(torch.float64)
+    """Give the debiased momentum at `step` (any shape; `step` from 0): min(1 - 1 / memory, (1 + t) / (10 + t))."""
+    t = step.to(torch.get_default_dtype())
     return ((1 + t) / (10 + t)).clamp(max=1 - 1 / memory)

@@ -16,6 +16,6 @@ def cosine(step: Tensor, steps: int, warm_up: int = 0) -> Tensor:
         steps: length of the run.
         warm_up: steps over which the factor also rises from 1 / warm_up to 1.
     """
-    t = step.to(torch.float64)
+    t = step.to(torch.get_default_dtype())
     factor = torch.cos(7 * math.pi / 16 * t / steps)
     return factor * ((t + 1) / warm_up).clamp(max=1) if warm_up else factor

@@ -378,7 +378,7 @@ def test_layermatch_average_and_empty(kind: ThresholdKind) -> None:
     close(method.step(*first, 0, 9)["loss"], plain.step(*first, 0, 9)["loss"])
     method.step(*second, 1, 9)
     assert method.centers is not None
-    close(method.centers.W_avg, 2 / 11 * first[4] + 9 / 11 * second[4])
+    close(method.centers.W_avg, 1 / 10 * first[4] + 9 / 10 * second[4])
     x, y, weak, strong, W, b = first
     out = LayerMatch(K, kind).step(x, y, weak[:0], strong[:0], W, b, 0, 9)
     base = Supervised().step(x @ W.T + b, y, weak[:0, :1], strong[:0, :1], 0, 9)

@@ -112,7 +112,7 @@ def _allows(hint: Any, value: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         marks = [mark for mark in arguments[1:] if isinstance(mark, Interval)]
-        return _allows(arguments[0], value) and all(mark.low <= value <= mark.high for mark in marks)
+        return _allows(arguments[0], value) and value != float("inf") and all(m.low <= value <= m.high for m in marks)
     if origin is Literal:
         return any(value == word and type(value) is type(word) for word in arguments)
     if origin is tuple:
@@ -129,7 +129,7 @@ def describe(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = [
-            f", at least {mark.low:g}" if mark.high == float("inf") else f", {mark.low:g} to {mark.high:g}"
+            f", at least {mark.low:.10g}" if mark.high == float("inf") else f", {mark.low:.10g} to {mark.high:.10g}"
             for mark in arguments[1:]
             if isinstance(mark, Interval)
         ]

@@ -122,7 +122,7 @@ def decode_all(
         try:
             pixels[good] = decode(image, channels, size, resize)
             good += 1
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # a damaged file makes Pillow raise almost anything, struct.error among it
             broken[place] = _reason(error)
     return torch.from_numpy(np.ascontiguousarray(pixels[:good].transpose(0, 3, 1, 2))), broken
 
@@ -140,8 +140,11 @@ def image_size(image: ImageLike) -> tuple[int, int, int]:
         OSError, ValueError: it cannot be read as an image.
     """
     if isinstance(image, str | Path):
-        with Image.open(image) as file:
-            return file.height, file.width, _channels(file.mode)
+        try:
+            with Image.open(image) as file:
+                return file.height, file.width, _channels(file.mode)
+        except Image.DecompressionBombError as error:
+            raise ValueError(error) from error
     if isinstance(image, Image.Image):
         return image.height, image.width, _channels(image.mode)
     pixels = _single(image)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +95,7 @@ def from_npz(path: Path) -> Table:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
     return from_arrays(arrays, path.stem)
 
@@ -218,10 +220,11 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Give all image files in a folder and below, in order of path."""
+    """Give all image files in a folder and below, in order of path; hidden ones are none."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 # --- more images without labels -------------------------------------------------------------------------

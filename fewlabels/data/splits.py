@@ -114,13 +114,13 @@ def apply_split(table: Table, path: Path) -> Table:
 
 def _read_split(path: Path) -> dict[str, tuple[str, str]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"the split {path} cannot be read: {error}") from error
     if not rows or not {"name", "label", "split"} <= set(rows[0]):
         raise UserError(f"{path} is no split: it needs the columns name, label and split, as split.csv of a run has")
-    odd = sorted({row["split"] for row in rows} - {"train", "test"})
+    odd = sorted({row["split"] or "nothing" for row in rows} - {"train", "test"})
     if odd:
         raise UserError(f"{path}: a split is train or test, not {', '.join(odd)}")
     return {row["name"]: (row["label"], row["split"]) for row in rows}

@@ -26,14 +26,16 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[
     """
     header = {"fewlabels": json.dumps({"format": FORMAT, "step": step, **notes})}
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    newest = folder / f"step-{step:08d}.safetensors"
     try:
-        replace_file(folder / f"step-{step:08d}.safetensors", lambda path: save_file(whole, path, header))
+        replace_file(newest, lambda path: save_file(whole, path, header))
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the checkpoint of step {step} could not be written to {folder}: {error}. "
             "The one before it is whole; make room and give the same command again."
         ) from error
-    for old in _paths(folder)[:-KEPT]:
+    # Files of later steps are there only when damaged; they must not push out the one just written.
+    for old in [path for path in _paths(folder) if path <= newest][:-KEPT]:
         old.unlink()
 
 
@@ -47,12 +49,13 @@ def load(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Tensor], dic
         try:
             with safe_open(path, framework="pt", device=device) as file:
                 notes = json.loads(file.metadata()["fewlabels"])
+                found, step = int(notes["format"]), int(notes["step"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue  # damaged from outside: the one before it serves
-        if notes["format"] > FORMAT:
-            raise UserError(f"{path} has format {notes['format']}; this fewlabels reads up to {FORMAT}. Install a newer one.")
-        return int(notes["step"]), tensors, notes
+        if found > FORMAT:
+            raise UserError(f"{path} has format {found}; this fewlabels reads up to {FORMAT}. Install a newer one.")
+        return step, tensors, notes
     return None
 
 

@@ -100,7 +100,7 @@ def _blended(degenerate: Tensor, image: Tensor, share: Tensor) -> Tensor:
 def _mean_luma(images: Tensor) -> Tensor:
     """Give each image's mean gray level, rounded half up: int64 [n, 1, 1]."""
     gray = luma(images).to(torch.int64)
-    pixels = gray[0].numel()
+    pixels = gray.shape[2] * gray.shape[3]
     return ((2 * gray.sum((1, 2, 3)) + pixels) // (2 * pixels))[:, None, None]
 
 
@@ -155,8 +155,8 @@ def warp(images: Tensor, matrices: Tensor, fill: int = 0) -> Tensor:
     column = torch.floor(a * x + b * y + c).to(torch.int64)
     row = torch.floor(d * x + e * y + f).to(torch.int64)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).view(n, 1, -1)
-    taken = images.flatten(2).gather(2, index.expand(n, channels, -1)).view_as(images)
+    index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).flatten(1)[:, None]
+    taken = images.flatten(2).gather(2, index.expand(n, channels, height * width)).view_as(images)
     return torch.where(inside[:, None], taken, torch.full_like(taken, fill))
 
 

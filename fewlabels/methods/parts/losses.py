@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.methods.parts.across import sum_rows
+from fewlabels.methods.parts.targets import one_hot
 
 
 def consistency(logits: Tensor, target: Tensor, row_weight: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def fairness(p_mean: Tensor, histogram: Tensor, strong: Tensor, row_weight: Tens
     """
     kept = row_weight[:, None].detach()
     p = strong.softmax(1)
-    largest = F.one_hot(strong.detach().argmax(1), strong.shape[1]).to(p.dtype)
+    largest = one_hot(strong.detach().argmax(1), strong.shape[1], like=p)
     count = sum_rows(kept).clamp(min=1)
     b = normalize(_ratio(sum_rows(p * kept) / count, sum_rows(largest * kept) / count))
     a = normalize(_ratio(p_mean, histogram)).detach()

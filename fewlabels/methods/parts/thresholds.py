@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import momentum
 from fewlabels.methods.parts.across import gather_rows, mean_rows
 from fewlabels.methods.parts.memory import Memory
+from fewlabels.methods.parts.targets import one_hot
 
 
 def at_least(p: Tensor, threshold: float | Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class SelfAdaptiveThreshold(Memory):
         """Take in targets' probabilities [M, K] and give row weights [M]."""
         if len(p):
             share = (1 - momentum(self.memory, step)).to(p.dtype)
-            chosen = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)
+            chosen = one_hot(p.argmax(1), p.shape[1], like=p)
             self.tau.lerp_(mean_rows(p.amax(1)), share)
             self.p_mean.lerp_(mean_rows(p), share)
             self.histogram.lerp_(mean_rows(chosen), share)

@@ -1,0 +1,75 @@
+"""What several tests share: a small real training on digits."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+from fewlabels.data.decode import decode_all
+from fewlabels.data.sources import open_table
+from fewlabels.data.splits import draw_split
+from fewlabels.keys import Key
+from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.runs.show import Show
+from fewlabels.runs.train import Job, Rows
+from fewlabels.training.recipe import Recipe
+from fewlabels.views.images import ImageViews
+
+torch.set_num_threads(1)
+
+
+def small_recipe(**changes):
+    numbers = {
+        "steps": 12, "batch": 8, "unlabeled_batch": 16, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4,
+        "layer_decay": None, "warm_up": 0, "ema_memory": 4.0, "batch_norm_memory": 4.0, "precision": "float32",
+    }  # fmt: skip
+    return Recipe(**numbers | changes)
+
+
+@pytest.fixture(scope="session")
+def digits_rows():
+    table = draw_split(open_table("digits"), labels_per_class=4, seed=1000)
+    images, _ = decode_all(table.images, 1, (8, 8))
+    return Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows)
+
+
+@pytest.fixture
+def small_job(digits_rows):
+    """Give a function that makes a job: a small training on digits with a network of 8-16 channels."""
+
+    def make(norm="batch", seed=1000, rows=digits_rows, **recipe):
+        card = Card("small_cnn", tuple("0123456789"), 1, (8, 8), "crop", (0.3,), (0.37,))
+
+        def build():
+            torch.manual_seed(Key(seed).fold("parameters").seed())
+            return Classifier(SmallCNN(1, (8, 16), norm), 16, card)
+
+        return Job(
+            rows=rows,
+            views=ImageViews(card.mean, card.std),
+            recipe=small_recipe(**recipe),
+            build=build,
+            labeled_in_unlabeled=True,
+            key=Key(seed).fold("run"),
+            show=Show(None),
+        )
+
+    return make
+
+
+def parameters_of(state):
+    return {name: tensor.clone() for name, tensor in state.learner.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def rows_of(array):
+    return np.asarray(array, dtype=np.int64)

@@ -1,0 +1,150 @@
+"""Where the gradient of the unlabeled loss goes, on a real network and real images."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from fewlabels.methods import method_class, method_names
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.methods.freematch import FreeMatch
+from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.methods.pseudo_label import PseudoLabel
+from fewlabels.methods.supervised import Supervised
+from fewlabels.runs.train import begin
+from fewlabels.training.loop import run, update
+from tests.conftest import assert_same, parameters_of
+
+# Thresholds so low that rows are kept from the first step on.
+LEARNING = {
+    "pseudo_label": lambda: PseudoLabel(threshold=0.0, ramp=0.0),
+    "fixmatch": lambda: FixMatch(threshold=0.0),
+    "freematch": lambda: FreeMatch(),
+    "layermatch": lambda: LayerMatch(confidence=0.0),
+    "layermatch centers": lambda: LayerMatch(confidence=0.0, average="centers"),
+    "layermatch both": lambda: LayerMatch(threshold="self_adaptive", average="both"),
+    "layermatch soft": lambda: LayerMatch(threshold="soft"),
+}
+
+
+def unlabeled_gradients(state, batch):
+    """Give the gradient of the unlabeled loss alone at each parameter, and the share of kept rows."""
+    out = state.method(state.network, batch)
+    named = dict(state.network.classifier.named_parameters())
+    found = torch.autograd.grad(out["unlabeled_loss"], list(named.values()), retain_graph=True, allow_unused=True)
+    labeled = torch.autograd.grad(out["labeled_loss"], list(named.values()))
+    return dict(zip(named, found, strict=True)), dict(zip(named, labeled, strict=True)), out["kept"]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_unlabeled_gradient_reaches_every_layer_it_should(small_job, name):
+    state, feed = begin(small_job(), LEARNING[name]())
+    for step in range(4):
+        batch = feed.batch(step, state.step)
+        unlabeled, labeled, kept = unlabeled_gradients(state, batch)
+        assert kept > 0
+        for parameter, gradient in unlabeled.items():
+            at_head = parameter.startswith("head.")
+            if at_head and name.startswith("layermatch"):
+                assert gradient is None, f"{parameter} at step {step}"
+            else:
+                assert gradient.norm() > 0, f"{parameter} at step {step}"
+            assert labeled[parameter].norm() > 0, f"{parameter} at step {step}"
+        update(state, batch)
+
+
+@pytest.mark.parametrize("target_pass", ["own", "joint"])
+def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(small_job, target_pass):
+    """Also where labeled and unlabeled rows share a pass, in each step, for any pseudo-labels."""
+    method = LayerMatch(confidence=0.0, weight=50.0, target_pass=target_pass)
+    state, feed = begin(small_job(), method)
+    head = state.network.classifier.head
+    for step in range(5):
+        batch = feed.batch(step, state.step)
+        out = method(state.network, batch)
+        whole = torch.autograd.grad(out["loss"], [head.weight, head.bias], retain_graph=True)
+        labeled = torch.autograd.grad(out["labeled_loss"], [head.weight, head.bias])
+        for a, b in zip(whole, labeled, strict=True):
+            assert b.norm() > 0
+            assert torch.equal(a, b)
+        update(state, batch)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.25, 1.0])
+def test_the_head_scale_scales_the_unlabeled_gradient_of_the_head_and_of_nothing_else(small_job, scale):
+    gradients = {}
+    for s in (scale, 1.0):
+        state, feed = begin(small_job("group"), LayerMatch(confidence=0.0, head_scale=s))
+        out = state.method(state.network, feed.batch(0, state.step))
+        parameters = dict(state.network.classifier.named_parameters())
+        found = torch.autograd.grad(out["unlabeled_loss"], list(parameters.values()), allow_unused=True)
+        gradients[s] = dict(zip(parameters, found, strict=True))
+    for name, whole in gradients[1.0].items():
+        scaled = gradients[scale][name]
+        expected = whole * (scale if name.startswith("head.") else 1.0)
+        torch.testing.assert_close(torch.zeros_like(whole) if scaled is None else scaled, expected)
+
+
+def train(job, method):
+    state, feed = begin(job, method)
+    run(state, feed, 0, job.recipe.steps, watch=lambda *_: None)
+    return parameters_of(state)
+
+
+def assert_close(expected, found):
+    """Hold the network's parameters to rounding: sums of gradients are taken in another order."""
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
+def test_without_unlabeled_rows_a_method_is_supervised(small_job, digits_rows, name):
+    alone = dataclasses.replace(digits_rows, unlabeled=digits_rows.unlabeled[:0])
+    job = dataclasses.replace(small_job(rows=alone), labeled_in_unlabeled=False)
+    assert_close(train(job, Supervised()), train(job, method_class(name)()))
+
+
+@pytest.mark.parametrize("method", [PseudoLabel(weight=0), FixMatch(weight=0), FreeMatch(weight=0, fairness=0), LayerMatch(weight=0)])
+def test_with_weight_zero_a_method_is_supervised(small_job, method):
+    """On a network without batch statistics; rows of one pass touch each other through these."""
+    job = small_job("group")
+    assert_close(train(job, Supervised()), train(job, method))
+
+
+def test_layermatch_with_a_head_scale_of_one_and_no_average_is_fixmatch(small_job):
+    job = small_job()
+    assert_same(train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(confidence=0.12, head_scale=1.0)))
+
+
+def test_layermatch_differs_from_fixmatch_by_default(small_job):
+    job = small_job()
+    first, second = train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(confidence=0.12))
+    assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
+
+
+OPTIONS = {
+    "pseudo_label": [{"threshold": 0.9}, {"weight": 3.0}, {"ramp": 0.9}],
+    "fixmatch": [{"threshold": 0.9}, {"weight": 3.0}, {"target_pass": "joint"}],
+    "freematch": [{"weight": 3.0}, {"fairness": 1.0}, {"memory": 1.0}, {"clip": (0.9, 0.95)}, {"target_pass": "joint"}],
+    "layermatch": [
+        {"threshold": "soft"}, {"threshold": "self_adaptive"}, {"confidence": 0.9}, {"head_scale": 0.5},
+        {"average": "centers"}, {"average": "outputs"}, {"average": "both"}, {"weight": 3.0}, {"target_pass": "joint"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), [(n, o) for n, several in OPTIONS.items() for o in several], ids=str)
+def test_each_option_changes_the_training(small_job, name, options):
+    start = {"pseudo_label": {"threshold": 0.1}, "fixmatch": {"threshold": 0.12}, "layermatch": {"confidence": 0.12}}.get(name, {})
+    if options == {"memory": 1.0}:
+        start = {"memory": 4000.0}
+    # A row must come again before the average of its outputs is another than its output.
+    job = small_job(steps=60, unlabeled_batch=48) if {"memory", "average"} & set(options) else small_job()
+    first, second = train(job, method_class(name)(**start)), train(job, method_class(name)(**start | options))
+    assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
+
+
+def test_the_memory_of_averaged_centers_changes_the_training(small_job):
+    job = small_job(steps=60)
+    first, second = (train(job, LayerMatch(confidence=0.12, average="centers", memory=m)) for m in (1.0, 1000.0))
+    assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])

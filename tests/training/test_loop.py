@@ -1,0 +1,124 @@
+"""The loop: it never waits for the device, it continues bit for bit, and processes share it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fewlabels.methods import method_class, method_names
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.runs.train import begin
+from fewlabels.training.loop import run, set_batch_norm_memory, update
+from tests.conftest import assert_same, parameters_of
+from tests.training import two_processes
+
+READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "_unique2", "item"}
+
+
+class NoReads(TorchDispatchMode):
+    """Fails where a tensor's value is read by the host, or decides a shape."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.split(".")[0]
+        assert name not in READS, f"{name} reads a value to the host"
+        if name in ("index", "index_put", "index_put_") and len(args) > 1:
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), "a mask decides a shape"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [*method_names(), "layermatch all"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_reads_nothing_to_the_host(small_job, name, optimizer):
+    method = LayerMatch(threshold="soft", average="both") if name == "layermatch all" else method_class(name)()
+    state, feed = begin(small_job(optimizer=optimizer), method)
+    for step in range(2):
+        with NoReads():
+            update(state, feed.batch(step, state.step))
+
+
+def test_the_guard_sees_a_read():
+    with NoReads(), pytest.raises(AssertionError, match="host"):
+        bool(torch.ones(()) > 0)
+    with NoReads(), pytest.raises(AssertionError, match="mask"):
+        torch.ones(3)[torch.tensor([True, False, True])]
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [("layermatch", "sgd"), ("freematch", "adamw"), ("supervised", "sgd")],
+)
+def test_a_run_that_stopped_at_any_step_continues_to_the_same_bytes(small_job, method, optimizer):
+    job = small_job(steps=24, optimizer=optimizer)
+    options = {"average": "both"} if method == "layermatch" else {}
+    whole, feed = begin(job, method_class(method)(**options))
+    run(whole, feed, 0, 24, watch=lambda *_: None)
+    for stop in np.random.default_rng(0).permutation(np.arange(1, 24))[:20]:
+        first, feed = begin(job, method_class(method)(**options))
+        run(first, feed, 0, int(stop), watch=lambda *_: None)
+        saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
+        second, feed = begin(job, method_class(method)(**options))
+        torch.manual_seed(int(stop))  # what the framework drew before must not matter
+        second.load(saved)
+        run(second, feed, int(stop), 24, watch=lambda *_: None)
+        assert_same(whole.tensors(), second.tensors())
+
+
+def test_dropout_is_a_function_of_the_step(small_job):
+    job = small_job(steps=4)
+    outcomes = []
+    for seed in (1, 2):
+        state, feed = begin(job, FixMatch())
+        state.network.classifier.backbone.stages.append(torch.nn.Dropout(0.5))
+        torch.manual_seed(seed)
+        run(state, feed, 0, 4, watch=lambda *_: None)
+        outcomes.append(parameters_of(state))
+    assert_same(*outcomes)
+
+
+def test_a_branch_sees_other_batches(small_job):
+    job = small_job(steps=4)
+    outcomes = []
+    for branch in (0, 1):
+        state, feed = begin(job, FixMatch())
+        run(state, feed, 0, 4, branch=branch, watch=lambda *_: None)
+        outcomes.append(state.network.classifier.head.weight.detach().clone())
+    assert not torch.equal(*outcomes)
+
+
+def test_the_average_is_what_is_evaluated_and_differs_from_the_last_parameters(small_job):
+    state, feed = begin(small_job(), FixMatch())
+    run(state, feed, 0, 12, watch=lambda *_: None)
+    assert not torch.equal(state.averaged.head.weight, state.network.classifier.head.weight)
+    assert not state.averaged.head.weight.requires_grad
+
+
+def test_norms_and_biases_do_not_decay(small_job):
+    state, _ = begin(small_job(weight_decay=0.1), FixMatch())
+    for group in state.optimizer.optimizer.param_groups:
+        decays = {p.ndim > 1 for p in group["params"]}
+        assert decays == {group["weight_decay"] > 0}
+
+
+def test_batch_norm_memory():
+    module = torch.nn.BatchNorm2d(3)
+    set_batch_norm_memory(module, 50)
+    assert module.momentum == 0.02
+
+
+def test_two_processes_equal_one(tmp_path):
+    """The same global batch, a network without batch statistics: parameters agree to 1e-5 after 8 steps."""
+    two_processes.main(str(tmp_path / "one"))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "tests.training.two_processes", str(tmp_path / "two"),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    for method in two_processes.METHODS:
+        one, two = (load_file(tmp_path / f"{run}-{method}.safetensors") for run in ("one", "two"))
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=f"{method}: {name}")

@@ -1,0 +1,54 @@
+"""Train a little on digits and save the parameters; run by a test, alone and by `torchrun`."""
+
+import dataclasses
+import sys
+
+import torch
+from safetensors.torch import save_file
+
+from fewlabels.data.decode import decode_all
+from fewlabels.data.sources import open_table
+from fewlabels.data.splits import draw_split
+from fewlabels.keys import Key
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.methods.freematch import FreeMatch
+from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.runs.show import Show
+from fewlabels.runs.train import Job, Rows, begin
+from fewlabels.training.loop import run
+from fewlabels.training.processes import joined
+from fewlabels.views.images import ImageViews
+from tests.conftest import small_recipe
+
+METHODS = {
+    "fixmatch": lambda: FixMatch(threshold=0.12),
+    "freematch": lambda: FreeMatch(fairness=1.0),
+    "layermatch": lambda: LayerMatch(threshold="soft", average="both"),
+}
+
+
+def main(out: str) -> None:
+    torch.set_num_threads(1)
+    table = draw_split(open_table("digits"), 4, 1000)
+    images, _ = decode_all(table.images, 1, (8, 8))
+    rows = Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows)
+    card = Card("small_cnn", table.classes, 1, (8, 8), "crop", (0.3,), (0.37,))
+
+    def build() -> Classifier:
+        torch.manual_seed(0)
+        return Classifier(SmallCNN(1, (8, 16), "group"), 16, card)
+
+    recipe = small_recipe(steps=8)
+    job = Job(rows, ImageViews(card.mean, card.std), recipe, build, True, Key(0), Show(None))
+    with joined(torch.device("cpu")) as share:
+        for name, make in METHODS.items():
+            state, feed = begin(dataclasses.replace(job, share=share), make())
+            run(state, feed, 0, recipe.steps, watch=lambda *_: None)
+            if share.rank == 0:
+                save_file(dict(state.learner.state_dict()), f"{out}-{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

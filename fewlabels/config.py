@@ -44,6 +44,8 @@ class Options:
     """crop keeps the aspect and cuts the middle, squash does not"""
     flip: Literal["auto", "none", "horizontal", "dihedral"] = "auto"
     """which mirror images count as the same class"""
+    operations: Count | None = None
+    """RandAugment operations in a strong view"""
     unlabeled: Path | None = None
     """a folder of more images without labels"""
     labels_per_class: Count | None = None

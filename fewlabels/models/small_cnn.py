@@ -10,25 +10,24 @@ from torch import Tensor, nn
 class SmallCNN(nn.Module):
     """Features of tiny images.
 
-    Multiply-adds of one image at the default widths: 3.1 million at 8x8x1, 38 million at 28x28x1.
+    One image costs 2.2 MFLOP at 16x16x1 and 6.2 MFLOP at 28x28x1 (a multiply-add is two).
 
     Args:
         channels: of the input.
-        widths: channels of the stages; every stage but the first halves the image.
+        widths: channels of the stages; every stage halves the image.
         norm: "batch", or "group" (8 groups), which has no statistics of the batch.
     """
 
     def __init__(
         self,
         channels: int,
-        widths: tuple[int, ...] = (32, 64, 128),
+        widths: tuple[int, ...] = (16, 32, 64),
         norm: Literal["batch", "group"] = "batch",
-        first_stride: int = 1,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for stage, width in enumerate(widths):
-            layers += _convolution(channels, width, norm, stride=first_stride if stage == 0 else 2)
+        for width in widths:
+            layers += _convolution(channels, width, norm, stride=2)
             layers += _convolution(width, width, norm)
             channels = width
         self.stages = nn.Sequential(*layers)

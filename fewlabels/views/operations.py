@@ -7,6 +7,8 @@ the same name: https://pillow.readthedocs.io (ImageOps, ImageEnhance, Image.tran
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,9 +42,14 @@ def number(name: str) -> int:
 
 def strengths(operation: Tensor, uniform: Tensor) -> Tensor:
     """Map draws in [0, 1) [n] to the range of each image's operation [n]."""
-    ranges = torch.tensor([RANGES.get(name, (0.0, 0.0)) for name in OPERATIONS], device=uniform.device)
-    low, high = ranges[operation].unbind(1)
+    low, high = _ranges(uniform.device)[operation].unbind(1)
     return low + (high - low) * uniform
+
+
+@cache
+def _ranges(device: torch.device) -> Tensor:
+    """Give each operation's range [14, 2]; kept, since a copy from the host would stop the device at each step."""
+    return torch.tensor([RANGES.get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
 
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
@@ -108,9 +115,12 @@ def _autocontrast_table(counts: Tensor) -> Tensor:
     """Stretch the used levels to 0..255 (ImageOps.autocontrast without cutoff)."""
     levels = torch.arange(256, device=counts.device)
     used = counts > 0
-    low = torch.where(used, levels, 255).amin(2, keepdim=True).to(torch.float64)
-    high = torch.where(used, levels, 0).amax(2, keepdim=True).to(torch.float64)
-    scale = 255.0 / (high - low).clamp(min=1)
+    # MPS has no float64; in float32 1 of 130 levels is one off.
+    exact = torch.float32 if counts.device.type == "mps" else torch.float64
+    low = torch.where(used, levels, 255).amin(2, keepdim=True).to(exact)
+    high = torch.where(used, levels, 0).amax(2, keepdim=True).to(exact)
+    # Not `255 / tensor`: torch makes that a reciprocal and a product, which rounds twice.
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     # Pillow multiplies first and adds the offset after; the order matters to the last bit.
     stretched = (levels * scale - low * scale).to(torch.int64).clamp(0, 255)
     return torch.where(high > low, stretched, levels)

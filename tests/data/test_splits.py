@@ -170,13 +170,13 @@ def test_what_was_done_is_noted():
 
 
 def test_hiding_labels_of_a_set_with_unlabeled_rows_is_refused():
-    with pytest.raises(UserError, match="has 2 unlabeled rows already. Leave the option out"):
+    with pytest.raises(UserError, match=r"has 2 unlabeled rows already\. Leave the option out"):
         draw_split(table_of([0, 1, -1, -1]), 1, 0)
 
 
 def test_more_labels_than_a_class_has_are_refused_with_how_many_there_are():
     table = table_of([0] * 10 + [1] * 4, classes=["ant", "bee"])
-    with pytest.raises(UserError, match="--labels-per-class 5: give a whole number from 1 to 4.* bee has 4") as error:
+    with pytest.raises(UserError, match=r"--labels-per-class 5: give a whole number from 1 to 4.* bee has 4") as error:
         draw_split(table, 5, 0)
     assert "ant" not in str(error.value)
     with pytest.raises(UserError, match="from 1 to 4"):
@@ -256,7 +256,7 @@ def test_any_name_of_a_class_or_row_survives_the_file(tmp_path_factory, names):
     assert same_split(apply_split(table, path), split)
 
 
-@pytest.mark.xfail(strict=True, raises=UserError, reason="bug: csv does not quote a carriage return, and reads it as a new row")
+@pytest.mark.xfail(strict=True, raises=UserError, reason="bug: csv does not quote a carriage return")
 def test_a_carriage_return_survives_the_file(tmp_path):
     table = table_of([0, 1], classes=["a\rb", "c"])
     replace_text(tmp_path / "split.csv", split_text(table))
@@ -314,7 +314,10 @@ WRONG = {
         lambda text: text.replace("x[3],", "z,"),
         r"other rows: 1 rows of the data are not in it \(x\[3\]\), 1 of its rows are not in the data \(z\)",
     ),
-    "contradicting": (lambda text: text.replace(",ant,", ",bee,"), r"contradicts the data in 4 rows: .* is bee there and ant"),
+    "contradicting": (
+        lambda text: text.replace(",ant,", ",bee,"),
+        r"contradicts the data in 4 rows: .* is bee there and ant",
+    ),
     "unknown class": (lambda text: text.replace(",ant,", ",cow,"), r"is cow there and ant in the data"),
     "odd split": (lambda text: text.replace(",test", ",valid"), "a split is train or test, not valid"),
     "short row": (lambda text: text.replace(",ant,test", ",ant"), "a split is train or test, not nothing"),
@@ -340,7 +343,7 @@ def test_a_label_where_the_data_has_none_is_refused(changed):
 
 
 def test_a_split_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be read: .*No such file"):
+    with pytest.raises(UserError, match=r"cannot be read: .*No such file"):
         apply_split(TABLE, tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,0 +1,114 @@
+"""The command line as a user meets it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fewlabels.cli import _split_method_words, main
+
+SMALL = ["--steps", "6", "--batch", "8", "--unlabeled-ratio", "2", "--device", "cpu"]
+
+
+def run(*words):
+    """Give exit code, as the shell sees it; argparse-like errors leave by SystemExit."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as error:
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "run"
+    words = ["train", "digits", "--labels-per-class", "2", "--method", "fixmatch", "--method.threshold", "0.5", *SMALL]
+    assert run(*words, "--out", out) == 0
+    return out, words
+
+
+def test_train_takes_the_methods_options(trained):
+    out, _ = trained
+    assert "threshold: 0.5" in (out / "config.yaml").read_text()
+    assert json.loads((out / "summary.json").read_text())["method"] == "fixmatch"
+
+
+def test_train_ends_with_the_table_and_the_verdict(trained, capsys):
+    out, words = trained
+    assert run(*words, "--out", out) == 0
+    said = capsys.readouterr().out
+    for line in ("labels only", "nearest neighbors on pixels", "linear on pixels", "label spreading on pixels", "fixmatch"):
+        assert line in said
+    assert "points against labels only" in said and "report.html" in said
+
+
+def test_the_default_folder_is_named_by_data_method_and_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "digits", "--labels-per-class", "2", "--method", "supervised", "--seed", "7", *SMALL) == 0
+    assert (tmp_path / "runs/digits-supervised-7/report.html").is_file()
+
+
+def test_predict_lines_and_files(trained, tmp_path, capsys):
+    out, _ = trained
+    for i in range(3):
+        Image.fromarray(np.full((20, 20, 3), 80 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "4.png").write_bytes(b"broken")
+    assert run("predict", out, tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[0].startswith(f"{tmp_path}/0.png\t") and "set aside" in lines[3]
+    assert run("predict", out, tmp_path, "--out", tmp_path / "p.parquet") == 0
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.num_rows == 3 and {"path", "label", "probability", "p_0", "p_9"} <= set(table.column_names)
+    assert run("predict", out, tmp_path / "0.png", "--out", tmp_path / "p.csv") == 0
+    assert (tmp_path / "p.csv").read_text().startswith('"path","label"')
+
+
+def test_methods_and_data(capsys):
+    assert run("methods") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("supervised", "pseudo_label", "fixmatch", "freematch", "layermatch"))
+    assert run("methods", "freematch") == 0
+    shown = capsys.readouterr().out
+    assert "--method.fairness (default 0.01" in shown and "the loss that keeps classes apart" in shown
+    assert run("data", "digits") == 0
+    assert "8x8x1 (1000)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "digitz"], "Did you mean digits"),
+        (["train", "digits", "--method", "layermach"], "Did you mean layermatch"),
+        (["train", "digits", "--labels-per-class", "100000"], "from 1 to"),
+        (["train", "digits", "--labels-per-class", "2", "--method.confidence", "1.5"], "0 to 1"),
+        (["train", "digits", "--steps", "0"], "at least 1"),
+        (["train", "digits", "--stepps", "3"], "--steps"),
+        (["train", "digits", "--method", "fixmatch", "--method.confidence", ".9"], "confidence"),
+        (["predict", "nowhere", "x.png"], "no trained model"),
+        (["methods", "fixmatchh"], "Did you mean fixmatch"),
+        (["data", "nowhere.npz"], "no data at"),
+        (["data", "digits", "--method.threshold", "1"], "goes with `fewlabels train`"),
+    ],
+)
+def test_user_errors_leave_with_code_2_and_no_traceback(words, message, capsys):
+    assert run(*words) == 2
+    said = capsys.readouterr()
+    text = " ".join((said.err + said.out).split())
+    assert message in text and "Traceback" not in text
+
+
+def test_the_methods_words_are_parted_from_the_others():
+    words = ["train", "d", "--method.a", "1", "2", "--seed", "3", "--method.b=4", "--out", "x"]
+    assert _split_method_words(words) == (["train", "d", "--seed", "3", "--out", "x"], ["--a", "1", "2", "--b=4"])
+
+
+@pytest.mark.parametrize("words", [["-c", "import fewlabels"], ["-m", "fewlabels", "--help"], ["-m", "fewlabels", "train", "--help"]])
+def test_help_needs_no_torch(words):
+    """What makes them quick; how quick is measured by benchmarks/start.py."""
+    code = "import sys, runpy; sys.argv = sys.argv[1:]\ntry:\n  %s\nexcept SystemExit: pass\nassert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
+    body = "import fewlabels" if words[0] == "-c" else "runpy.run_module('fewlabels', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code % body, *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

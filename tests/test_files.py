@@ -1,0 +1,78 @@
+"""Files are replaced whole or not at all."""
+
+import csv
+import io
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewlabels.files import csv_text, replace_file, replace_text
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_file_is_written_with_its_folders(tmp_path):
+    replace_text(tmp_path / "a/b/c.txt", "new")
+    assert (tmp_path / "a/b/c.txt").read_text() == "new"
+    assert names_in(tmp_path / "a/b") == ["c.txt"]
+
+
+def test_an_old_file_is_replaced(tmp_path):
+    (tmp_path / "a.txt").write_text("old and longer")
+    replace_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "no space left"), ValueError("bad"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_write_that_raises_leaves_the_old_file_and_no_part(tmp_path, error, old):
+    path = tmp_path / "a.txt"
+    if old:
+        path.write_text(old)
+
+    def write(aside):
+        aside.write_text("half of the ne")
+        raise error
+
+    with pytest.raises(type(error)):
+        replace_file(path, write)
+    assert {name: (tmp_path / name).read_text() for name in names_in(tmp_path)} == ({"a.txt": "old"} if old else {})
+
+
+def test_while_it_is_written_readers_see_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    seen = []
+    replace_file(path, lambda aside: (aside.write_text("new"), seen.append(path.read_text())))
+    assert seen == ["old"]
+    assert path.read_text() == "new"
+
+
+def test_the_content_is_on_the_disk_before_the_rename_and_the_rename_after(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append("replace"), replace(old, new)))
+    replace_text(tmp_path / "a.txt", "new")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_text_is_written_as_given(tmp_path):
+    replace_text(tmp_path / "a.txt", "ä\r\n漢\n\u2028")
+    assert (tmp_path / "a.txt").read_bytes() == "ä\r\n漢\n\u2028".encode()
+
+
+# A carriage return is not quoted; see test_splits.py.
+cells = st.text(st.characters(exclude_characters="\r"), max_size=8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(cells, cells), max_size=5))
+def test_csv_gives_back_its_cells(rows):
+    text = csv_text(("one", "two"), rows)
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["one", "two"], *map(list, rows)]

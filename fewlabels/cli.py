@@ -73,8 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest, method_words = _split_method_words(words)
     try:
         command: Any = tyro.cli(Command, prog="fewlabels", args=rest, description="Learning from few labels.")  # pyright: ignore[reportArgumentType]
-        if method_words and not isinstance(command, Train):
-            raise UserError(f"{method_words[0]} goes with `fewlabels train`")
         _RUNNERS[type(command)](command, method_words)
     except UserError as error:
         print(f"fewlabels: {error}", file=sys.stderr)
@@ -124,22 +122,35 @@ def _train(command: Train, method_words: list[str]) -> None:
     fit(command.data, method=method, show=Show(Console()), **options)
 
 
-def _predict(command: Predict, _: list[str]) -> None:
+def _no_method(words: list[str]) -> None:
+    if words:
+        raise UserError(f"{words[0]}: options of a method go with `fewlabels train`")
+
+
+def _predict(command: Predict, words: list[str]) -> None:
+    _no_method(words)
     from fewlabels.runs.predict import predict
 
     predict(command.run, command.images, command.out, command.device)
 
 
-def _methods(command: Methods, _: list[str]) -> None:
+def _methods(command: Methods, words: list[str]) -> None:
+    _no_method(words)
     from fewlabels.methods.describe import describe_method, list_methods
 
     print(list_methods() if command.name is None else describe_method(command.name))
 
 
-def _data(command: Data, _: list[str]) -> None:
+def _data(command: Data, words: list[str]) -> None:
+    _no_method(words)
     from fewlabels.data.describe import describe_data
 
     print(describe_data(command.data, command.unlabeled))
 
 
-_RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {Train: _train, Predict: _predict, Methods: _methods, Data: _data}
+_RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
+    Train: _train,
+    Predict: _predict,
+    Methods: _methods,
+    Data: _data,
+}

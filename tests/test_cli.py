@@ -40,7 +40,13 @@ def test_train_ends_with_the_table_and_the_verdict(trained, capsys):
     out, words = trained
     assert run(*words, "--out", out) == 0
     said = capsys.readouterr().out
-    for line in ("labels only", "nearest neighbors on pixels", "linear on pixels", "label spreading on pixels", "fixmatch"):
+    for line in (
+        "labels only",
+        "nearest neighbors on pixels",
+        "linear on pixels",
+        "label spreading on pixels",
+        "fixmatch",
+    ):
         assert line in said
     assert "points against labels only" in said and "report.html" in said
 
@@ -90,7 +96,7 @@ def test_methods_and_data(capsys):
         (["predict", "nowhere", "x.png"], "no trained model"),
         (["methods", "fixmatchh"], "Did you mean fixmatch"),
         (["data", "nowhere.npz"], "no data at"),
-        (["data", "digits", "--method.threshold", "1"], "goes with `fewlabels train`"),
+        (["data", "digits", "--method.threshold", "1"], "go with `fewlabels train`"),
     ],
 )
 def test_user_errors_leave_with_code_2_and_no_traceback(words, message, capsys):
@@ -105,10 +111,15 @@ def test_the_methods_words_are_parted_from_the_others():
     assert _split_method_words(words) == (["train", "d", "--seed", "3", "--out", "x"], ["--a", "1", "2", "--b=4"])
 
 
-@pytest.mark.parametrize("words", [["-c", "import fewlabels"], ["-m", "fewlabels", "--help"], ["-m", "fewlabels", "train", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["-c", "import fewlabels"], ["-m", "fewlabels", "--help"], ["-m", "fewlabels", "train", "--help"]]
+)
 def test_help_needs_no_torch(words):
     """What makes them quick; how quick is measured by benchmarks/start.py."""
-    code = "import sys, runpy; sys.argv = sys.argv[1:]\ntry:\n  %s\nexcept SystemExit: pass\nassert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
+    code = (
+        "import sys, runpy; sys.argv = sys.argv[1:]\ntry:\n  %s\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
+    )
     body = "import fewlabels" if words[0] == "-c" else "runpy.run_module('fewlabels', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code % body, *words[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,10 @@ def describe_data(data: str, unlabeled: Path | None = None) -> str:
     table = open_table(data, unlabeled)
     counts = [(name, labeled, test) for name, labeled, test, _ in table.counts()]
     width = max(len(name) for name in ("unlabeled", *table.classes)) + 2
-    lines = [f"{table.name}: {len(table)} images, {len(table.classes)} classes", f"{'class':{width}}{'train':>8}{'test':>8}"]
+    lines = [
+        f"{table.name}: {len(table)} images, {len(table.classes)} classes",
+        f"{'class':{width}}{'train':>8}{'test':>8}",
+    ]
     lines += [f"{name:{width}}{labeled:8}{test:8}" for name, labeled, test in counts]
     lines += [f"{'unlabeled':{width}}{len(table.unlabeled_rows):8}{0:8}", _sizes(table)]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch, Kind, Views
 from fewlabels.views.images import ImageViews
 
 
@@ -90,7 +90,7 @@ class ResidentFeed:
             )
         return self._samplers[branch]
 
-    def _stream(self, rows: Labels, kinds: tuple, key: Key) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _stream(self, rows: Labels, kinds: tuple[Kind, ...], key: Key) -> tuple[Tensor, tuple[Tensor, ...]]:
         device = self.images.device
         mine = self.share.of(len(rows))
         here = torch.from_numpy(rows[mine]).to(device, non_blocking=True)

@@ -52,7 +52,7 @@ def _open(data: Data) -> Table:
         return from_arrays(data)
     if isinstance(data, tuple) and len(data) == 2:
         return from_arrays({"x": data[0], "y": data[1]})
-    if isinstance(data, Dataset):
+    if isinstance(cast(object, data), Dataset):
         images, labels = _read_dataset(data)
         return _table("dataset", images, _array_names("row", len(images)), labels, _classes_of(data))
     raise UserError(f"data of type {type(data).__name__}; give a name, a path, (x, y), a mapping or a torch Dataset")
@@ -83,8 +83,7 @@ def digits() -> Table:
 
     bunch = cast(Any, load_digits())
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    table = from_arrays({"x": pixels, "y": bunch.target, "classes": [str(k) for k in range(10)]}, "digits")
-    return table
+    return from_arrays({"x": pixels, "y": bunch.target, "classes": [str(k) for k in range(10)]}, "digits")
 
 
 NAMED: dict[str, Callable[[], Table]] = {"digits": digits}
@@ -108,7 +107,11 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "arrays") -> Table:
     """
     problems = [f"{key} is missing" for key in ("x", "y") if key not in arrays]
     problems += [f"{key!r} is none of {', '.join(_KEYS)}" for key in arrays if key not in _KEYS]
-    problems += [f"{a} comes without {b}" for a, b in (("x_test", "y_test"), ("y_test", "x_test")) if a in arrays and b not in arrays]
+    problems += [
+        f"{a} comes without {b}"
+        for a, b in (("x_test", "y_test"), ("y_test", "x_test"))
+        if a in arrays and b not in arrays
+    ]
     if problems:
         raise UserError(f"{name}: {'; '.join(problems)}. Arrays need x and y; x_test, y_test and classes are optional.")
     images = list(image_list(arrays["x"]))
@@ -140,7 +143,9 @@ def _whole_labels(labels: Any, key: str, count: int) -> Labels:
     return array.astype(np.int64)
 
 
-def _table(name: str, images: Sequence[ImageLike], names: Sequence[str], labels: Labels, classes: Sequence[str] | None) -> Table:
+def _table(
+    name: str, images: Sequence[ImageLike], names: Sequence[str], labels: Labels, classes: Sequence[str] | None
+) -> Table:
     highest = int(labels.max(initial=UNLABELED))
     known = tuple(classes) if classes is not None else tuple(str(k) for k in range(highest + 1))
     if highest >= len(known) or labels.min(initial=0) < UNLABELED:
@@ -155,7 +160,9 @@ def _table(name: str, images: Sequence[ImageLike], names: Sequence[str], labels:
 def _checked_test(table: Table) -> Table:
     without = int((table.labels[table.test] == UNLABELED).sum())
     if without:
-        raise UserError(f"{table.name}: {without} rows of the test split have no label; a test row needs one to be of use")
+        raise UserError(
+            f"{table.name}: {without} rows of the test split have no label; a test row needs one to be of use"
+        )
     return table
 
 
@@ -203,7 +210,9 @@ def from_folder(folder: Path) -> Table:
             test += [is_test] * len(found)
     unknown = [p.name for p in _folders(folder / "test") if p.name not in classes]
     if unknown:
-        raise UserError(f"{folder}/test has classes that {folder} has not: {', '.join(unknown)}; known are {', '.join(classes)}")
+        raise UserError(
+            f"{folder}/test has classes that {folder} has not: {', '.join(unknown)}; known are {', '.join(classes)}"
+        )
     free = images_in(folder / "unlabeled")
     names = [p.relative_to(folder).as_posix() for p in paths + free]
     table = _table(_name_of(folder), paths + free, names, np.array(labels + [UNLABELED] * len(free)), classes)

@@ -104,7 +104,9 @@ def apply_split(table: Table, path: Path) -> Table:
         if label and (k == UNLABELED or table.classes[k] != label)
     ]
     if wrong:
-        raise UserError(f"{path} contradicts the data in {len(wrong)} rows: {'; '.join(wrong[:3])}. Mend one of the two.")
+        raise UserError(
+            f"{path} contradicts the data in {len(wrong)} rows: {'; '.join(wrong[:3])}. Mend one of the two."
+        )
     table = replace(table, test=test)
     keep = np.flatnonzero([bool(label) for label in given] & ~test)
     if len(keep) == len(table.labeled_rows):

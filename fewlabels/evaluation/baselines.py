@@ -52,7 +52,7 @@ def free_baselines(features: Features, labels: Labels, train: Labels, asked: Lab
         train: rows to learn from, with and without labels.
         asked: rows to predict.
     """
-    scaled = StandardScaler().fit(features[train]).transform(features).astype(np.float32)
+    scaled = np.asarray(StandardScaler().fit(features[train]).transform(features), np.float32)
     labeled = train[labels[train] != UNLABELED]
     free = train[labels[train] == UNLABELED][:MOST_UNLABELED]
     fewest = int(np.bincount(labels[labeled])[np.unique(labels[labeled])].min())

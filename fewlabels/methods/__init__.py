@@ -34,7 +34,9 @@ def method_class(name: str) -> type[Method]:
     from fewlabels.methods.base import Method
 
     (found,) = (
-        c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__
     )
     return found
 

@@ -39,16 +39,18 @@ class Method(nn.Module):
     """
 
     def __init_subclass__(cls, **arguments: Any) -> None:
+        """Make the annotated fields of a subclass its options."""
         super().__init_subclass__(**arguments)
         dataclass(eq=False, repr=False)(cls)
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
-        # A dataclass assigns its fields in __init__; the module must be ready to take them before that.
+        """Make the module ready before the dataclass's `__init__` assigns its fields."""
         self = super().__new__(cls)
         nn.Module.__init__(self)
         return self
 
     def __post_init__(self) -> None:
+        """Check the options."""
         check_fields(self, type(self).__name__)
 
     def setup(self, task: Task) -> None:

@@ -34,7 +34,13 @@ def describe_method(name: str) -> str:
         UserError: no such method.
     """
     kind = method_class(name)
-    lines = [f"{name}: {_first_sentence(name)}", "", inspect.getdoc(kind) or "", "", "Options, given as --method.NAME VALUE:"]
+    lines = [
+        f"{name}: {_first_sentence(name)}",
+        "",
+        inspect.getdoc(kind) or "",
+        "",
+        "Options, given as --method.NAME VALUE:",
+    ]
     for option in options_of(kind):
         lines.append(f"  --method.{option.name.replace('_', '-')} (default {_word(option.default)}; {option.allowed})")
         lines += textwrap.wrap(option.meaning, 100, initial_indent="      ", subsequent_indent="      ")
@@ -55,7 +61,9 @@ def options_of(kind: type[Any]) -> list[OptionOf]:
     """Read a method's options from its fields and the line under each."""
     hints = get_type_hints(kind, include_extras=True)
     meanings = _field_lines(kind)
-    return [OptionOf(f.name, f.default, describe(hints[f.name]), meanings.get(f.name, "")) for f in dataclasses.fields(kind)]
+    return [
+        OptionOf(f.name, f.default, describe(hints[f.name]), meanings.get(f.name, "")) for f in dataclasses.fields(kind)
+    ]
 
 
 def _field_lines(kind: type[Any]) -> dict[str, str]:

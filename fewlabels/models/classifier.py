@@ -126,7 +126,9 @@ class Classifier(nn.Module):
         listed_images = image_list(images)
         decoded, broken = decode_all(listed_images, card.channels, card.size, card.resize)
         if broken:
-            listed = "; ".join(f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10])
+            listed = "; ".join(
+                f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10]
+            )
             raise UserError(f"{len(broken)} of the images cannot be read: {listed}. Leave them out and try again.")
         probabilities = self.probabilities(decoded).numpy()
         return np.asarray(card.classes)[probabilities.argmax(1)], probabilities
@@ -155,7 +157,9 @@ def read_card(path: Path) -> Card:
             fields[name] = tuple(fields[name])
         return Card(**fields)
     except FileNotFoundError:
-        raise UserError(f"{path.parent} holds no trained model (no {path.name}); train one with `fewlabels train`.") from None
+        raise UserError(
+            f"{path.parent} holds no trained model (no {path.name}); train one with `fewlabels train`."
+        ) from None
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not a model card: {error}. Train again, or give another run.") from error
 

@@ -29,7 +29,8 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14181d; --ink: #e6eaee; --soft: #a3adb8; --line: #39424c; --good: #7db8f5; }
 }
-body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1rem; }
+body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { margin: 0 auto; max-width: 62rem; padding: 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 p.verdict { border-left: 4px solid var(--good); font-size: 1.15rem; padding-left: .8rem; }
 table { border-collapse: collapse; } .wide { overflow-x: auto; }
@@ -40,7 +41,8 @@ tr.chosen td { font-weight: 700; color: var(--good); }
 svg { height: auto; max-width: 100%; } figcaption, small, .soft { color: var(--soft); }
 .gallery { display: flex; flex-wrap: wrap; gap: .8rem; list-style: none; padding: 0; }
 .gallery li { font-size: .85rem; line-height: 1.3; max-width: 6rem; overflow-wrap: anywhere; }
-.gallery img { border: 1px solid var(--line); display: block; height: 6rem; image-rendering: pixelated; object-fit: contain; width: 6rem; }
+.gallery img { border: 1px solid var(--line); display: block; height: 6rem; width: 6rem; }
+.gallery img { image-rendering: pixelated; object-fit: contain; }
 code { overflow-wrap: anywhere; }
 """
 
@@ -83,25 +85,31 @@ def _asked(summary: dict[str, Any]) -> str:
         f"{summary['model']} learned {summary['steps']} steps from {summary['labeled']} labeled and "
         f"{summary['unlabeled']} unlabeled images, seed {summary['seed']}; {summary['test']} test images only report. "
         "The numbers are of the averaged parameters after the last step; the test split chose nothing."
-        + (f" {summary['set_aside']} images could not be read; quarantine.csv names them." if summary["set_aside"] else "")
+        + (
+            f" {summary['set_aside']} images could not be read; quarantine.csv names them."
+            if summary["set_aside"]
+            else ""
+        )
     )
 
 
 def _numbers(summary: dict[str, Any]) -> str:
     lines = [
-        f'<tr{" class=chosen" if row["name"] == summary["method"] else ""}><td>{html.escape(row["label"])}</td>'
+        f"<tr{' class=chosen' if row['name'] == summary['method'] else ''}><td>{html.escape(row['label'])}</td>"
         f'<td class="n">{percent(row["accuracy"])}</td><td class="n">{percent(row["unlabeled_accuracy"])}</td>'
         f'<td class="n">{row["seconds"]:.1f}</td></tr>'
         for row in summary["rows"]
     ]
-    head = (
-        '<tr><th>method</th><th class="n">test accuracy</th><th class="n">on hidden labels</th><th class="n">seconds</th></tr>'
-    )
-    return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>{"".join(lines)}</tbody></table></div>'
+    names = "".join(f'<th class="n">{name}</th>' for name in ("test accuracy", "on hidden labels", "seconds"))
+    head = f"<thead><tr><th>method</th>{names}</tr></thead>"
+    return f'<div class="wide"><table>\n{head}\n<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _curves(folder: Path, method: str) -> str:
-    lines = {method: read_lines(folder / "metrics.jsonl"), "labels only": read_lines(folder / "labels_only/metrics.jsonl")}
+    lines = {
+        method: read_lines(folder / "metrics.jsonl"),
+        "labels only": read_lines(folder / "labels_only/metrics.jsonl"),
+    }
     plots = (
         ("test_accuracy", "test accuracy, %", 100.0),
         ("unlabeled_accuracy", "accuracy on hidden labels, %", 100.0),
@@ -110,7 +118,9 @@ def _curves(folder: Path, method: str) -> str:
     )
     drawn = ((label, curves(lines, key, label, scale)) for key, label, scale in plots)
     figures = [
-        f'<figure role="img" aria-label="{html.escape(label)} over the steps">{svg}</figure>' for label, svg in drawn if svg
+        f'<figure role="img" aria-label="{html.escape(label)} over the steps">{svg}</figure>'
+        for label, svg in drawn
+        if svg
     ]
     return f'<div class="plots">{"".join(figures)}</div>'
 
@@ -124,7 +134,8 @@ def _confusion(table: Table, probabilities: NDArray[np.float32]) -> list[str]:
     text = "test images of each true class by predicted class"
     return [
         "<h2>Which classes are confused</h2>",
-        f'<figure role="img" aria-label="Confusion matrix: {text}" style="margin:0">{svg}<figcaption>{text.capitalize()}.</figcaption></figure>',
+        f'<figure role="img" aria-label="Confusion matrix: {text}" style="margin:0">{svg}',
+        f"<figcaption>{text.capitalize()}.</figcaption></figure>",
     ]
 
 
@@ -155,9 +166,8 @@ def _item(row: int, image: NDArray[np.uint8], table: Table, probabilities: NDArr
     truth = table.truth[row]
     note = "" if truth == UNLABELED else " (right)" if truth == k else f" (is {html.escape(table.classes[truth])})"
     name = html.escape(table.names[row])
-    return (
-        f'<li><img src="{_thumbnail(image)}" alt="{name}">{said}, {100 * probabilities[k]:.0f} %{note}<br><small>{name}</small></li>'
-    )
+    said = f"{said}, {100 * probabilities[k]:.0f} %{note}"
+    return f'<li><img src="{_thumbnail(image)}" alt="{name}">{said}<br><small>{name}</small></li>'
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> str:

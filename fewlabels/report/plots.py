@@ -27,7 +27,9 @@ def _figure(width: float, height: float) -> Any:
     # A color that nothing else has, replaced by the page's own afterwards: the report has a light and a dark form.
     ink = "#010203"
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    with rc_context({**dict.fromkeys(names, ink), "svg.fonttype": "none", "svg.hashsalt": "fewlabels", "font.size": 10}):
+    with rc_context(
+        {**dict.fromkeys(names, ink), "svg.fonttype": "none", "svg.hashsalt": "fewlabels", "font.size": 10}
+    ):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.add_subplot()
     return figure

@@ -13,13 +13,14 @@ def percent(value: float | None) -> str:
 def verdict(summary: dict[str, Any]) -> list[str]:
     """Say in words what the table means: whether the unlabeled data helped."""
     if summary["accuracy"] is None:
-        return ["There is no test split, so the accuracy is not known; label some images as test/ to know it."]
+        return ["There is no test split, so the accuracy is not known. Put labeled images into test/ to know it."]
     difference = summary["gain"]
     if difference is None:
         return [f"accuracy {100 * summary['accuracy']:.1f} %; without the labels-only baseline no gain is known."]
     value, error = 100 * difference["value"], 100 * difference["standard_error"]
+    against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test images)"
     if value <= 0:
-        return [f"The unlabeled data did not help here: {value:+.1f} points against labels only (standard error {error:.1f})."]
+        return [f"The unlabeled data did not help here: {against}."]
     if value <= 2 * error:
-        return [f"{value:+.1f} points against labels only: within the noise of {summary['test']} test images (standard error {error:.1f})."]
-    return [f"The unlabeled data helped: {value:+.1f} points against labels only (standard error {error:.1f} over the test images)."]
+        return [f"Whether the unlabeled data helped is not settled: {against}."]
+    return [f"The unlabeled data helped: {against}."]

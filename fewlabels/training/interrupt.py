@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
 
 @contextmanager
-def noted_signals() -> Iterator[Callable[[], bool]]:
+def noted_signals() -> Generator[Callable[[], bool]]:
     """Give a function that tells whether the run was asked to stop; a second Ctrl-C stops at once.
 
     Outside the main thread signals cannot be caught, and the function always says no.
@@ -19,10 +19,10 @@ def noted_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        del frame
+        del number, frame
         if asked:
             raise KeyboardInterrupt
-        asked = number is not None
+        asked = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -41,7 +41,9 @@ class ScheduledOptimizer:
     def tensors(self) -> dict[str, Tensor]:
         """Give what the optimizer remembers, under flat names."""
         state = self.optimizer.state_dict()["state"]
-        return {f"{i}.{name}": value for i, entry in state.items() for name, value in entry.items() if value is not None}
+        return {
+            f"{i}.{name}": value for i, entry in state.items() for name, value in entry.items() if value is not None
+        }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
@@ -68,7 +70,9 @@ def _groups(learner: nn.Module, backbone: nn.Module, recipe: Recipe) -> list[dic
         raise UserError("--layer-decay needs a timm backbone, which names its layers; leave it out for this one")
     from timm.optim import param_groups_layer_decay
 
-    groups: list[dict[str, Any]] = param_groups_layer_decay(backbone, recipe.weight_decay, layer_decay=recipe.layer_decay)
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        backbone, recipe.weight_decay, layer_decay=recipe.layer_decay
+    )
     in_backbone = {id(p) for p in backbone.parameters()}
     return groups + _decay_groups([p for p in learner.parameters() if id(p) not in in_backbone], recipe.weight_decay)
 

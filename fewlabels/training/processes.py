@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ def _initialized() -> bool:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Share]:
+def joined(device: torch.device) -> Generator[Share]:
     """Join the other processes where `torchrun` started several; leave them in the end."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _initialized():
         yield share()

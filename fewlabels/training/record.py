@@ -43,12 +43,12 @@ class Record:
         """Read the means since the last line, and start anew.
 
         Raises:
-            Exploded: the loss was not a number, or too large, in one of these steps.
+            ExplodedError: the loss was not a number, or too large, in one of these steps.
         """
         names = list(self.sums)
         values = torch.stack([self.bad.double(), *(self.sums[name].double() for name in names)]).tolist()
         if values[0] >= 0:
-            raise Exploded(int(values[0]))
+            raise ExplodedError(int(values[0]))
         count = (step - 1) % self.every + 1
         self.sums = {}
         return {name: value / count for name, value in zip(names, values[1:], strict=True)}
@@ -80,7 +80,7 @@ class Record:
         self.sums = dict(sums)
 
 
-class Exploded(UserError):
+class ExplodedError(UserError):
     """The loss is no number of use any more."""
 
     def __init__(self, step: int) -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from fewlabels.averaging.horizon import horizon
 from fewlabels.averaging.ema import Ema
+from fewlabels.averaging.horizon import horizon
 from fewlabels.keys import Key
 from fewlabels.methods.base import Task
 from fewlabels.methods.fixmatch import FixMatch
@@ -127,7 +127,9 @@ def test_losses_and_gradients_over_consecutive_steps(case):
 @pytest.mark.parametrize("head_scale", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("average", ["none", "centers"])
 def test_layermatch_over_consecutive_steps(threshold, head_scale, average):
-    method = LayerMatch(threshold=threshold, head_scale=head_scale, average=average, confidence=0.5, weight=0.7, memory=4.0)
+    method = LayerMatch(
+        threshold=threshold, head_scale=head_scale, average=average, confidence=0.5, weight=0.7, memory=4.0
+    )
     task = Task(K, D, 50, STEPS)
     method.setup(task)
     method.double()
@@ -181,7 +183,9 @@ def test_layermatch_takes_its_targets_from_averaged_outputs():
     for step in range(5):
         f, f_w, f_s = (2 * rng.normal(size=(n, D)) for n in (B, M, M))
         rows = rng.integers(20, size=M)
-        batch = batch_of(as_images(f), rng.integers(K, size=B), (as_images(f_w), as_images(f_s)), step, torch.tensor(rows))
+        batch = batch_of(
+            as_images(f), rng.integers(K, size=B), (as_images(f_w), as_images(f_s)), step, torch.tensor(rows)
+        )
         w, b = head.weight.detach().numpy(), head.bias.detach().numpy()
         target = memory.update(rows, basics.softmax(f_w @ w.T + b)).argmax(1)
         expected = basics.cross_entropy(f_s @ w.T + b, target).mean()

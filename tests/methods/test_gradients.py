@@ -104,7 +104,9 @@ def test_without_unlabeled_rows_a_method_is_supervised(small_job, digits_rows, n
     assert_close(train(job, Supervised()), train(job, method_class(name)()))
 
 
-@pytest.mark.parametrize("method", [PseudoLabel(weight=0), FixMatch(weight=0), FreeMatch(weight=0, fairness=0), LayerMatch(weight=0)])
+@pytest.mark.parametrize(
+    "method", [PseudoLabel(weight=0), FixMatch(weight=0), FreeMatch(weight=0, fairness=0), LayerMatch(weight=0)]
+)
 def test_with_weight_zero_a_method_is_supervised(small_job, method):
     """On a network without batch statistics; rows of one pass touch each other through these."""
     job = small_job("group")
@@ -135,7 +137,11 @@ OPTIONS = {
 
 @pytest.mark.parametrize(("name", "options"), [(n, o) for n, several in OPTIONS.items() for o in several], ids=str)
 def test_each_option_changes_the_training(small_job, name, options):
-    start = {"pseudo_label": {"threshold": 0.1}, "fixmatch": {"threshold": 0.12}, "layermatch": {"confidence": 0.12}}.get(name, {})
+    start = {
+        "pseudo_label": {"threshold": 0.1},
+        "fixmatch": {"threshold": 0.12},
+        "layermatch": {"confidence": 0.12},
+    }.get(name, {})
     if options == {"memory": 1.0}:
         start = {"memory": 4000.0}
     # A row must come again before the average of its outputs is another than its output.

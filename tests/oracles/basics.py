@@ -46,9 +46,7 @@ def cross_entropy_gradient(z: Floats, y: Ints) -> Floats:
     return gradient
 
 
-def horizon(
-    paper_steps: float, steps: int, paper_length: int = PAPER_LENGTH, share: float = 1 / 20
-) -> float:
+def horizon(paper_steps: float, steps: int, paper_length: int = PAPER_LENGTH, share: float = 1 / 20) -> float:
     """Return how many steps an average or a warm-up of `paper_steps` lasts in a run of `steps`.
 
     The paper's own number at the paper's length, at most `share` of a shorter run (DESIGN.md, time
@@ -96,11 +94,7 @@ def sgd_nesterov(
     """
     current = [np.array(p, dtype=np.float64) for p in parameters]
     rates = [lr] * len(gradients) if isinstance(lr, (int, float)) else list(lr)
-    decays = (
-        [weight_decay] * len(current)
-        if isinstance(weight_decay, (int, float))
-        else list(weight_decay)
-    )
+    decays = [weight_decay] * len(current) if isinstance(weight_decay, (int, float)) else list(weight_decay)
     velocity: list[Floats | None] = [None] * len(current)
     history: list[list[Floats]] = []
     for rate, step_gradients in zip(rates, gradients, strict=True):
@@ -114,9 +108,7 @@ def sgd_nesterov(
     return history
 
 
-def ema_series(
-    start: Floats, values: Sequence[Floats], momentum: float, debias: bool = True
-) -> list[Floats]:
+def ema_series(start: Floats, values: Sequence[Floats], momentum: float, debias: bool = True) -> list[Floats]:
     """Return the average after each value: a <- m a + (1 - m) value, from a = `start`.
 
     m at update t (from 0) is debiased(momentum, t), or `momentum` itself without `debias`.

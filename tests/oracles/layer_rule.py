@@ -26,9 +26,7 @@ from .threshold_methods import (
 ThresholdKind = Literal["fixed", "self_adaptive", "soft"]
 
 
-def head_logits(
-    features: Floats, W: Floats, b: Floats, W_avg: Floats, b_avg: Floats, use_average: bool
-) -> Floats:
+def head_logits(features: Floats, W: Floats, b: Floats, W_avg: Floats, b_avg: Floats, use_average: bool) -> Floats:
     """Return f V^T + c [N, K] of unlabeled features [N, D], (V, c) the average or the head."""
     V, c = (W_avg, b_avg) if use_average else (W, b)
     logits = np.zeros((len(features), len(V)), dtype=np.float64)
@@ -126,9 +124,7 @@ class SoftWeight:
         self.mean = float(m * self.mean + (1 - m) * mean)
         self.variance = float(m * self.variance + (1 - m) * variance)
         width = 2 * self.variance / self.n_sigma**2
-        return np.array(
-            [math.exp(-(min(value - self.mean, 0.0) ** 2) / width) for value in c], dtype=np.float64
-        )
+        return np.array([math.exp(-(min(value - self.mean, 0.0) ** 2) / width) for value in c], dtype=np.float64)
 
 
 class FixedThreshold:
@@ -212,9 +208,7 @@ class LayerMatch:
         labeled_logits = head_logits(f_labeled, W, b, W, b, use_average=False)
         labeled_loss, to_labeled = labeled_part(labeled_logits, labels)
         unlabeled_loss, to_strong = unlabeled_part(strong_logits, target, row_weight)
-        f_grad_labeled, W_labeled, b_labeled = head_gradients(
-            f_labeled, to_labeled, W, W, 1.0, use_average=False
-        )
+        f_grad_labeled, W_labeled, b_labeled = head_gradients(f_labeled, to_labeled, W, W, 1.0, use_average=False)
         f_grad_strong, W_unlabeled, b_unlabeled = head_gradients(
             f_strong, self.lambda_ * to_strong, W, centers.W_avg, self.scale, self.use_average
         )

@@ -99,12 +99,8 @@ def test_softmax_and_cross_entropy() -> None:
 
 
 def test_time_constants() -> None:
-    assert (
-        debiased(0.999, 0) == 0.1 and debiased(0.999, 10**6) == 0.999 and debiased(0.05, 0) == 0.05
-    )
-    assert (
-        horizon(1000, 2**20) == 1000 and horizon(1000, 600) == 30 and horizon(1000, 20_000) == 1000
-    )
+    assert debiased(0.999, 0) == 0.1 and debiased(0.999, 10**6) == 0.999 and debiased(0.05, 0) == 0.05
+    assert horizon(1000, 2**20) == 1000 and horizon(1000, 600) == 30 and horizon(1000, 20_000) == 1000
     assert horizon(2**19, 1000) == 500  # a paper that spends half its run on it
     close(horizon_to_momentum(1000), 0.999)
     assert horizon_to_momentum(1) == 0 and horizon_to_momentum(0.25) == 0
@@ -172,9 +168,7 @@ def test_threshold_itself_is_kept() -> None:
 
 def test_pseudo_label_by_hand() -> None:
     weak = logits_of((0.96, 0.04), (0.5, 0.5))
-    out = PseudoLabel().step(
-        logits_of((0.5, 0.5)), np.array([0]), weak, weak, 1, 10
-    )  # ramp .1 / .4
+    out = PseudoLabel().step(logits_of((0.5, 0.5)), np.array([0]), weak, weak, 1, 10)  # ramp .1 / .4
     close(out["unlabeled_loss"], -math.log(0.96) / 2)
     close(out["loss"], math.log(2) - 0.25 * math.log(0.96) / 2)
     close(out["grad_weak"], [[-0.04 / 8, 0.04 / 8], [0, 0]])
@@ -194,13 +188,9 @@ def test_freematch_by_hand() -> None:
     close(method.h_tilde, [0.5, 0.5])
     close(out["row_weight"], [1, 1])  # .6 >= .68 * .41 / .59
     close(out["fairness_loss"], 0.59 * math.log(0.55) + 0.41 * math.log(0.45), 1e-11)
-    close(
-        out["loss"], math.log(2) - (math.log(0.9) + math.log(0.8)) / 2 + 0.01 * out["fairness_loss"]
-    )
+    close(out["loss"], math.log(2) - (math.log(0.9) + math.log(0.8)) / 2 + 0.01 * out["fairness_loss"])
 
-    out = method.step(
-        x, y, logits_of((0.9, 0.1), (0.7, 0.3)), logits_of((0.9, 0.1), (0.7, 0.3)), 1, 9
-    )
+    out = method.step(x, y, logits_of((0.9, 0.1), (0.7, 0.3)), logits_of((0.9, 0.1), (0.7, 0.3)), 1, 9)
     m = 2 / 11
     close(method.tau, m * 0.68 + (1 - m) * 0.8)
     close(method.p_tilde, [m * 0.59 + (1 - m) * 0.8, m * 0.41 + (1 - m) * 0.2])
@@ -303,16 +293,10 @@ def test_soft_weight_by_hand() -> None:
     close(weight, [1, math.exp(-4 * 0.08**2 / (2 * 0.118))])
 
 
-def unlabeled_loss(
-    f_strong: Floats, V: Floats, c: Floats, target: Ints, row_weight: Floats
-) -> float:
+def unlabeled_loss(f_strong: Floats, V: Floats, c: Floats, target: Ints, row_weight: Floats) -> float:
     """Return the unlabeled loss with targets and row weights held fixed, written once more."""
     losses = [
-        weight
-        * (
-            math.log(sum(math.exp(v @ f + d) for v, d in zip(V, c, strict=True)))
-            - (V[k] @ f + c[k])
-        )
+        weight * (math.log(sum(math.exp(v @ f + d) for v, d in zip(V, c, strict=True))) - (V[k] @ f + c[k]))
         for f, k, weight in zip(f_strong, target, row_weight, strict=True)
     ]
     return float(sum(losses)) / len(losses)
@@ -322,9 +306,7 @@ def unlabeled_loss(
 @pytest.mark.parametrize("use_average", [False, True])
 @pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
 def test_layermatch_gradients(kind: ThresholdKind, use_average: bool, scale: float) -> None:
-    method = LayerMatch(
-        K, kind, scale, use_average, lambda_=0.7, threshold=0.6, center_momentum=0.6
-    )
+    method = LayerMatch(K, kind, scale, use_average, lambda_=0.7, threshold=0.6, center_momentum=0.6)
     for t in range(3):
         method.step(*features(t), t, 10)
     x, y, weak, strong, W, b = features(9)
@@ -365,9 +347,7 @@ def test_layermatch_is_fixmatch_and_freematch_at_scale_one() -> None:
             close(out["row_weight"], plain["row_weight"])
             close(out["loss"], plain["loss"])
             close(out["grad_W"], plain["grad_labeled"].T @ x + plain["grad_strong"].T @ strong)
-            close(
-                out["grad_b"], plain["grad_labeled"].sum(axis=0) + plain["grad_strong"].sum(axis=0)
-            )
+            close(out["grad_b"], plain["grad_labeled"].sum(axis=0) + plain["grad_strong"].sum(axis=0))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -190,9 +190,7 @@ class Supervised:
         none = np.zeros(len(weak_logits), dtype=np.float64)
         grad_weak = np.zeros_like(weak_logits, dtype=np.float64)
         grad_strong = np.zeros_like(strong_logits, dtype=np.float64)
-        return assemble(
-            labeled_part(labeled_logits, labels), 0.0, 0.0, none, target, grad_weak, grad_strong
-        )
+        return assemble(labeled_part(labeled_logits, labels), 0.0, 0.0, none, target, grad_weak, grad_strong)
 
 
 class PseudoLabel:
@@ -202,9 +200,7 @@ class PseudoLabel:
     L = CE(labeled) + lambda * ramp(t / steps, ramp_share) * L_u.
     """
 
-    def __init__(
-        self, lambda_: float = 1.0, threshold: float = 0.95, ramp_share: float = 0.4
-    ) -> None:
+    def __init__(self, lambda_: float = 1.0, threshold: float = 0.95, ramp_share: float = 0.4) -> None:
         self.lambda_ = lambda_
         self.threshold = threshold
         self.ramp_share = ramp_share
@@ -252,9 +248,7 @@ class FixMatch:
         loss, gradient = unlabeled_part(strong_logits, target, row_weight)
         grad_weak = np.zeros_like(weak_logits, dtype=np.float64)
         labeled = labeled_part(labeled_logits, labels)
-        return assemble(
-            labeled, loss, self.lambda_, row_weight, target, grad_weak, self.lambda_ * gradient
-        )
+        return assemble(labeled, loss, self.lambda_, row_weight, target, grad_weak, self.lambda_ * gradient)
 
 
 class FreeMatch:
@@ -314,9 +308,7 @@ class FreeMatch:
         _, target = confidence_and_target(p)
         row_weight = self.update(p, target, t)
         loss, gradient = unlabeled_part(strong_logits, target, row_weight)
-        fair, fair_gradient = fairness_part(
-            strong_logits, row_weight, self.p_tilde, self.h_tilde, self.epsilon
-        )
+        fair, fair_gradient = fairness_part(strong_logits, row_weight, self.p_tilde, self.h_tilde, self.epsilon)
         grad_weak = np.zeros_like(weak_logits, dtype=np.float64)
         grad_strong = self.lambda_ * gradient + self.fairness * fair_gradient
         labeled = labeled_part(labeled_logits, labels)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewlabels.errors import UserError
-from fewlabels.training.record import EXPLODED, Exploded, Record, read_lines
+from fewlabels.training.record import EXPLODED, ExplodedError, Record, read_lines
 
 numbers = st.floats(-100, 100, width=32)
 
@@ -78,7 +78,7 @@ def test_the_first_bad_step_is_named(tmp_path, bad):
     for step in range(1, 11):
         record.add(step, metrics_of(bad if step in (4, 7) else 1.0))
     assert record.first_bad() == 4
-    with pytest.raises(Exploded, match="not finite, or above 10000, at step 4") as error:
+    with pytest.raises(ExplodedError, match="not finite, or above 10000, at step 4") as error:
         record.flush(10)
     assert error.value.step == 4
     assert isinstance(error.value, UserError)

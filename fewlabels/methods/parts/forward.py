@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -42,7 +42,7 @@ def target_logits(net: Network, weak: Tensor) -> Tensor:
 
 
 @contextmanager
-def statistics_kept(net: nn.Module) -> Iterator[None]:
+def statistics_kept(net: nn.Module) -> Generator[None]:
     """Normalize by the batch as in training, without moving the running statistics."""
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:

@@ -1,0 +1,147 @@
+"""Accuracy over seeds: labels only, FixMatch and LayerMatch on the same splits, with paired differences.
+
+    python benchmarks/accuracy.py digits --labels-per-class 1 --seeds 0-19
+    python benchmarks/accuracy.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2
+
+Stopped and given again it continues: each run keeps its folder under --work. Several commands with parts of the
+seeds may work side by side; the last one that ends writes the whole result. The JSON goes to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+import fewlabels
+from fewlabels.data.sources import open_table
+from fewlabels.data.table import Table
+from fewlabels.keys import Key
+from fewlabels.methods import method_class
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    data: tyro.conf.Positional[str]
+    """digits, or an .npz file"""
+    labels_per_class: int = 1
+    """labels that are kept"""
+    seeds: str = "0-4"
+    """first and last seed; 1000 and up are for development, 0 and up to report"""
+    methods: tuple[str, ...] = ("layermatch", "fixmatch")
+    """the first also trains labels only"""
+    rows: int | None = None
+    """take so many unlabeled rows of the training split, drawn by the seed"""
+    budget: str = "normal"
+    """as of `fewlabels train`"""
+    work: Path = Path("runs/benchmarks")
+    """where the runs are kept"""
+
+
+def subset(table: Table, rows: int, labels: int, seed: int) -> Table:
+    """Draw the labeled rows and `rows` unlabeled ones of the training split; the test split stays whole."""
+    train = table.labeled_rows
+    order = train[torch.argsort(Key(seed).fold("subset").fold(torch.from_numpy(train)).uniform()).numpy()]
+    few = [order[table.labels[order] == k][:labels] for k in range(len(table.classes))]
+    more = np.setdiff1d(order[: rows + labels * len(table.classes)], np.concatenate(few), assume_unique=True)[:rows]
+    return table.take(np.sort(np.concatenate([*few, more, table.test_rows])))
+
+
+def one(question: Question, table: Table, method: str, seed: int) -> dict[str, Any]:
+    """Train one run, or read it where it is finished."""
+    first = method == question.methods[0]
+    name = f"{table.name}-{question.labels_per_class}-{question.rows or 'all'}-{method}-{seed}"
+    chosen = table if question.rows is None else subset(table, question.rows, question.labels_per_class, seed)
+    run = fewlabels.fit(
+        chosen,
+        method=method_class(method)(),
+        labels_per_class=question.labels_per_class,
+        seed=seed,
+        baseline=first,
+        budget=question.budget,
+        threads=1,
+        device="cpu",
+        out=question.work / name,
+    )
+    print(name, {row["name"]: row["accuracy"] for row in run.summary["rows"]}, flush=True)
+    return run.summary
+
+
+def interval(values: list[float], level: float = 0.95) -> dict[str, float]:
+    """Give mean, deviation and a bootstrap interval of the mean, in points."""
+    points = 100 * np.array(values)
+    draws = np.random.default_rng(0).choice(points, (10_000, len(points))).mean(1)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return {
+        "mean": round(float(points.mean()), 2),
+        "deviation": round(float(points.std(ddof=1)), 2) if len(points) > 1 else 0.0,
+        "low": round(float(low), 2),
+        "high": round(float(high), 2),
+        "n": len(points),
+    }
+
+
+def machine() -> dict[str, str]:
+    """Say where this was measured."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    return {
+        "machine": f"{platform.machine()}, {platform.system()}, CPU, 1 thread a run",
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "fewlabels": fewlabels.__version__,
+        "commit": commit.stdout.strip(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main(question: Question) -> None:
+    """Answer the question and write the result."""
+    first, _, last = question.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    table = open_table(question.data)
+    found = {m: {seed: one(question, table, m, seed) for seed in seeds} for m in question.methods}
+
+    accuracies: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
+    for method, runs in found.items():
+        for summary in runs.values():
+            for row in summary["rows"]:
+                if method == question.methods[0] or row["name"] == method:
+                    accuracies.setdefault(row["name"], []).append(row["accuracy"])
+                    seconds.setdefault(row["name"], []).append(row["seconds"])
+    main_method = accuracies[question.methods[0]]
+    result = {
+        "question": {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}
+        | {"seeds": question.seeds, "budget": question.budget},
+        "where": machine(),
+        "accuracy": {name: interval(values) for name, values in accuracies.items()},
+        "median_seconds": {name: round(float(np.median(values)), 1) for name, values in seconds.items()},
+        f"{question.methods[0]} minus": {
+            name: interval([a - b for a, b in zip(main_method, values, strict=True)])
+            for name, values in accuracies.items()
+            if name != question.methods[0]
+        },
+        "each": accuracies,
+    }
+    out = HERE / "results" / f"accuracy-{table.name}-{question.labels_per_class}-{question.seeds}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps({k: v for k, v in result.items() if k != "each"}, indent=2))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question))

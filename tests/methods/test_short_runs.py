@@ -1,0 +1,29 @@
+"""A short real training of each method: finite, rows are kept, and it learns."""
+
+import math
+
+import pytest
+
+from fewlabels.data.table import Labels
+from fewlabels.methods import method_class, method_names
+from fewlabels.runs.train import begin, predict_rows
+from fewlabels.training.loop import run
+
+
+def hidden_accuracy(job, state) -> float:
+    chosen: Labels = job.rows.hidden
+    return float((predict_rows(state.averaged, job.rows, chosen).argmax(1) == job.rows.truth[chosen]).mean())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_short_training_on_digits_learns(small_job, name):
+    job = small_job(steps=120, batch=16, unlabeled_batch=32, ema_memory=6.0, batch_norm_memory=6.0, lr=0.1)
+    state, feed = begin(job, method_class(name)())
+    seen = []
+    run(state, feed, 0, 120, watch=lambda _, __, metrics: seen.append({k: float(v) for k, v in metrics.items()}))
+    assert all(math.isfinite(value) for line in seen for value in line.values())
+    assert sum(line["loss"] for line in seen[-20:]) < 0.7 * sum(line["loss"] for line in seen[:20])
+    if name != "supervised":
+        assert sum(line["kept"] for line in seen) > 0
+        assert sum(line["unlabeled_loss"] for line in seen) > 0
+    assert hidden_accuracy(job, state) > 0.5  # chance is 0.1

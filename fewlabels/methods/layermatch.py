@@ -38,7 +38,7 @@ class LayerMatch(Method):
     With head_scale 1, average none and a fixed threshold it is FixMatch.
     """
 
-    threshold: Literal["fixed", "self_adaptive", "soft"] = "fixed"
+    threshold: Literal["fixed", "self_adaptive", "soft"] = "self_adaptive"
     """which rows count: as in FixMatch, FreeMatch or SoftMatch"""
     confidence: Share = 0.95
     """a row counts from this probability of its target on (fixed threshold)"""

@@ -108,6 +108,12 @@ def test_floats_in_0_to_1_and_uint8_agree(pixels):
         assert np.array_equal(decode(floats, 1, pixels.shape), decode(pixels, 1, pixels.shape))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_rounded_to_the_nearest_of_the_256_levels(dtype):
+    levels = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(to_uint8((levels / 255).astype(dtype)), levels)
+
+
 @FEW
 @given(gray_pixels)
 def test_whole_numbers_of_any_type_and_uint8_agree(pixels):
@@ -201,6 +207,14 @@ def test_crop_cuts_the_middle_and_squash_keeps_the_edges(turned):
     squashed = decode(pixels, 1, (4, 4), "squash")[..., 0]
     squashed = squashed.T if turned else squashed
     assert squashed[:, [0, 3]].min() > 200 > 60 > squashed[:, 1:3].max()
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_the_size_is_height_then_width(resize):
+    stripes = np.repeat(np.arange(12, dtype=np.uint8)[:, None] * 20, 12, 1)
+    out = decode(stripes, 1, (3, 9), resize)[..., 0].astype(int)
+    assert (out == out[:, :1]).all()
+    assert (np.diff(out[:, 0]) > 0).all()
 
 
 def test_crop_scales_both_sides_alike():

@@ -174,7 +174,7 @@ def test_averaged_outputs_over_visits():
 
 
 def test_layermatch_takes_its_targets_from_averaged_outputs():
-    method = LayerMatch(average="outputs", confidence=0.0)
+    method = LayerMatch(threshold="fixed", average="outputs", confidence=0.0)
     task = Task(K, D, 20, STEPS)
     method.setup(task)
     net, rng = identity_network(method.layer_rule(task)), np.random.default_rng(1)

@@ -20,8 +20,8 @@ LEARNING = {
     "pseudo_label": lambda: PseudoLabel(threshold=0.0, ramp=0.0),
     "fixmatch": lambda: FixMatch(threshold=0.0),
     "freematch": lambda: FreeMatch(),
-    "layermatch": lambda: LayerMatch(confidence=0.0),
-    "layermatch centers": lambda: LayerMatch(confidence=0.0, average="centers"),
+    "layermatch": lambda: LayerMatch(threshold="fixed", confidence=0.0),
+    "layermatch centers": lambda: LayerMatch(threshold="fixed", confidence=0.0, average="centers"),
     "layermatch both": lambda: LayerMatch(threshold="self_adaptive", average="both"),
     "layermatch soft": lambda: LayerMatch(threshold="soft"),
 }
@@ -56,7 +56,7 @@ def test_the_unlabeled_gradient_reaches_every_layer_it_should(small_job, name):
 @pytest.mark.parametrize("target_pass", ["own", "joint"])
 def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(small_job, target_pass):
     """Also where labeled and unlabeled rows share a pass, in each step, for any pseudo-labels."""
-    method = LayerMatch(confidence=0.0, weight=50.0, target_pass=target_pass)
+    method = LayerMatch(threshold="fixed", confidence=0.0, weight=50.0, target_pass=target_pass)
     state, feed = begin(small_job(), method)
     head = state.network.classifier.head
     for step in range(5):
@@ -74,7 +74,7 @@ def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(sm
 def test_the_head_scale_scales_the_unlabeled_gradient_of_the_head_and_of_nothing_else(small_job, scale):
     gradients = {}
     for s in (scale, 1.0):
-        state, feed = begin(small_job("group"), LayerMatch(confidence=0.0, head_scale=s))
+        state, feed = begin(small_job("group"), LayerMatch(threshold="fixed", confidence=0.0, head_scale=s))
         out = state.method(state.network, feed.batch(0, state.step))
         parameters = dict(state.network.classifier.named_parameters())
         found = torch.autograd.grad(out["unlabeled_loss"], list(parameters.values()), allow_unused=True)
@@ -115,12 +115,14 @@ def test_with_weight_zero_a_method_is_supervised(small_job, method):
 
 def test_layermatch_with_a_head_scale_of_one_and_no_average_is_fixmatch(small_job):
     job = small_job()
-    assert_same(train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(confidence=0.12, head_scale=1.0)))
+    assert_same(
+        train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(threshold="fixed", confidence=0.12, head_scale=1.0))
+    )
 
 
 def test_layermatch_differs_from_fixmatch_by_default(small_job):
     job = small_job()
-    first, second = train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(confidence=0.12))
+    first, second = train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(threshold="fixed", confidence=0.12))
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
 
 
@@ -140,7 +142,7 @@ def test_each_option_changes_the_training(small_job, name, options):
     start = {
         "pseudo_label": {"threshold": 0.1},
         "fixmatch": {"threshold": 0.12},
-        "layermatch": {"confidence": 0.12},
+        "layermatch": {"threshold": "fixed", "confidence": 0.12},
     }.get(name, {})
     if options == {"memory": 1.0}:
         start = {"memory": 4000.0}
@@ -152,5 +154,7 @@ def test_each_option_changes_the_training(small_job, name, options):
 
 def test_the_memory_of_averaged_centers_changes_the_training(small_job):
     job = small_job(steps=60)
-    first, second = (train(job, LayerMatch(confidence=0.12, average="centers", memory=m)) for m in (1.0, 1000.0))
+    first, second = (
+        train(job, LayerMatch(threshold="fixed", confidence=0.12, average="centers", memory=m)) for m in (1.0, 1000.0)
+    )
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])

@@ -57,7 +57,30 @@ def test_a_strong_view_without_operations_is_a_weak_one_with_a_hole():
     (strong,) = views(operations=0).make(images, ("strong",), keys(40))
     whole, hole = normalize(images, MEAN, STD), normalize(torch.full_like(images, 127), MEAN, STD)
     assert ((strong == whole) | (strong == hole)).all()
-    assert (strong == hole).any() and (strong == whole).any()
+    assert (strong == whole).any()
+    assert (strong == hole)[:, 0].any(1).sum(1).max() == 8  # the widest of 40 holes: half the side
+
+
+@pytest.mark.parametrize(
+    ("flip", "mirrored", "turned"), [("none", 0, 0), ("horizontal", 1 / 2, 0), ("dihedral", 1 / 2, 1 / 2)]
+)
+def test_all_views_are_flipped_as_told(flip, mirrored, turned):
+    images = torch.zeros(400, 3, 16, 16, dtype=torch.uint8)
+    images[..., 4:] += 50
+    images[..., 8:, :] += 100  # the rows differ more than the columns, unless the image is transposed
+    for view in views(operations=0, flip=flip).make(images, ("weak", "strong"), keys(400)):
+        left, right = view[..., :2].mean((1, 2, 3)), view[..., -2:].mean((1, 2, 3))
+        top, bottom = view[..., :2, :].mean((1, 2, 3)), view[..., -2:, :].mean((1, 2, 3))
+        assert (left > right).float().mean() == pytest.approx(mirrored, abs=0.1)
+        assert ((left - right).abs() > (top - bottom).abs()).float().mean() == pytest.approx(turned, abs=0.1)
+
+
+def test_a_strong_view_is_shifted_as_a_weak_one():
+    images = noise(100, height=16, width=16) // 3  # without a pixel of the hole's gray
+    (strong,) = views(operations=0).make(images, ("strong",), keys(100))
+    whole, hole = normalize(images, MEAN, STD), normalize(torch.full_like(images, 127), MEAN, STD)
+    unmoved = ((strong == whole) | (strong == hole)).flatten(1).all(1)
+    assert unmoved.float().mean() < 0.15  # 25 shifts
 
 
 def test_more_operations_change_more_images():

@@ -90,8 +90,13 @@ def noise(n, channels, height, width):
 
 
 def test_the_pool_is_that_of_fixmatch():
+    """Sohn et al. 2020, table 12; brightness, color, contrast and sharpness alike, and x as y."""
     assert sorted(OPERATIONS) == sorted(PILLOW)
     assert len(OPERATIONS) == 14
+    strong = {"brightness": (0.05, 0.95), "posterize": (4, 8), "rotate": (-30, 30), "solarize": (0, 256)}
+    strong |= dict.fromkeys(("color", "contrast", "sharpness"), (0.05, 0.95))
+    strong |= dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y"), (-0.3, 0.3))
+    assert strong == RANGES
     assert [OPERATIONS[operations.number(name)] for name in PILLOW] == list(PILLOW)
 
 
@@ -102,10 +107,11 @@ def test_strengths_fill_their_range(name):
         assert strength_of(name, draw).item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_each_image_has_the_range_of_its_own_operation():
-    numbers = torch.arange(14)
-    together = operations.strengths(numbers, torch.full((14,), 0.25))
-    assert together.tolist() == [strength_of(name, 0.25).item() for name in OPERATIONS]
+def test_each_image_has_a_strength_of_its_own():
+    draws = torch.linspace(0, 0.99, 14)
+    together = operations.strengths(torch.arange(14), draws)
+    alone = [strength_of(name, draw).item() for name, draw in zip(OPERATIONS, draws.tolist(), strict=True)]
+    assert together.tolist() == alone
 
 
 # --- against Pillow --------------------------------------------------------------------------------------
@@ -143,13 +149,7 @@ def test_warps_equal_pillow_in_nearly_all_pixels(name):
         apart = difference(random.integers(0, 256, (channels, height, width), dtype=np.uint8), name, draw)
         differing, pixels = differing + (apart > 0).sum(), pixels + apart.size
     assert differing / pixels < 0.005
-
-
-@pytest.mark.parametrize("name", ["translate_x", "translate_y"])
-@quick
-@given(image=images(), draw=draws)
-def test_translations_equal_pillow_bit_for_bit(name, image, draw):
-    assert difference(image, name, draw).max() == 0
+    assert "translate" not in name or differing == 0
 
 
 def test_autocontrast_equals_pillow_for_all_ranges_of_levels():

@@ -1,0 +1,70 @@
+"""The report: whole, self-contained, and in plain words."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from fewlabels.data.sources import from_arrays
+from fewlabels.data.splits import hide_all_but
+from fewlabels.report.html import write_report
+from fewlabels.report.words import verdict
+
+
+def summary_of(**changes):
+    row = {"name": "layermatch", "label": "layermatch", "accuracy": 0.5, "unlabeled_accuracy": None, "seconds": 1.0}
+    summary = {
+        "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4, "unlabeled": 4,
+        "test": 4, "accuracy": 0.5, "gain": {"value": 0.1, "standard_error": 0.01}, "set_aside": 0, "rows": [row],
+    }  # fmt: skip
+    return summary | changes
+
+
+@pytest.fixture
+def page(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (12, 9, 9, 3), dtype=np.uint8)
+    y = np.arange(12) % 2
+    table = from_arrays(
+        {"x": x[:8], "y": y[:8], "x_test": x[8:], "y_test": y[8:], "classes": ["<cat>", 'do"g']}, "a<b>"
+    )
+    table = hide_all_but(table, np.arange(4))
+    p = rng.dirichlet([1, 1], 12).astype(np.float32)
+    write_report(tmp_path, summary_of(), table, torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), p)
+    return (tmp_path / "report.html").read_text()
+
+
+def test_it_needs_no_network(page):
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:|#)", page)
+    assert "url(http" not in page and "<script" not in page and "@import" not in page
+
+
+def test_names_are_escaped_and_images_have_texts(page):
+    assert "a&lt;b&gt;" in page and "&lt;cat&gt;" in page and "<cat>" not in page
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            if tag == "img":
+                found.append(dict(attributes))
+
+    Reader().feed(page)
+    assert len(found) == 8 and all(image["alt"] and image["src"].startswith("data:image/png") for image in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "The unlabeled data helped: +10.0 points against labels only (standard error 1.0"),
+        ({"gain": {"value": -0.02, "standard_error": 0.01}}, "The unlabeled data did not help here: -2.0 points"),
+        ({"gain": {"value": 0.0, "standard_error": 0.0}}, "did not help here"),
+        ({"gain": {"value": 0.02, "standard_error": 0.02}}, "not settled: +2.0 points"),
+        ({"gain": None}, "no gain is known"),
+        ({"accuracy": None}, "the accuracy is not known"),
+    ],
+)
+def test_the_verdict_says_plainly_whether_the_unlabeled_data_helped(changes, words):
+    (line,) = verdict(summary_of(**changes))
+    assert words in line

@@ -72,6 +72,12 @@ class Options:
     """not on norms and biases"""
     layer_decay: Annotated[float, Interval(1e-6, 1)] | None = None
     """factor on the learning rate from each layer to the one below"""
+    warm_up: Annotated[int, Interval(0)] | None = None
+    """steps over which the learning rate rises"""
+    ema_memory: Annotated[float, Interval(1)] | None = None
+    """steps that the average of the parameters remembers; it is what gets evaluated"""
+    batch_norm_memory: Annotated[float, Interval(1)] | None = None
+    """steps that running statistics of batch norm remember"""
     baseline: bool = True
     """train labels only as well, with the same network for as many steps"""
     device: str = "auto"

@@ -16,8 +16,9 @@ from fewlabels.report.words import verdict
 def summary_of(**changes):
     row = {"name": "layermatch", "label": "layermatch", "accuracy": 0.5, "unlabeled_accuracy": None, "seconds": 1.0}
     summary = {
-        "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4, "unlabeled": 4,
-        "test": 4, "accuracy": 0.5, "gain": {"value": 0.1, "standard_error": 0.01}, "set_aside": 0, "rows": [row],
+        "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4,
+        "unlabeled": 4, "test": 4, "accuracy": 0.5, "gain": {"value": 0.1, "standard_error": 0.01}, "set_aside": 0,
+        "rows": [row],
     }  # fmt: skip
     return summary | changes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, get_args, get_origin, get_type_hints
 
 from fewlabels.errors import UserError
 
@@ -21,6 +21,9 @@ Share: TypeAlias = Annotated[float, Interval(0, 1)]
 NotNegative: TypeAlias = Annotated[float, Interval(0)]
 Count: TypeAlias = Annotated[int, Interval(1)]
 
+# Not `Path | None`: to check that form the command line's parser imports a library that takes a quarter of a second.
+MaybePath: TypeAlias = Optional[Path]  # noqa: UP045
+
 Budget: TypeAlias = Literal["quick", "normal", "full"]
 
 
@@ -34,7 +37,7 @@ class Options:
     """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name"""
     pretrained: bool = False
     """begin with timm's published weights"""
-    weights: Path | None = None
+    weights: MaybePath = None
     """begin with the backbone in this .safetensors file"""
     freeze: bool = False
     """train the head alone"""
@@ -46,11 +49,11 @@ class Options:
     """which mirror images count as the same class"""
     operations: Count | None = None
     """RandAugment operations in a strong view"""
-    unlabeled: Path | None = None
+    unlabeled: MaybePath = None
     """a folder of more images without labels"""
     labels_per_class: Count | None = None
     """hide all other labels of a fully labeled set, to try methods where the truth is known"""
-    split: Path | None = None
+    split: MaybePath = None
     """draw no split: take this one (the split.csv of a run)"""
     labeled_in_unlabeled: bool = True
     """labeled images also count as unlabeled ones, as in the papers"""
@@ -88,7 +91,7 @@ class Options:
     """of the arithmetic in the network"""
     log: Literal["none", "tensorboard"] = "none"
     """write the metrics here too"""
-    out: Path | None = None
+    out: MaybePath = None
     """folder of the run; one of the same configuration is continued"""
 
     def __post_init__(self) -> None:

@@ -34,10 +34,11 @@ def full_tables(draw, least=5):
 
 @st.composite
 def any_tables(draw):
-    """Draw a table with labels, unlabeled rows and test rows (which have labels), in any order."""
-    labels = draw(st.lists(st.integers(-1, 2), min_size=3, max_size=40))
-    test = [label >= 0 and draw(st.booleans()) for label in labels]
-    return table_of([0, 1, 2, *labels], [False] * 3 + test)
+    """Draw a table with at least 5 labels a class, with and without unlabeled rows and test rows (labeled)."""
+    labels = draw(st.lists(st.integers(draw(st.sampled_from([-1, 0])), 2), max_size=12))
+    has_test = draw(st.booleans())
+    test = [has_test and label >= 0 and draw(st.booleans()) for label in labels]
+    return table_of([0, 1, 2] * 5 + labels, [False] * 15 + test)
 
 
 def same_split(first, second):

@@ -7,6 +7,7 @@ views keep no state but the step, and a killed run continues bit for bit.
 
 from __future__ import annotations
 
+import operator
 import zlib
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -45,6 +46,14 @@ def _mix_tensor(x: Tensor) -> Tensor:
     return x ^ _shift(x, _SHIFTS[-1])
 
 
+def _fold(state: int | Tensor, part: Part) -> int | Tensor:
+    if isinstance(part, Tensor):
+        mixed = _mix_tensor(part.to(torch.int64))
+        return _mix_tensor(mixed ^ (_signed(state) if isinstance(state, int) else state))
+    mixed = _mix_int((zlib.crc32(part.encode()) if isinstance(part, str) else operator.index(part)) & _BITS64)
+    return _mix_int(state ^ mixed) if isinstance(state, int) else _mix_tensor(state ^ _signed(mixed))
+
+
 @dataclass(frozen=True)
 class Key:
     """A point of the stream of random numbers: a whole number, or an int64 tensor of one key an element."""
@@ -55,27 +64,18 @@ class Key:
         """Give the key that also depends on `parts`, in this order; tensors broadcast."""
         state = self.state
         for part in parts:
-            if isinstance(part, str):
-                part = zlib.crc32(part.encode())
-            if isinstance(state, int) and isinstance(part, int):
-                state = _mix_int(state ^ _mix_int(part & _BITS64))
-            else:
-                left = _signed(state) if isinstance(state, int) else state
-                right = _signed(_mix_int(part & _BITS64)) if isinstance(part, int) else _mix_tensor(part)
-                mixed = left ^ right
-                assert isinstance(mixed, Tensor)
-                state = _mix_tensor(mixed)
+            state = _fold(state & _BITS64 if isinstance(state, int) else state, part)
         return Key(state)
 
     def seed(self) -> int:
         """Give a seed in [0, 2**63) for a generator of somebody else's; only from a whole-number key."""
         if isinstance(self.state, Tensor):
             raise TypeError("a seed comes from a key of whole numbers: reading a tensor would stop the device")
-        return self.state >> 1
+        return (self.state & _BITS64) >> 1
 
     def uniform(self) -> Tensor:
         """Draw one float32 in [0, 1) for each element of the key; 24 random bits."""
-        state = self.state if isinstance(self.state, Tensor) else torch.tensor(_signed(self.state))
+        state = self.state if isinstance(self.state, Tensor) else torch.tensor(_signed(self.state & _BITS64))
         return _shift(state, 40).to(torch.float32) * 2.0**-24
 
     def integers(self, high: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,12 +15,16 @@ from fewlabels.views.strong import cutout, rand_augment
 from fewlabels.views.weak import Flip, weak_view
 
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Turn uint8 [n, C, H, W] into float32 with the given channel mean and deviation (of pixels in 0..1)."""
-    shape = (1, -1, 1, 1)
-    center = torch.tensor(mean, device=images.device).view(shape)
-    scale = torch.tensor(std, device=images.device).view(shape)
+    center, scale = _channel_constant(mean, images.device), _channel_constant(std, images.device)
     return (images.to(torch.float32) / 255 - center) / scale
+
+
+@cache
+def _channel_constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Give values [1, C, 1, 1]; kept, since a copy from the host would stop the device at each step."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)

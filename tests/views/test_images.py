@@ -217,7 +217,6 @@ def test_views_are_made_by_the_same_operations_and_shapes_whatever_the_images_an
     assert records[0] == records[1]
 
 
-@pytest.mark.xfail(reason="normalize makes its mean and deviation anew at each call", strict=True)
 def test_views_copy_no_constants_from_the_host():
     images, key = noise(6), keys(6)
     views().make(images, ALL, key)  # makes the constants that are kept

@@ -1,0 +1,229 @@
+"""The automatic choices of a run, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar, cast
+
+import numpy as np
+import torch
+
+from fewlabels.averaging.horizon import horizon
+from fewlabels.config import Options
+from fewlabels.data.decode import image_size
+from fewlabels.data.table import Table
+from fewlabels.errors import UserError
+from fewlabels.models.build import OWN
+from fewlabels.training.recipe import Recipe
+from fewlabels.views.weak import Flip
+
+# Measured on development seeds (docs/LOG.md).
+TINY = 16  # pixels; smaller images are enlarged to it
+STEPS = {"quick": 300, "normal": 1200, "full": 12_000}
+TINY_SHARE = 0.5  # tiny images learn in half of them
+PAPER_EMA = 1000.0  # steps: the papers' .999
+PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's resolved choices. Each has a reason in `why` (name -> reason)."""
+
+    model: str
+    channels: int
+    size: tuple[int, int]
+    flip: Flip
+    operations: int
+    recipe: Recipe
+    threads: int
+    why: dict[str, str]
+
+
+def choose_device(name: str) -> torch.device:
+    """Give the device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: {first}. Give cpu, cuda, cuda:1 or mps, or leave it out.") from error
+    return device
+
+
+class Reasons:
+    """Takes what the user gave or else what follows from the data, and keeps the reason."""
+
+    def __init__(self) -> None:
+        self.why: dict[str, str] = {}
+
+    def pick(self, name: str, given: T | Literal["auto"] | None, automatic: T, reason: str) -> T:
+        """Choose one value."""
+        is_given = given is not None and given != "auto"
+        self.why[name] = "given" if is_given else reason
+        return cast(T, given) if is_given else automatic
+
+
+def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
+    """Choose what the user left open.
+
+    Raises:
+        UserError: none of the images that were tried can be read.
+    """
+    reasons = Reasons()
+    native, colors = _image_form(table)
+    side = max(native)
+    model = reasons.pick("model", options.model, *_model(options, table, side, device))
+    size = reasons.pick("size", _square(options.size), *_size(native, model))
+    return Plan(
+        model=model,
+        channels=_channels(options, colors, reasons),
+        size=size,
+        flip=reasons.pick("flip", options.flip, *_flip(table)),
+        operations=reasons.pick("operations", options.operations, *_operations(side)),
+        recipe=_recipe(options, table, side, model, device, reasons),
+        threads=reasons.pick("threads", options.threads, *_threads(size, device)),
+        why=reasons.why,
+    )
+
+
+def _square(size: int | None) -> tuple[int, int] | None:
+    return None if size is None else (size, size)
+
+
+def _image_form(table: Table) -> tuple[tuple[int, int], int]:
+    """Look at some images: the median height and width, and the channels."""
+    sizes: list[tuple[int, int, int]] = []
+    for row in np.linspace(0, len(table) - 1, min(len(table), 200)).astype(int):
+        try:
+            sizes.append(image_size(table.images[row]))
+        except (OSError, ValueError):
+            continue  # set aside by name when it is decoded
+    if not sizes:
+        raise UserError(f"none of the images of {table.name} that were tried can be read")
+    heights, widths, channels = np.array(sizes).T
+    return (int(np.median(heights)), int(np.median(widths))), int(channels.max())
+
+
+def _channels(options: Options, colors: int, reasons: Reasons) -> int:
+    if options.pretrained:
+        return reasons.pick("channels", None, 3, "pretrained networks saw colors")
+    return reasons.pick("channels", None, colors, "all images are gray" if colors == 1 else "there are images in color")
+
+
+def _model(options: Options, table: Table, side: int, device: torch.device) -> tuple[str, str]:
+    if options.pretrained:
+        return "resnet18", "the smallest of the usual pretrained networks; vit_small_patch16_224 is a stronger one"
+    if side <= TINY:
+        return "small_cnn", f"images of {side} pixels need no larger one"
+    if device.type == "cpu":
+        return (
+            "small_cnn",
+            "on a CPU a Wide ResNet takes over a hundred times the arithmetic; --model wrn_28_2 takes it",
+        )
+    if side <= 40:
+        return "wrn_28_2", f"images of {side} pixels, {len(table)} rows: the field's network for CIFAR-10"
+    return "wrn_37_2", f"images of {side} pixels: the field's network for STL-10"
+
+
+def _size(native: tuple[int, int], model: str) -> tuple[tuple[int, int], str]:
+    side = max(native)
+    if side < TINY:
+        larger = round(native[0] * TINY / side), round(native[1] * TINY / side)
+        return larger, f"enlarged from {native[0]}x{native[1]}: strong views destroy so coarse an image"
+    most = 64 if model in OWN else 224
+    if side <= most:
+        return native, "the images' own"
+    return (most, most), f"the images are larger; {most} is what {model} can use at bearable cost"
+
+
+def _flip(table: Table) -> tuple[Flip, str]:
+    if all(len(name) == 1 or name.isdigit() for name in table.classes):
+        shown = ", ".join(table.classes[:3])
+        return "none", (
+            f"classes are named {shown}, ...: a mirrored digit or letter is another one; "
+            "--flip horizontal if they are not characters"
+        )
+    return "horizontal", "a mirrored photo shows the same thing; --flip none if left and right matter here"
+
+
+def _operations(side: int) -> tuple[int, str]:
+    return (1, f"images of {side} pixels hold too little for two") if side <= TINY else (2, "FixMatch's")
+
+
+def _recipe(options: Options, table: Table, side: int, model: str, device: torch.device, reasons: Reasons) -> Recipe:
+    pick, small = reasons.pick, device.type == "cpu"
+    tuned = options.pretrained or options.weights is not None
+    steps = pick("steps", options.steps, *_steps(options, side))
+    labeled = len(table.labeled_rows)
+    batch = 40 if small else 64
+    batch = pick(
+        "batch", options.batch, batch, f"each of {labeled} labeled rows is seen {steps * batch / labeled:.0f} times"
+    )
+    ratio = pick(
+        "unlabeled_ratio", options.unlabeled_ratio, 3 if small else 7, "the papers' 7 on a GPU, 3 where steps are dear"
+    )
+    optimizer = cast(Literal["sgd", "adamw"], pick("optimizer", options.optimizer, *_optimizer(tuned)))
+    adamw = optimizer == "adamw"
+    transformer = 0.65 if options.pretrained and "vit" in model else None
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return Recipe(
+        steps=steps,
+        batch=batch,
+        unlabeled_batch=batch * ratio,
+        optimizer=optimizer,
+        lr=pick("lr", options.lr, *_lr(adamw, model)),
+        weight_decay=pick("weight_decay", options.weight_decay, 5e-4, "the papers', for sets of this size"),
+        layer_decay=pick(
+            "layer_decay", options.layer_decay, transformer, "pretrained transformers: lower layers change less"
+        ),
+        warm_up=pick(
+            "warm_up", options.warm_up, steps // 40 if adamw else 0, "the papers': a fortieth with adamw, else none"
+        ),
+        ema_memory=pick(
+            "ema_memory", options.ema_memory, horizon(PAPER_EMA, steps), "the papers' .999, scaled to the run"
+        ),
+        batch_norm_memory=pick(
+            "batch_norm_memory",
+            options.batch_norm_memory,
+            None if tuned else horizon(PAPER_BATCH_NORM, steps),
+            "the papers' .001, scaled to the run; the network's own where it begins with weights",
+        ),
+        precision=pick(
+            "precision",
+            options.precision,
+            "bfloat16" if bf16 else "float32",
+            "the device has fast bfloat16" if bf16 else "the device has no fast bfloat16",
+        ),
+    )
+
+
+def _steps(options: Options, side: int) -> tuple[int, str]:
+    if side <= TINY:
+        return round(STEPS[options.budget] * TINY_SHARE), f"budget {options.budget}, less for images this small"
+    return STEPS[options.budget], f"budget {options.budget}"
+
+
+def _optimizer(tuned: bool) -> tuple[Literal["sgd", "adamw"], str]:
+    return ("adamw", "begun with weights") if tuned else ("sgd", "the papers', from scratch")
+
+
+def _lr(adamw: bool, model: str) -> tuple[float, str]:
+    if adamw:
+        return 5e-4, "usual for adamw"
+    if model.startswith("small_cnn"):
+        return 0.1, "in short runs of this network 0.1 learns more than the papers' 0.03"
+    return 0.03, "the papers'"
+
+
+def _threads(size: tuple[int, int], device: torch.device) -> tuple[int, str]:
+    if device.type == "cpu" and max(size) <= TINY:
+        return 1, "on images this small threads wait for each other longer than they work"
+    return torch.get_num_threads(), "as many as the machine gives"

@@ -1,0 +1,91 @@
+"""`fit`: from data to a run, phase by phase; a phase that is done is not done again."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewlabels.config import Options
+from fewlabels.data.sources import Array, Data, open_table
+from fewlabels.errors import UserError
+from fewlabels.methods import method_class, method_name
+from fewlabels.methods.base import Method
+from fewlabels.models.build import CUSTOM
+from fewlabels.runs.choose import choose_device
+from fewlabels.runs.phases import finish, free_phase, labels_only_phase, method_phase, say_estimate
+from fewlabels.runs.prepare import Work, prepare
+from fewlabels.runs.run import Run
+from fewlabels.runs.show import Show
+from fewlabels.training.interrupt import noted_signals
+from fewlabels.training.processes import joined
+
+
+def fit(
+    data: Data,
+    *,
+    method: str | Method = "layermatch",
+    model: str | nn.Module = "auto",
+    unlabeled: str | Path | Array | None = None,
+    show: Show | None = None,
+    **options: Any,
+) -> Run:
+    """Train a classifier from few labels and many unlabeled images.
+
+    Args:
+        data: "digits", an .npz file, a folder `DIR/<class>/*` with optional `unlabeled/` and `test/`, `(x, y)`
+            arrays, a mapping with x, y and optional x_test, y_test, classes, or a torch Dataset; label -1 is
+            unlabeled.
+        method: a name, or a method with its options, such as `FixMatch(threshold=0.9)`.
+        model: a name, or a backbone of your own that maps float images [n, C, H, W] to features [n, D].
+        unlabeled: more images without labels: a folder or an array.
+        show: where to say what happens; silent by default.
+        options: the other fields of `fewlabels.Options`.
+
+    Returns:
+        The run: its folder, its numbers, its classifier. The same call continues a run that was stopped.
+
+    Raises:
+        UserError: bad input; says what was given, what is allowed and how to mend it.
+        Interrupted: it was asked to stop, and saved its state.
+    """
+    if unknown := sorted(set(options) - {field.name for field in fields(Options)}):
+        raise UserError(
+            f"no option is named {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Options))}"
+        )
+    made = method_class(method)() if isinstance(method, str) else method
+    backbone = model if isinstance(model, nn.Module) else None
+    chosen = Options(
+        method=method_name(made),
+        model=CUSTOM if isinstance(model, nn.Module) else model,
+        unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
+        **options,
+    )
+    device = choose_device(chosen.device)
+    threads = torch.get_num_threads()
+    with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop:
+        show = show if show is not None and share.rank == 0 else Show(None)
+        table = open_table(data, unlabeled)
+        work = prepare(table, chosen, made, backbone, device, share=share, stop=stop, show=show)
+        try:
+            torch.set_num_threads(work.plan.threads)
+            return _phases(work)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _phases(work: Work) -> Run:
+    run = Run.finished(work.folder)
+    if run is None:
+        say_estimate(work)
+        free = free_phase(work)
+        labels_only = labels_only_phase(work)
+        trained = method_phase(work)
+        run = finish(work, free, labels_only, trained)
+    else:
+        work.show.line("this run is finished; nothing is trained again")
+    run.show(work.show)
+    return run

@@ -1,0 +1,95 @@
+"""What a run says while it works: lines, a progress bar in a terminal, the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from fewlabels.report.words import percent
+
+PLAIN_LINES = 10  # of progress, where the output is not a terminal
+
+
+class Show:
+    """Speaks to the user; silent where asked to be.
+
+    Args:
+        console: where to; None is silent.
+    """
+
+    def __init__(self, console: Console | None) -> None:
+        self.console = console
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Say one line."""
+        if self.console is not None:
+            self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    def table(self, table: RichTable) -> None:
+        """Show a table."""
+        if self.console is not None:
+            self.console.print(table)
+
+    @contextmanager
+    def progress(self, name: str, first: int, last: int, images: int) -> Generator[Bar]:
+        """Show the progress of steps `first` to `last`, of `images` each: a bar in a terminal, else plain lines."""
+        if self.console is None or not self.console.is_terminal:
+            yield Bar(self, name, first, last, images)
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(name, total=last, completed=first, numbers="")
+            yield Bar(self, name, first, last, images, progress, task)
+
+
+class Bar:
+    """The progress of a training."""
+
+    def __init__(
+        self, show: Show, name: str, first: int, last: int, images: int,
+        progress: Progress | None = None, task: TaskID | None = None,
+    ) -> None:  # fmt: skip
+        self.show, self.name, self.first, self.last, self.images = show, name, first, last, images
+        self.progress, self.task = progress, task
+        self.start = time.perf_counter()
+
+    def move(self, step: int) -> None:
+        """Show that so many steps are done."""
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=step)
+
+    def numbers(self, step: int, line: dict[str, Any]) -> None:
+        """Show the newest means."""
+        speed = (step - self.first) * self.images / max(time.perf_counter() - self.start, 1e-9)
+        said = [f"{key} {line[key]:.3f}" for key in ("loss", "kept") if key in line] + [f"{speed:.0f} images/s"]
+        text = "  ".join(said)
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=step, numbers=text)
+        elif step * PLAIN_LINES // self.last > (step - 1) * PLAIN_LINES // self.last or step == self.last:
+            left = (self.last - step) * (time.perf_counter() - self.start) / max(step - self.first, 1)
+            self.show.line(f"{self.name}: step {step} of {self.last}  {text}  {left:.0f} s left")
+
+
+def result_table(summary: dict[str, Any]) -> RichTable:
+    """Make the table that a run ends with."""
+    table = RichTable(
+        title=f"{summary['data']}: {summary['labeled']} labeled, {summary['unlabeled']} unlabeled, {summary['test']} test"
+    )
+    table.add_column("method")
+    for name in ("test accuracy", "on hidden labels", "seconds"):
+        table.add_column(name, justify="right")
+    for row in summary["rows"]:
+        table.add_row(
+            row["label"], percent(row["accuracy"]), percent(row["unlabeled_accuracy"]), f"{row['seconds']:.1f}",
+            style="bold" if row["name"] == summary["method"] else None,
+        )  # fmt: skip
+    return table

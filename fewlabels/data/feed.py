@@ -27,6 +27,9 @@ class Share:
         return slice(self.rank * each, (self.rank + 1) * each)
 
 
+WHOLE = Share()
+
+
 class ResidentFeed:
     """Batches of a set that lies whole on the training device, as uint8.
 
@@ -55,12 +58,12 @@ class ResidentFeed:
         wanted: Views,
         views: ImageViews,
         key: Key,
-        share: Share | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.images = images
         self.labels = torch.from_numpy(labels).to(images.device)
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
-        self.share = share or Share()
+        self.share = share
         self._labeled = (labeled, batch)
         self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
         self._samplers: dict[int, tuple[Sampler, Sampler]] = {}

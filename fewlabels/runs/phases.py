@@ -15,9 +15,9 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.build import flops
 from fewlabels.models.classifier import Classifier
 from fewlabels.report.html import write_report
+from fewlabels.runs.outputs import write_predictions
 from fewlabels.runs.prepare import Work, write_quarantine
 from fewlabels.runs.run import Run
-from fewlabels.runs.outputs import write_predictions
 from fewlabels.runs.train import Rows, predict_rows, seconds_a_step, train
 
 LABELS_ONLY = "labels_only"

@@ -81,9 +81,8 @@ class Bar:
 
 def result_table(summary: dict[str, Any]) -> RichTable:
     """Make the table that a run ends with."""
-    table = RichTable(
-        title=f"{summary['data']}: {summary['labeled']} labeled, {summary['unlabeled']} unlabeled, {summary['test']} test"
-    )
+    counts = ", ".join(f"{summary[name]} {name}" for name in ("labeled", "unlabeled", "test"))
+    table = RichTable(title=f"{summary['data']}: {counts}")
     table.add_column("method")
     for name in ("test accuracy", "on hidden labels", "seconds"):
         table.add_column(name, justify="right")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels.data.feed import ResidentFeed, Share
+from fewlabels.data.feed import WHOLE, ResidentFeed, Share
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.accuracy import accuracy
@@ -68,7 +68,7 @@ class Job:
     labeled_in_unlabeled: bool
     key: Key
     show: Show
-    share: Share = Share()
+    share: Share = WHOLE
     stop: Callable[[], bool] = lambda: False
     tensorboard: Path | None = None
 

@@ -40,7 +40,7 @@ def test_a_run_writes_its_files(digits_run):
 
 def test_the_reported_accuracy_is_that_of_the_saved_classifier(digits_run):
     """Drawn again from the split that was written, and from the predictions that were written."""
-    pixels = {name: image for name, image in zip(*_digits(), strict=True)}
+    pixels = dict(zip(*_digits(), strict=True))
     with open(digits_run.path / "split.csv", newline="") as file:
         test = [row for row in csv.DictReader(file) if row["split"] == "test"]
     labels, probabilities = digits_run.classifier.predict([pixels[row["name"]] for row in test])

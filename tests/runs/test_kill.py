@@ -1,7 +1,6 @@
 """The real command, really killed, and given again."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -83,4 +82,4 @@ def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed, tmp_path):
     done = subprocess.run(command(out), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert_equal_outcome(undisturbed, out)
-    assert os.path.getsize(out / "report.html") > 1000
+    assert (out / "report.html").stat().st_size > 1000

@@ -58,8 +58,11 @@ WRONG = {
 }
 
 
-def test_every_option_has_a_wrong_value_here():
-    assert set(WRONG) == {field.name for field in fields(Options)}
+def test_every_option_is_checked():
+    nothing = object()
+    said = message_of(**{field.name: nothing for field in fields(Options)})
+    assert said.removeprefix("options: ").count(repr(nothing)) == len(fields(Options))
+    assert all(re.search(rf"\b{field.name} is <object", said) for field in fields(Options))
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -96,6 +99,11 @@ def test_only_the_wrong_values_are_named(names):
 def test_values_up_to_both_ends_are_allowed(name, values):
     for value in values:
         assert getattr(Options(**{name: value}), name) == value
+
+
+def test_true_and_false_are_no_numbers():
+    assert "lr is True" in message_of(lr=True)
+    assert "steps is True" in message_of(steps=True)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

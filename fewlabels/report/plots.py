@@ -11,28 +11,39 @@ from numpy.typing import NDArray
 
 Line = Mapping[str, float]
 
+# A color that nothing else has, replaced by the page's own afterwards: the report has a light and a dark form.
+_INK = "#010203"
 
-def _svg(figure: Any) -> str:
-    """Give a figure as SVG whose text and axes take the color of the text around it."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :].replace("#010203", "currentColor")
+
+_NAMES = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+_STYLE: dict[str, Any] = {
+    **dict.fromkeys(_NAMES, _INK),
+    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
+    "svg.hashsalt": "fewlabels",
+    "font.size": 10,
+    "font.family": ["DejaVu Sans", "sans-serif"],
+}
 
 
 def _figure(width: float, height: float) -> Any:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    # A color that nothing else has, replaced by the page's own afterwards: the report has a light and a dark form.
-    ink = "#010203"
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    with rc_context(
-        {**dict.fromkeys(names, ink), "svg.fonttype": "none", "svg.hashsalt": "fewlabels", "font.size": 10}
-    ):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.add_subplot()
     return figure
+
+
+def _svg(figure: Any) -> str:
+    """Give a figure as SVG whose text and axes take the color of the text around it."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context(_STYLE):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
 def curves(lines_of: Mapping[str, Sequence[Line]], key: str, label: str, scale: float = 1.0) -> str | None:
@@ -49,7 +60,7 @@ def curves(lines_of: Mapping[str, Sequence[Line]], key: str, label: str, scale: 
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if drawn:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, labelcolor=_INK)
     return _svg(figure) if drawn else None
 
 

@@ -197,11 +197,17 @@ def test_hiding_keeps_what_was_hidden_before():
 @FEW
 @given(any_tables(), st.randoms(use_true_random=False))
 def test_taking_rows_takes_all_of_them(table, random):
+    table = replace(table, truth=np.arange(len(table)))
     rows = np.array(random.sample(range(len(table)), 3))
     taken = table.take(rows)
     assert taken.names == tuple(table.names[row] for row in rows)
     assert all(taken.images[i] is table.images[row] for i, row in enumerate(rows))
     assert same_split(taken, replace(table, labels=table.labels[rows], test=table.test[rows], truth=table.truth[rows]))
+
+
+def test_a_test_row_is_in_no_other_part_whatever_its_label():
+    table = table_of([0, 1, -1, -1], [False, True, False, True])
+    assert [rows.tolist() for rows in parts(table)] == [[0], [2], [1, 3]]
 
 
 def test_counts_are_of_each_class_and_part():

@@ -78,6 +78,15 @@ def test_rows_that_are_not_asked_for_change_nothing(digits, found):
     assert_same_predictions(few, {name: p[:5] for name, p in found.items()})
 
 
+def test_features_of_rows_that_are_neither_learned_from_nor_asked_for_change_nothing(digits, found):
+    rows, train, features = digits
+    features = features.copy()
+    features[rows.test[5:]] += 100
+    few = predictions(features, rows.labels, train, rows.test[:5])
+    assert_same_predictions(few, {name: p[:5] for name, p in found.items()})
+    assert not np.array_equal(predictions(features, rows.labels, train, rows.test)["linear"], found["linear"])
+
+
 def test_features_are_fitted_on_the_training_rows_alone(digits):
     rows, train, features = digits
     images = rows.images.numpy().copy()
@@ -116,8 +125,8 @@ def test_labels_need_not_begin_at_0():
 
 def test_knn_asks_five_neighbors_where_each_class_has_them():
     place = np.array([0, 1, 2, 3, 4, 4.4, 5, 6, 7, 8.0])
-    labels = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])  # row 4 lies among the others
+    labels = np.array([1, 1, 1, 1, 3, 1, 3, 3, 3, 3])  # row 4 lies among the others; class 2 has no row at all
     features = place[:, None].astype(np.float32)
     five = predictions(features, labels, np.arange(10), np.array([4]))["knn"]
     one = predictions(features, labels, np.delete(np.arange(10), 9), np.array([4]))["knn"]
-    assert (five.tolist(), one.tolist()) == ([0], [1])
+    assert (five.tolist(), one.tolist()) == ([1], [3])

@@ -10,6 +10,7 @@ import torch
 from fewlabels.data.sources import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.report.html import write_report
+from fewlabels.report.plots import confusion_matrix, curves
 from fewlabels.report.words import verdict
 
 
@@ -69,3 +70,13 @@ def test_names_are_escaped_and_images_have_texts(page):
 def test_the_verdict_says_plainly_whether_the_unlabeled_data_helped(changes, words):
     (line,) = verdict(summary_of(**changes))
     assert words in line
+
+
+def test_plots_take_the_colors_of_the_page():
+    """All text, the legend's too, so that it is seen on a light and on a dark page."""
+    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    for svg in (curves({"layermatch": lines}, "loss", "loss"), confusion_matrix(np.eye(3, dtype=int), ["a", "b", "c"])):
+        assert svg is not None and "currentColor" in svg
+        texts = re.findall(r"<text [^>]*>", svg)
+        assert texts and all("currentColor" in text or "#222222" in text or "#ffffff" in text for text in texts)
+    assert curves({"layermatch": lines}, "kept", "kept") is None

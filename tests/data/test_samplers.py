@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from fewlabels.data.samplers import Sampler
 from fewlabels.keys import Key
 
-FEW = settings(deadline=None, max_examples=20)
+FEW = settings(deadline=None, max_examples=15)
 seeds = st.integers(0, 2**31 - 1)
 rows_of_tables = st.lists(st.integers(0, 10_000), min_size=1, max_size=30, unique=True).map(np.array)
-batches = st.integers(1, 70)  # also larger than the set
+batches = st.integers(1, 40)  # also larger than the set
 
 
 def stream(sampler, steps):

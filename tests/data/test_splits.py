@@ -13,7 +13,7 @@ from fewlabels.data.splits import apply_split, draw_split, hide_all_but, split_t
 from fewlabels.errors import UserError
 from fewlabels.files import replace_text
 
-FEW = settings(deadline=None, max_examples=20)
+FEW = settings(deadline=None, max_examples=15)
 seeds = st.integers(0, 2**31 - 1)
 
 

@@ -17,6 +17,10 @@ def content(step):
     return {"w": torch.full((3,), float(step)), "step": torch.tensor(step)}
 
 
+def bytes_of(tensor):
+    return tensor.reshape(-1).view(torch.uint8)
+
+
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -62,7 +66,8 @@ def test_tensors_of_all_kinds_and_notes_come_back(tmp_path):
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert back[name].dtype == tensor.dtype
-        torch.testing.assert_close(back[name], tensor.detach(), rtol=0, atol=0, equal_nan=True)
+        assert back[name].shape == tensor.shape
+        assert torch.equal(bytes_of(back[name]), bytes_of(tensor.detach()))
     assert {name: said[name] for name in notes} == notes
 
 
@@ -89,7 +94,7 @@ def test_a_step_that_is_saved_again_is_replaced(tmp_path):
     assert load(tmp_path)[1]["w"].shape == (1,)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_a_cut_newest_gives_way_to_the_one_before(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("cut")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from scipy.stats import t as student
 
 import fewlabels
 from fewlabels.data.sources import open_table
@@ -80,17 +81,12 @@ def one(question: Question, table: Table, method: str, seed: int) -> dict[str, A
 
 
 def interval(values: list[float], level: float = 0.95) -> dict[str, float]:
-    """Give mean, deviation and a bootstrap interval of the mean, in points."""
+    """Give mean, deviation and Student's interval of the mean, in points; several values."""
     points = 100 * np.array(values)
-    draws = np.random.default_rng(0).choice(points, (10_000, len(points))).mean(1)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return {
-        "mean": round(float(points.mean()), 2),
-        "deviation": round(float(points.std(ddof=1)), 2) if len(points) > 1 else 0.0,
-        "low": round(float(low), 2),
-        "high": round(float(high), 2),
-        "n": len(points),
-    }
+    mean, deviation, n = float(points.mean()), float(points.std(ddof=1)), len(points)
+    half = float(student.ppf((1 + level) / 2, n - 1)) * deviation / n**0.5
+    rounded = {"mean": mean, "deviation": deviation, "low": mean - half, "high": mean + half}
+    return {name: round(value, 2) for name, value in rounded.items()} | {"n": n}
 
 
 def machine() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -78,9 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fewlabels: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        again = " ".join(["fewlabels", *words])
+        again = shlex.join(["fewlabels", *words])
         print(f"fewlabels: {error}. To go on, give the same command again:\n  {again}", file=sys.stderr)
         return 130
+    except OSError as error:
+        print(
+            f"fewlabels: {error}. Make room or give a place that can be read and written, then try again.",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("fewlabels: interrupted", file=sys.stderr)
         return 130
@@ -94,17 +101,26 @@ def _split_method_words(words: list[str]) -> tuple[list[str], list[str]]:
     """
     rest: list[str] = []
     own: list[str] = []
-    target = rest
+    waits = numeric = False  # whether the last option still waits for its value; whether its values are numbers
     for word in words:
         if word.startswith(_METHOD_OPTION):
             own.append("--" + word.removeprefix(_METHOD_OPTION))
-            target = rest if "=" in word else own
-        elif word.startswith("--"):
-            target = rest
-            rest.append(word)
+            waits, numeric = "=" not in word, False
+        elif waits or (numeric and _is_number(word)):
+            own.append(word)
+            waits, numeric = False, _is_number(word)
         else:
-            target.append(word)
+            rest.append(word)
+            numeric = False
     return rest, own
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _train(command: Train, method_words: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, get_args, get_origin, get_type_hints
@@ -119,6 +120,9 @@ def check_fields(options: Any, name: str) -> None:
         raise UserError(f"{name}: {'; '.join(problems)}")
 
 
+_NUMBERS: dict[type, type] = {float: numbers.Real, int: numbers.Integral}
+
+
 def _allows(hint: Any, value: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -130,9 +134,9 @@ def _allows(hint: Any, value: Any) -> bool:
         return isinstance(value, tuple) and len(value) == len(arguments) and all(map(_allows, arguments, value))
     if arguments:  # a union
         return any(_allows(kind, value) for kind in arguments)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
+    if hint in _NUMBERS:  # also NumPy's; a truth value is none, though Python counts it among them
+        return isinstance(value, _NUMBERS[hint]) and type(value) is not bool
+    return isinstance(value, hint)
 
 
 def describe(hint: Any) -> str:

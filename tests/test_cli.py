@@ -63,8 +63,9 @@ def test_predict_lines_and_files(trained, tmp_path, capsys):
         Image.fromarray(np.full((20, 20, 3), 80 * i, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "4.png").write_bytes(b"broken")
     assert run("predict", out, tmp_path) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and lines[0].startswith(f"{tmp_path}/0.png\t") and "set aside" in lines[3]
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith(f"{tmp_path}/0.png\t") and "set aside" in said.err
     assert run("predict", out, tmp_path, "--out", tmp_path / "p.parquet") == 0
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.num_rows == 3 and {"path", "label", "probability", "p_0", "p_9"} <= set(table.column_names)
@@ -109,6 +110,8 @@ def test_user_errors_leave_with_code_2_and_no_traceback(words, message, capsys):
 def test_the_methods_words_are_parted_from_the_others():
     words = ["train", "d", "--method.a", "1", "2", "--seed", "3", "--method.b=4", "--out", "x"]
     assert _split_method_words(words) == (["train", "d", "--seed", "3", "--out", "x"], ["--a", "1", "2", "--b=4"])
+    words = ["train", "--method.threshold", "soft", "digits", "--method.weight", "-1", "x"]
+    assert _split_method_words(words) == (["train", "digits", "x"], ["--threshold", "soft", "--weight", "-1"])
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,6 @@ def test_numbers_that_are_none_are_refused(value):
     assert "weight_decay is" in message_of(weight_decay=value)
 
 
-@pytest.mark.xfail(strict=True, raises=UserError, reason="bug: a seed out of np.arange is no whole number")
 def test_whole_numbers_of_numpy_are_whole_numbers():
     assert Options(seed=np.int64(3)).seed == 3
 

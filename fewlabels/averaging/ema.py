@@ -46,3 +46,7 @@ class Ema(nn.Module):
         differences = torch._foreach_sub(values, averages)
         torch._foreach_mul_(differences, share)
         torch._foreach_add_(averages, differences)
+        averaged = {id(t) for t in averages}
+        for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
+            if id(mine) not in averaged:
+                mine.copy_(theirs)  # counters, memories, statistics of other norms: as they are now

@@ -18,6 +18,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 ImageLike: TypeAlias = "Path | str | Image.Image | NDArray[Any] | Tensor"
 Resize: TypeAlias = Literal["crop", "squash"]
 
+_ORIENTATION = 0x0112  # EXIF's tag
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
@@ -46,17 +47,33 @@ def _mode(channels: int) -> str:
 
 def _open(image: ImageLike) -> Image.Image:
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image)
+        return _eight_bits(ImageOps.exif_transpose(image))
     if isinstance(image, str | Path):
         with Image.open(image) as file:
-            return ImageOps.exif_transpose(file).copy()
+            return _eight_bits(ImageOps.exif_transpose(file).copy())
     return Image.fromarray(_single(image))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper half of 16-bit grays; Pillow's own conversion turns all above 255 to white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    return image
 
 
 def _single(image: NDArray[Any] | Tensor) -> Pixels:
     """Give one image's pixels as [H, W] or [H, W, 3]."""
     pixels = channels_last(to_uint8(image), axis=0)
+    if pixels.size == 0:
+        raise UserError(f"an image without pixels, of shape {list(pixels.shape)}")
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+
+
+def _array(pixels: NDArray[Any] | Tensor) -> NDArray[Any]:
+    if isinstance(pixels, Tensor):
+        pixels = pixels.detach().cpu()
+        return (pixels.double() if pixels.is_floating_point() else pixels).numpy()
+    return np.asarray(pixels)
 
 
 def to_uint8(pixels: NDArray[Any] | Tensor) -> Pixels:
@@ -65,7 +82,7 @@ def to_uint8(pixels: NDArray[Any] | Tensor) -> Pixels:
     Raises:
         UserError: floats outside 0..1, or whole numbers outside 0..255.
     """
-    array = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
+    array = _array(pixels)
     if array.dtype == np.uint8:
         return cast(Pixels, array)
     if array.dtype.kind not in "fiub" or array.size == 0:
@@ -142,7 +159,9 @@ def image_size(image: ImageLike) -> tuple[int, int, int]:
     if isinstance(image, str | Path):
         try:
             with Image.open(image) as file:
-                return file.height, file.width, _channels(file.mode)
+                turned = file.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side, and is turned when it is decoded
+                height, width = (file.width, file.height) if turned else (file.height, file.width)
+                return height, width, _channels(file.mode)
         except Image.DecompressionBombError as error:
             raise ValueError(error) from error
     if isinstance(image, Image.Image):
@@ -152,7 +171,7 @@ def image_size(image: ImageLike) -> tuple[int, int, int]:
 
 
 def _channels(mode: str) -> int:
-    return 1 if mode in ("1", "L", "LA", "I", "F", "I;16") else 3
+    return 1 if mode in ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L") else 3
 
 
 def image_list(images: Sequence[ImageLike] | NDArray[Any]) -> Sequence[ImageLike]:
@@ -163,6 +182,10 @@ def image_list(images: Sequence[ImageLike] | NDArray[Any]) -> Sequence[ImageLike
     """
     if isinstance(images, str | Path | Image.Image):
         raise UserError("one image where a list is expected; give [image]")
+    if not isinstance(cast(object, images), Sequence | np.ndarray | Tensor):
+        raise UserError(f"images of type {type(images).__name__}; give an array or a list of images")
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 3 and images.shape[-1] == 3:
+        raise UserError(f"one image of shape {list(images.shape)} where several are expected; give [image]")
     if isinstance(images, np.ndarray | Tensor):
         return list(channels_last(to_uint8(images), axis=1))
     return images

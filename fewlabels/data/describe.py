@@ -9,7 +9,7 @@ import numpy as np
 
 from fewlabels.data.decode import image_size
 from fewlabels.data.sources import open_table
-from fewlabels.data.table import Table
+from fewlabels.data.table import Table, spread
 
 MOST = 1000  # images whose size is looked at
 
@@ -21,7 +21,7 @@ def describe_data(data: str, unlabeled: Path | None = None) -> str:
         UserError: there is no such data.
     """
     table = open_table(data, unlabeled)
-    counts = [(name, labeled, test) for name, labeled, test, _ in table.counts()]
+    counts = table.counts()
     width = max(len(name) for name in ("unlabeled", *table.classes)) + 2
     lines = [
         f"{table.name}: {len(table)} images, {len(table.classes)} classes",
@@ -33,7 +33,7 @@ def describe_data(data: str, unlabeled: Path | None = None) -> str:
 
 
 def _sizes(table: Table) -> str:
-    rows = np.linspace(0, len(table) - 1, min(len(table), MOST)).astype(int)
+    rows = spread(np.arange(len(table)), MOST)
     sizes: Counter[str] = Counter()
     for row in rows:
         try:

@@ -23,8 +23,7 @@ class Share:
 
     def of(self, count: int) -> slice:
         """Give the slots of a global batch of `count` that are this process's."""
-        each = count // self.world
-        return slice(self.rank * each, (self.rank + 1) * each)
+        return slice(self.rank * count // self.world, (self.rank + 1) * count // self.world)
 
 
 WHOLE = Share()

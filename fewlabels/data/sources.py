@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -64,11 +65,11 @@ def _open_named(data: str | Path) -> Table:
         return NAMED[str(data)]()
     if path.is_dir():
         return from_folder(path)
-    if path.is_file() and path.suffix == ".npz":
+    if path.is_file() and path.suffix.lower() == ".npz":
         return from_npz(path)
     if path.exists():
         raise UserError(f"{path} is neither a folder nor an .npz file; a name works too: {', '.join(NAMED)}")
-    beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = [str(p) for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".npz"] if path.parent.is_dir() else []
     near = difflib.get_close_matches(str(path), [*NAMED, *beside], n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"no data at {str(data)!r}: give {', '.join(NAMED)}, a folder or an .npz file.{hint}")
@@ -95,7 +96,10 @@ def from_npz(path: Path) -> Table:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
+        raise UserError(
+            f"{path} is no .npz of plain arrays (or holds Python objects, which are not read, "
+            "since that can run code); save it with numpy.savez(path, x=..., y=...)"
+        ) from error
     return from_arrays(arrays, path.stem)
 
 
@@ -117,7 +121,7 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "arrays") -> Table:
     images = list(image_list(arrays["x"]))
     labels = _whole_labels(arrays["y"], "y", len(images))
     names = _array_names("x", len(images))
-    classes = [str(c) for c in arrays["classes"]] if "classes" in arrays else None
+    classes = [_text(c) for c in arrays["classes"]] if "classes" in arrays else None
     tests = list(image_list(arrays["x_test"])) if "x_test" in arrays else []
     if not tests:
         return _table(name, images, names, labels, classes)
@@ -129,16 +133,23 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "arrays") -> Table:
     return _checked_test(table)
 
 
+def _text(name: object) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def _array_names(prefix: str, count: int) -> list[str]:
     return [f"{prefix}[{i}]" for i in range(count)]
 
 
 def _whole_labels(labels: Any, key: str, count: int) -> Labels:
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise UserError(f"{key} is no array of numbers; give [{count}] whole numbers, -1 for unlabeled") from error
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise UserError(
             f"{key} has shape {list(array.shape)} and type {array.dtype} for {count} images; "
-            f"give [{count}] whole numbers, -1 for unlabeled"
+            f"give [{count}] whole numbers, -1 for unlabeled (for names: numpy.unique(y, return_inverse=True))"
         )
     return array.astype(np.int64)
 
@@ -146,6 +157,8 @@ def _whole_labels(labels: Any, key: str, count: int) -> Labels:
 def _table(
     name: str, images: Sequence[ImageLike], names: Sequence[str], labels: Labels, classes: Sequence[str] | None
 ) -> Table:
+    if not len(labels):
+        raise UserError(f"{name} has no rows; give at least one labeled image of each class")
     highest = int(labels.max(initial=UNLABELED))
     known = tuple(classes) if classes is not None else tuple(str(k) for k in range(highest + 1))
     if highest >= len(known) or labels.min(initial=0) < UNLABELED:
@@ -153,6 +166,8 @@ def _table(
             f"{name}: labels run from {labels.min()} to {highest} for {len(known)} classes; "
             f"give 0 to {len(known) - 1}, and -1 for unlabeled"
         )
+    if len(set(known)) < len(known):
+        raise UserError(f"{name}: two classes have one name ({', '.join(known)}); give each its own")
     blank = np.full(len(labels), UNLABELED)
     return Table(name, images, tuple(names), labels, np.zeros(len(labels), bool), known, blank)
 
@@ -175,8 +190,14 @@ def _read_dataset(dataset: Dataset[Any]) -> tuple[list[ImageLike], Labels]:
     items = [dataset[i] for i in range(len(cast(Any, dataset)))]
     if any(not isinstance(item, tuple | list) or len(item) != 2 for item in items):
         raise UserError("a Dataset whose items are not (image, label); give -1 as label where there is none")
-    images, labels = zip(*items, strict=True)
-    return list(images), _whole_labels([int(label) for label in labels], "labels", len(images))
+    images = [item[0] for item in items]
+    try:
+        labels = [operator.index(item[1]) for item in items]
+    except TypeError as error:
+        raise UserError(
+            "a Dataset whose labels are not whole numbers; give 0, 1, 2, ... and -1 for unlabeled"
+        ) from error
+    return images, np.array(labels, np.int64)
 
 
 def _classes_of(dataset: Dataset[Any]) -> list[str] | None:
@@ -214,10 +235,22 @@ def from_folder(folder: Path) -> Table:
             f"{folder}/test has classes that {folder} has not: {', '.join(unknown)}; known are {', '.join(classes)}"
         )
     free = images_in(folder / "unlabeled")
-    names = [p.relative_to(folder).as_posix() for p in paths + free]
+    names = [_name_within(folder, p) for p in paths + free]
     table = _table(_name_of(folder), paths + free, names, np.array(labels + [UNLABELED] * len(free)), classes)
     table.test[: len(test)] = test
+    loose = [p for place in (folder, folder / "test") for p in _loose_images(place)]
+    if loose:
+        return table.with_note(f"{len(loose)} images lie in no class folder and are left out, such as {loose[0]}")
     return table
+
+
+def _loose_images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if _is_image(folder, p)) if folder.is_dir() else []
+
+
+def _name_within(folder: Path, path: Path) -> str:
+    """Name a file by its path; what is no UTF-8 is written out, so that every format can hold it."""
+    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _name_of(folder: Path) -> str:
@@ -232,8 +265,12 @@ def images_in(folder: Path) -> list[Path]:
     """Give all image files in a folder and below, in order of path; hidden ones are none."""
     if not folder.is_dir():
         return []
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(p for p in folder.rglob("*") if _is_image(folder, p))
+
+
+def _is_image(folder: Path, path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
 
 # --- more images without labels -------------------------------------------------------------------------
@@ -245,7 +282,7 @@ def _unlabeled_images(unlabeled: str | Path | Array | Dataset[Any]) -> tuple[lis
         paths = images_in(folder)
         if not paths:
             raise UserError(f"no images in {folder}, which was given as the folder of unlabeled images")
-        return list(paths), [f"{folder.as_posix()}/{p.relative_to(folder).as_posix()}" for p in paths]
+        return list(paths), [f"{folder.as_posix()}/{_name_within(folder, p)}" for p in paths]
     if isinstance(unlabeled, Dataset):
         items = [unlabeled[i] for i in range(len(cast(Any, unlabeled)))]
         images = [item[0] if isinstance(item, tuple | list) else item for item in items]
@@ -254,7 +291,22 @@ def _unlabeled_images(unlabeled: str | Path | Array | Dataset[Any]) -> tuple[lis
     return images, _array_names("unlabeled", len(images))
 
 
+def _new_ones(table: Table, images: list[ImageLike], names: list[str]) -> tuple[list[ImageLike], list[str]]:
+    """Leave out files that the table has already, and give the others names of their own."""
+    there = {image.resolve() for image in table.images if isinstance(image, Path)}
+    taken = set(table.names)
+    kept: list[tuple[ImageLike, str]] = []
+    for image, name in zip(images, names, strict=True):
+        if not (isinstance(image, Path) and image.resolve() in there):
+            while name in taken:
+                name += "'"
+            taken.add(name)
+            kept.append((image, name))
+    return [image for image, _ in kept], [name for _, name in kept]
+
+
 def _join(table: Table, images: list[ImageLike], names: list[str]) -> Table:
+    images, names = _new_ones(table, images, names)
     count = len(images)
     blank = np.full(count, UNLABELED)
     return replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def _of_class(table: Table, rows: Labels, seed: int, stream: str) -> list[Labels
 
 
 def _set_test_apart(table: Table, seed: int) -> Table:
-    parts = [rows[: len(rows) // TEST_SHARE] for rows in _of_class(table, table.labeled_rows, seed, "test")]
+    parts = [
+        rows[: max(len(rows) // TEST_SHARE, 1) if len(rows) > 1 else 0]
+        for rows in _of_class(table, table.labeled_rows, seed, "test")
+    ]
     chosen = np.concatenate(parts)
     if not len(chosen):
         return table
@@ -103,6 +107,11 @@ def apply_split(table: Table, path: Path) -> Table:
         for name, label, k in zip(table.names, given, table.labels, strict=True)
         if label and (k == UNLABELED or table.classes[k] != label)
     ]
+    wrong += [
+        f"{name} is a test row without a label"
+        for name, y, k in zip(table.names, test, table.labels, strict=True)
+        if y and k == UNLABELED
+    ]
     if wrong:
         raise UserError(
             f"{path} contradicts the data in {len(wrong)} rows: {'; '.join(wrong[:3])}. Mend one of the two."
@@ -125,6 +134,10 @@ def _read_split(path: Path) -> dict[str, tuple[str, str]]:
     odd = sorted({row["split"] or "nothing" for row in rows} - {"train", "test"})
     if odd:
         raise UserError(f"{path}: a split is train or test, not {', '.join(odd)}")
+    names = Counter(row["name"] for row in rows)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UserError(f"{path} names {len(twice)} rows more than once, such as {twice[0]}; leave one line of each")
     return {row["name"]: (row["label"], row["split"]) for row in rows}
 
 

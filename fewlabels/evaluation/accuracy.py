@@ -21,7 +21,8 @@ class Gain:
 
     Attributes:
         value: the difference, as a fraction.
-        error: its standard error over the draw of the rows (paired, as in McNemar's test).
+        error: its standard error where the two are equally good: the root of the count of rows on which one alone
+            is right, over all rows (McNemar 1947).
     """
 
     value: float
@@ -38,7 +39,7 @@ def gain(predicted: Labels, baseline: Labels, truth: Labels) -> Gain | None:
     if not len(truth):
         return None
     difference: NDArray[np.float64] = (predicted == truth).astype(float) - (baseline == truth).astype(float)
-    return Gain(float(difference.mean()), float(difference.std() / np.sqrt(len(truth))))
+    return Gain(float(difference.mean()), float(np.sqrt(np.abs(difference).sum()) / len(truth)))
 
 
 def confusion(predicted: Labels, truth: Labels, classes: int) -> NDArray[np.int64]:

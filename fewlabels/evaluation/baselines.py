@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
-from fewlabels.data.table import UNLABELED, Labels
+from fewlabels.data.table import UNLABELED, Labels, spread
 
 Features: TypeAlias = NDArray[np.float32]
 
@@ -37,7 +37,7 @@ class Free:
 def pixel_features(images: NDArray[np.uint8], train: Labels) -> Features:
     """Give principal components [N, D] of standardized pixels, fitted on the training rows without their labels."""
     flat = images.reshape(len(images), -1).astype(np.float32) / 255
-    fitted = train[:MOST_UNLABELED]
+    fitted = spread(train, MOST_UNLABELED)
     parts = min(COMPONENTS, flat.shape[1], len(fitted))
     pca = PCA(parts, random_state=0, svd_solver="randomized" if flat.shape[1] > 500 else "full").fit(flat[fitted])
     return pca.transform(flat).astype(np.float32)
@@ -54,7 +54,7 @@ def free_baselines(features: Features, labels: Labels, train: Labels, asked: Lab
     """
     scaled = np.asarray(StandardScaler().fit(features[train]).transform(features), np.float32)
     labeled = train[labels[train] != UNLABELED]
-    free = train[labels[train] == UNLABELED][:MOST_UNLABELED]
+    free = spread(train[labels[train] == UNLABELED], MOST_UNLABELED)
     fewest = int(np.bincount(labels[labeled])[np.unique(labels[labeled])].min())
     models: list[tuple[str, Callable[[], Any], Features, Labels]] = [
         ("knn", lambda: KNeighborsClassifier(5 if fewest >= 5 else 1), features, labeled),

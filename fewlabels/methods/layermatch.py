@@ -39,7 +39,7 @@ class LayerMatch(Method):
     """
 
     threshold: Literal["fixed", "self_adaptive", "soft"] = "self_adaptive"
-    """which rows count: as in FixMatch, FreeMatch or SoftMatch"""
+    """which rows count: as in FixMatch, FreeMatch, or SoftMatch (without its alignment)"""
     confidence: Share = 0.95
     """a row counts from this probability of its target on (fixed threshold)"""
     head_scale: Share = 0.0
@@ -47,7 +47,7 @@ class LayerMatch(Method):
     average: Literal["none", "centers", "outputs", "both"] = "none"
     """what is averaged over time: the class centers, the outputs that make the targets, or both"""
     memory: NotNegative = 1000.0
-    """steps that averages remember in a run of the paper's length"""
+    """steps (of outputs: visits of a row) that averages remember in a run of the paper's length"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
     target_pass: TargetPass = "own"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,13 +58,18 @@ def build_classifier(
         torch.manual_seed(key.seed())
         module = backbone if backbone is not None else _build_backbone(card, pretrained)
         classifier = Classifier(module, _feature_size(module, card), card)
-    if pretrained:
+    if backbone is None and brings_statistics(card.model, pretrained, weights):
         classifier.card = replace(card, **_statistics(module))
     if weights is not None:
         load_backbone(classifier.backbone, weights)
     if freeze:
         classifier.freeze()
     return classifier
+
+
+def brings_statistics(model: str, pretrained: bool, weights: Path | None) -> bool:
+    """Tell whether the backbone was trained by timm's rules: on three channels, with statistics of its own."""
+    return pretrained or (weights is not None and model not in OWN and model not in ("auto", CUSTOM))
 
 
 def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
@@ -132,17 +138,26 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is missing or does not fit.
     """
-    holder = nn.ModuleDict({"backbone": backbone})
-    load_tensors(holder if _is_classifier(path) else backbone, path, ignore="head.")
+    if _is_classifier(path):
+        load_tensors(nn.ModuleDict({"backbone": backbone}), path, ignore=("head.",))
+    else:
+        load_tensors(backbone, path, ignore=_heads_of(backbone))
+
+
+def _heads_of(backbone: nn.Module) -> tuple[str, ...]:
+    """Name the layers of a published timm network that a backbone leaves out: its classifier."""
+    named = getattr(backbone, "default_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
 
 
 def _is_classifier(path: Path) -> bool:
-    from safetensors import safe_open
-
     if not path.is_file():
         return False  # the loader says it better
-    with safe_open(path, framework="pt") as file:
-        return any(name.startswith("backbone.") for name in file.keys())  # noqa: SIM118 - not a dictionary
+    try:
+        with safe_open(path, framework="pt") as file:
+            return any(name.startswith("backbone.") for name in file.keys())  # noqa: SIM118 - not a dictionary
+    except SafetensorError:
+        return False  # likewise
 
 
 def flops(classifier: Classifier) -> int:

@@ -164,8 +164,8 @@ def read_card(path: Path) -> Card:
         raise UserError(f"{path} is not a model card: {error}. Train again, or give another run.") from error
 
 
-def load_tensors(module: nn.Module, path: Path, ignore: str | None = None) -> None:
-    """Fill a module from a safetensors file, all but the file's names that begin with `ignore`.
+def load_tensors(module: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> None:
+    """Fill a module from a safetensors file, all but the file's names that begin with one of `ignore`.
 
     Raises:
         UserError: no such file, not safetensors, or other names or shapes than the module has.
@@ -174,7 +174,7 @@ def load_tensors(module: nn.Module, path: Path, ignore: str | None = None) -> No
         raise UserError(f"no file {path}; give a .safetensors file")
     try:
         tensors = load_file(path)
-        kept = {name: t for name, t in tensors.items() if ignore is None or not name.startswith(ignore)}
+        kept = {name: t for name, t in tensors.items() if not name.startswith(ignore)}
         module.load_state_dict(kept)
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from error

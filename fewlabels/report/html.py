@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewlabels.data.table import UNLABELED, Labels, Table
+from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.accuracy import confusion
 from fewlabels.files import replace_text
 from fewlabels.report.plots import confusion_matrix, curves
@@ -95,7 +95,7 @@ def _asked(summary: dict[str, Any]) -> str:
 
 def _numbers(summary: dict[str, Any]) -> str:
     lines = [
-        f"<tr{' class=chosen' if row['name'] == summary['method'] else ''}><td>{html.escape(row['label'])}</td>"
+        f"<tr{' class=chosen' if row is summary['rows'][-1] else ''}><td>{html.escape(row['label'])}</td>"
         f'<td class="n">{percent(row["accuracy"])}</td><td class="n">{percent(row["unlabeled_accuracy"])}</td>'
         f'<td class="n">{row["seconds"]:.1f}</td></tr>'
         for row in summary["rows"]
@@ -140,15 +140,15 @@ def _confusion(table: Table, probabilities: NDArray[np.float32]) -> list[str]:
 
 
 def _galleries(table: Table, images: Tensor, probabilities: NDArray[np.float32]) -> list[str]:
-    """Show unlabeled images with their predictions: some at random, and the most doubtful."""
+    """Show unlabeled images with their predictions: some spread over the table, and the most doubtful."""
     rows = table.unlabeled_rows
     if not len(rows):
         return []
-    spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]
+    some = spread(rows, SHOWN)
     doubtful = rows[np.argsort(probabilities[rows].max(1), kind="stable")[:SHOWN]]
     return [
         "<h2>Some unlabeled images and what the network says</h2>",
-        _gallery(spread, table, images, probabilities),
+        _gallery(some, table, images, probabilities),
         "<h2>The most doubtful unlabeled images</h2>",
         _gallery(doubtful, table, images, probabilities),
     ]

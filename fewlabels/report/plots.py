@@ -16,7 +16,7 @@ _INK = "#010203"
 
 
 _NAMES = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     **dict.fromkeys(_NAMES, _INK),
     "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
     "svg.hashsalt": "fewlabels",

@@ -14,6 +14,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     """Say in words what the table means: whether the unlabeled data helped."""
     if summary["accuracy"] is None:
         return ["There is no test split, so the accuracy is not known. Put labeled images into test/ to know it."]
+    if summary["unlabeled"] == 0:
+        return [f"accuracy {percent(summary['accuracy'])}; there are no unlabeled images to gain from."]
     difference = summary["gain"]
     if difference is None:
         return [f"accuracy {100 * summary['accuracy']:.1f} %; without the labels-only baseline no gain is known."]
@@ -21,6 +23,6 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test images)"
     if value <= 0:
         return [f"The unlabeled data did not help here: {against}."]
-    if value <= 2 * error:
+    if not difference["clear"]:
         return [f"Whether the unlabeled data helped is not settled: {against}."]
     return [f"The unlabeled data helped: {against}."]

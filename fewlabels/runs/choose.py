@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
@@ -11,15 +12,16 @@ import torch
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Options
 from fewlabels.data.decode import image_size
-from fewlabels.data.table import Table
+from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
-from fewlabels.models.build import OWN
+from fewlabels.models.build import OWN, brings_statistics
 from fewlabels.training.recipe import Recipe
 from fewlabels.views.weak import Flip
 
 # Measured on development seeds (docs/LOG.md).
 TINY = 16  # pixels; smaller images are enlarged to it
 STEPS = {"quick": 300, "normal": 1200, "full": 12_000}
+FEW_ROWS = 2000
 TINY_SHARE = 0.5  # tiny images learn in half of them
 PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
@@ -48,7 +50,8 @@ def choose_device(name: str) -> torch.device:
         UserError: no such device here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        local = os.environ.get("LOCAL_RANK", "0")  # set by torchrun: each process has a device of its own
+        name = f"cuda:{local}" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -101,7 +104,7 @@ def _square(size: int | None) -> tuple[int, int] | None:
 def _image_form(table: Table) -> tuple[tuple[int, int], int]:
     """Look at some images: the median height and width, and the channels."""
     sizes: list[tuple[int, int, int]] = []
-    for row in np.linspace(0, len(table) - 1, min(len(table), 200)).astype(int):
+    for row in spread(np.arange(len(table)), 200):
         try:
             sizes.append(image_size(table.images[row]))
         except (OSError, ValueError):
@@ -113,9 +116,11 @@ def _image_form(table: Table) -> tuple[tuple[int, int], int]:
 
 
 def _channels(options: Options, colors: int, reasons: Reasons) -> int:
-    if options.pretrained:
+    if brings_statistics(options.model, options.pretrained, options.weights):
         return reasons.pick("channels", None, 3, "pretrained networks saw colors")
-    return reasons.pick("channels", None, colors, "all images are gray" if colors == 1 else "there are images in color")
+    return reasons.pick(
+        "channels", None, colors, "the images looked at are gray" if colors == 1 else "there are images in color"
+    )
 
 
 def _model(options: Options, table: Table, side: int, device: torch.device) -> tuple[str, str]:
@@ -128,6 +133,8 @@ def _model(options: Options, table: Table, side: int, device: torch.device) -> t
             "small_cnn",
             "on a CPU a Wide ResNet takes over a hundred times the arithmetic; --model wrn_28_2 takes it",
         )
+    if len(table) < FEW_ROWS:
+        return "small_cnn", f"{len(table)} rows are soon learned by heart by a larger one"
     if side <= 40:
         return "wrn_28_2", f"images of {side} pixels, {len(table)} rows: the field's network for CIFAR-10"
     return "wrn_37_2", f"images of {side} pixels: the field's network for STL-10"
@@ -148,7 +155,7 @@ def _flip(table: Table) -> tuple[Flip, str]:
     if all(len(name) == 1 or name.isdigit() for name in table.classes):
         shown = ", ".join(table.classes[:3])
         return "none", (
-            f"classes are named {shown}, ...: a mirrored digit or letter is another one; "
+            f"classes are named {shown}, ... or have no names: a mirrored digit or letter would be another one; "
             "--flip horizontal if they are not characters"
         )
     return "horizontal", "a mirrored photo shows the same thing; --flip none if left and right matter here"
@@ -165,14 +172,17 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
     labeled = len(table.labeled_rows)
     batch = 40 if small else 64
     batch = pick(
-        "batch", options.batch, batch, f"each of {labeled} labeled rows is seen {steps * batch / labeled:.0f} times"
+        "batch",
+        options.batch,
+        batch,
+        f"the papers' on a GPU, less on a CPU; each labeled row is seen {steps * batch / labeled:.0f} times",
     )
     ratio = pick(
         "unlabeled_ratio", options.unlabeled_ratio, 3 if small else 7, "the papers' 7 on a GPU, 3 where steps are dear"
     )
     optimizer = cast(Literal["sgd", "adamw"], pick("optimizer", options.optimizer, *_optimizer(tuned)))
     adamw = optimizer == "adamw"
-    transformer = 0.65 if options.pretrained and "vit" in model else None
+    transformer = 0.65 if options.pretrained and any(word in model for word in ("vit", "deit", "beit")) else None
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return Recipe(
         steps=steps,
@@ -180,9 +190,12 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
         unlabeled_batch=batch * ratio,
         optimizer=optimizer,
         lr=pick("lr", options.lr, *_lr(adamw, model)),
-        weight_decay=pick("weight_decay", options.weight_decay, 5e-4, "the papers', for sets of this size"),
+        weight_decay=pick("weight_decay", options.weight_decay, 5e-4, "the papers' for CIFAR-10 and its like"),
         layer_decay=pick(
-            "layer_decay", options.layer_decay, transformer, "pretrained transformers: lower layers change less"
+            "layer_decay",
+            options.layer_decay,
+            transformer,
+            "pretrained transformers: lower layers change less" if transformer else "for pretrained transformers",
         ),
         warm_up=pick(
             "warm_up", options.warm_up, steps // 40 if adamw else 0, "the papers': a fortieth with adamw, else none"

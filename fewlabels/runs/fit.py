@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from fewlabels.config import Options
 from fewlabels.data.sources import Array, Data, open_table
-from fewlabels.errors import UserError
+from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import method_class, method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
@@ -56,7 +57,10 @@ def fit(
         raise UserError(
             f"no option is named {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Options))}"
         )
-    made = method_class(method)() if isinstance(method, str) else method
+    for name in ("out", "weights", "split"):
+        if isinstance(options.get(name), str):
+            options[name] = Path(options[name])
+    made = method_class(method)() if isinstance(method, str) else copy.deepcopy(method)
     backbone = model if isinstance(model, nn.Module) else None
     chosen = Options(
         method=method_name(made),
@@ -70,6 +74,8 @@ def fit(
         show = show if show is not None and share.rank == 0 else Show(None)
         table = open_table(data, unlabeled)
         work = prepare(table, chosen, made, backbone, device, share=share, stop=stop, show=show)
+        _say_how_shared(work)
+        torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
         try:
             torch.set_num_threads(work.plan.threads)
             return _phases(work)
@@ -77,15 +83,30 @@ def fit(
             torch.set_num_threads(threads)
 
 
+def _say_how_shared(work: Work) -> None:
+    processes = work.job.share.world
+    if processes > 1 and work.job.rows.images.device.type == "cpu":
+        work.show.line(
+            f"{processes} processes share each batch; batch norm takes the statistics of a process's own share"
+        )
+
+
 def _phases(work: Work) -> Run:
     run = Run.finished(work.folder)
     if run is None:
         say_estimate(work)
         free = free_phase(work)
+        _stop_here(work)
         labels_only = labels_only_phase(work)
         trained = method_phase(work)
+        _stop_here(work)
         run = finish(work, free, labels_only, trained)
     else:
         work.show.line("this run is finished; nothing is trained again")
     run.show(work.show)
     return run
+
+
+def _stop_here(work: Work) -> None:
+    if work.job.stop():
+        raise Interrupted("stopped between two phases; all that is done is kept")

@@ -8,6 +8,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import yaml
 
 from fewlabels.errors import UserError
@@ -28,6 +29,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
     return str(value) if isinstance(value, Path) else value
 
 
@@ -54,8 +57,10 @@ class RunFolder:
         path = self / "config.yaml"
         if not path.exists():
             self._must_be_empty()
-            self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100))
+            try:
+                replace_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100))
+            except OSError as error:
+                raise UserError(f"the run cannot be written to {self.path}: {error}. Give another --out.") from error
             return False
         self._must_equal(self.config(), config)
         return True
@@ -79,7 +84,8 @@ class RunFolder:
         return cast(dict[str, Any], config)
 
     def _must_be_empty(self) -> None:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        ours = ".config.yaml.part"  # left by a kill at the very start
+        if self.path.exists() and (not self.path.is_dir() or any(p.name != ours for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is no run of fewlabels; give another --out")
 
     def _must_equal(self, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file
 
+_WRITERS: dict[str, Callable[..., Any]] = {".parquet": pyarrow.parquet.write_table, ".csv": pyarrow.csv.write_csv}
 PREFIX = "p_"  # of the columns with a class's probability
 
 
@@ -44,17 +45,20 @@ def class_columns(
     return {"label": names[labels], "probability": probabilities[np.arange(len(labels)), labels], **of_class}
 
 
+def check_suffix(path: Path) -> None:
+    """Refuse a file that is neither .parquet nor .csv."""
+    if path.suffix not in _WRITERS:
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a name that ends in .parquet or .csv")
+
+
 def write_table(path: Path, columns: dict[str, Any]) -> None:
     """Write columns as .parquet or .csv, whole or not at all.
 
     Raises:
         UserError: another suffix, or a place that cannot be written.
     """
-    table = pa.table(columns)
-    writers = {".parquet": pyarrow.parquet.write_table, ".csv": pyarrow.csv.write_csv}
-    if path.suffix not in writers:
-        raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a name that ends in .parquet or .csv")
+    check_suffix(path)
     try:
-        replace_file(path, partial(writers[path.suffix], table))
+        replace_file(path, partial(_WRITERS[path.suffix], pa.table(columns)))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error

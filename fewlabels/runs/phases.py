@@ -16,7 +16,7 @@ from fewlabels.models.build import flops
 from fewlabels.models.classifier import Classifier
 from fewlabels.report.html import write_report
 from fewlabels.runs.outputs import write_predictions
-from fewlabels.runs.prepare import Work, write_quarantine
+from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
 from fewlabels.runs.train import Rows, predict_rows, seconds_a_step, train
 
@@ -151,7 +151,6 @@ def finish(work: Work, free: list[Row], labels_only: Outcome | None, trained: Ou
     summary = _summary(work, free, labels_only, trained)
     if work.writes:
         trained.classifier.save(work.folder.path)
-        write_quarantine(work)
         write_predictions(work.folder / "predictions.parquet", work.table, trained.probabilities)
         write_report(work.folder.path, summary, work.table, work.job.rows.images, trained.probabilities)
         work.folder.write_json("summary.json", summary)
@@ -169,7 +168,7 @@ def _summary(work: Work, free: list[Row], labels_only: Outcome | None, trained: 
     )
     return {
         "data": work.table.name,
-        "method": trained.row.name,
+        "method": work.name,
         "seed": work.options.seed,
         "model": work.plan.model,
         "steps": work.plan.recipe.steps,
@@ -178,7 +177,9 @@ def _summary(work: Work, free: list[Row], labels_only: Outcome | None, trained: 
         "test": len(test),
         "accuracy": trained.row.accuracy,
         "unlabeled_accuracy": trained.row.unlabeled_accuracy,
-        "gain": None if difference is None else {"value": difference.value, "standard_error": difference.error},
+        "gain": None
+        if difference is None
+        else {"value": difference.value, "standard_error": difference.error, "clear": difference.clear},
         "set_aside": len(work.table.quarantine),
         "rows": [asdict(row) for row in table],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from fewlabels.data.decode import decode_all
 from fewlabels.data.sources import images_in
 from fewlabels.errors import UserError
-from fewlabels.runs.outputs import class_columns, write_table
+from fewlabels.runs.outputs import check_suffix, class_columns, write_table
 from fewlabels.runs.run import load
 
 
@@ -22,6 +23,8 @@ def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "
     Raises:
         UserError: no trained run, no images, or none that can be read.
     """
+    if out is not None:
+        check_suffix(out)
     classifier = load(run, device=device)
     paths = _paths(images)
     card = classifier.card
@@ -39,7 +42,7 @@ def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "
         counts = np.unique(columns["label"], return_counts=True)
         print(f"{out}: {len(names)} images; " + ", ".join(f"{n} {label}" for label, n in zip(*counts, strict=True)))
     for i, reason in broken.items():
-        print(f"set aside: {paths[i]}: {reason}")
+        print(f"set aside: {paths[i]}: {reason}", file=sys.stderr)
 
 
 def _paths(images: Sequence[Path]) -> list[Path]:

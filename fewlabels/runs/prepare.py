@@ -66,15 +66,24 @@ def prepare(
 ) -> Work:
     """Make all that the phases need, and the run's folder; see `fit` for the arguments and errors."""
     name = method_name(method)
+    if options.freeze and getattr(method, "head_scale", 1) == 0:
+        raise UserError(
+            f"--freeze trains the head alone, and {name} keeps pseudo-labels from the head: nothing would be learned "
+            "from the unlabeled images. Give --method.head-scale 1, or --method fixmatch."
+        )
     table = with_split(table, options)
-    plan = make_plan(options, table, device)
-    _check_shares(plan, share)
-    table, images = _decoded(table, plan, options, show)
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
+    plan = make_plan(options, table, device)
+    if options.threads is None and (folder / "config.yaml").is_file():
+        plan = replace(plan, threads=int(folder.config()["where"]["threads"]))  # sums depend on them, to the last bit
+    _check_shares(plan, share)
+    whole = table
+    table, images = _decoded(table, plan, options, show)
     if share.rank == 0:
-        config = _config(table, images, options, plan, method, name, device)
+        config = _config(table, images, options, plan, method, device, _begun_with(options, backbone))
         there = folder.begin(config)
-        replace_text(folder / "split.csv", split_text(table))
+        replace_text(folder / "split.csv", split_text(whole))
+        replace_text(folder / "quarantine.csv", csv_text(("path", "reason"), table.quarantine.items()))
         show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     for note in table.notes:
         show.line(note)
@@ -142,8 +151,30 @@ def _decoded(table: Table, plan: Plan, options: Options, show: Show) -> tuple[Ta
     return table, images
 
 
+# Options that decide what is trained and are in no other part of the configuration.
+_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "resize", "baseline")
+
+
+def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
+    """Give a hash of the parameters that a run begins with, where they are the user's."""
+    if backbone is not None:
+        digest = hashlib.sha256()
+        for name, tensor in backbone.state_dict().items():
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+    if options.weights is not None and options.weights.is_file():
+        return hashlib.sha256(options.weights.read_bytes()).hexdigest()[:16]
+    return None
+
+
 def _config(
-    table: Table, images: torch.Tensor, options: Options, plan: Plan, method: Method, name: str, device: torch.device
+    table: Table,
+    images: torch.Tensor,
+    options: Options,
+    plan: Plan,
+    method: Method,
+    device: torch.device,
+    begun_with: str | None,
 ) -> dict[str, Any]:
     """Describe a run so that two commands of the same description may continue each other."""
     pixels = hashlib.sha256(images.numpy().tobytes()).hexdigest()[:16]
@@ -162,12 +193,9 @@ def _config(
                 "unlabeled": len(table.unlabeled_rows),
                 "test": len(table.test_rows),
             },
-            "method": {"name": name, **option_values(method)},
-            "options": {
-                k: v
-                for k, v in asdict(options).items()
-                if k not in ("out", "device", "threads", "log", "unlabeled", "split")
-            },
+            "method": {"name": method_name(method), **option_values(method)},
+            "options": {name: getattr(options, name) for name in _IDENTITY},
+            "begun_with": begun_with,
             "plan": chosen,
             "why": why,
             "where": {
@@ -227,8 +255,3 @@ def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
     mean = shares @ levels
     std = np.sqrt(np.maximum((shares * (levels - mean[:, None]) ** 2).sum(1), 1e-6))
     return tuple(map(float, mean)), tuple(map(float, std))
-
-
-def write_quarantine(work: Work) -> None:
-    """Write which images were set aside and why."""
-    replace_text(work.folder / "quarantine.csv", csv_text(("path", "reason"), work.table.quarantine.items()))

@@ -60,7 +60,7 @@ class Bar:
     ) -> None:  # fmt: skip
         self.show, self.name, self.first, self.last, self.images = show, name, first, last, images
         self.progress, self.task = progress, task
-        self.start = time.perf_counter()
+        self.start, self.shown = time.perf_counter(), first
 
     def move(self, step: int) -> None:
         """Show that so many steps are done."""
@@ -74,7 +74,8 @@ class Bar:
         text = "  ".join(said)
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=step, numbers=text)
-        elif step * PLAIN_LINES // self.last > (step - 1) * PLAIN_LINES // self.last or step == self.last:
+        elif step * PLAIN_LINES // self.last > self.shown * PLAIN_LINES // self.last:
+            self.shown = step
             left = (self.last - step) * (time.perf_counter() - self.start) / max(step - self.first, 1)
             self.show.line(f"{self.name}: step {step} of {self.last}  {text}  {left:.0f} s left")
 
@@ -89,6 +90,6 @@ def result_table(summary: dict[str, Any]) -> RichTable:
     for row in summary["rows"]:
         table.add_row(
             row["label"], percent(row["accuracy"]), percent(row["unlabeled_accuracy"]), f"{row['seconds']:.1f}",
-            style="bold" if row["name"] == summary["method"] else None,
+            style="bold" if row is summary["rows"][-1] else None,
         )  # fmt: skip
     return table

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewlabels.data.feed import WHOLE, ResidentFeed, Share
-from fewlabels.data.table import UNLABELED, Labels
+from fewlabels.data.table import UNLABELED, Labels, spread
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.accuracy import accuracy
 from fewlabels.keys import Key
@@ -24,6 +25,7 @@ from fewlabels.models.network import Network
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.loop import State, run, update
+from fewlabels.training.processes import any_of
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record
 from fewlabels.views.images import ImageViews
@@ -91,7 +93,7 @@ def begin(job: Job, method: Method) -> tuple[State, ResidentFeed]:
         classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
     network = Network(classifier, method.layer_rule(task)).to(classifier.device)
     state = State(network, method.to(classifier.device), job.recipe)
-    also = job.rows.labeled if job.labeled_in_unlabeled and len(job.rows.unlabeled) else job.rows.labeled[:0]
+    also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
     feed = ResidentFeed(
         job.rows.images,
         job.rows.labels,
@@ -130,6 +132,7 @@ def train(job: Job, method: Method, name: str, folder: Path) -> Trained:
     state, feed = begin(job, method)
     watch = _Watch(job, name, folder)
     first = watch.restore(state)
+    watch.open_board(first)
     if first:
         job.show.line(f"{name}: continued from step {first}")
     last = job.recipe.steps
@@ -166,12 +169,14 @@ class _Watch:
         self.saved: int | None = None
         self.seconds = 0.0
         self._since = time.perf_counter()
-        self._board = _tensorboard(job.tensorboard / name) if job.tensorboard and self.writes else None
+        self._board: Any = None
 
     def restore(self, state: State) -> int:
         """Take the newest checkpoint into `state`; give its step, 0 without one."""
         found = checkpoint.load(self.folder / "checkpoint", str(state.step.device))
         if found is None:
+            if any((self.folder / "checkpoint").glob("*")):
+                self.job.show.line(f"{self.name}: no checkpoint can be read; training starts anew", "yellow")
             if self.writes:
                 self.record.rewind(0)
             return 0
@@ -184,18 +189,25 @@ class _Watch:
         self.saved, self.seconds = step, float(notes["seconds"])
         return step
 
+    def open_board(self, first: int) -> None:
+        """Write to TensorBoard too, where asked to; what it has of later steps is replaced."""
+        if self.job.tensorboard is not None and self.writes:
+            self._board = _tensorboard(self.job.tensorboard / self.name, first)
+
     def __call__(self, state: State, step: int, metrics: dict[str, Tensor]) -> None:
         self.record.add(step, metrics)
         last = step == self.job.recipe.steps
+        due = self.record.due(step) or last
         if self.bar is not None:
             self.bar.move(step)
-        if self.record.due(step) or last:
+        if due:
             self._line(state, step, last)
-        stop = self.job.stop()
+        # Several processes stop together: they ask each other, which costs an exchange, so not in each step.
+        stop = (due or self.job.share.world == 1) and any_of(self.job.stop())
         if last or stop or step % max(1, self.job.recipe.steps // CHECKPOINTS) == 0:
             self._save(state, step)
         if stop and not last:
-            raise Interrupted(f"{self.name}: saved at step {step} of {self.job.recipe.steps}")
+            raise Interrupted(f"{self.name}: saved at step {self.saved} of {self.job.recipe.steps}")
 
     def _line(self, state: State, step: int, last: bool) -> None:
         line = self.record.flush(step)
@@ -209,12 +221,13 @@ class _Watch:
         if self._board is not None:
             for key, value in line.items():
                 self._board.add_scalar(key, value, step)
+            self._board.flush()
 
     def _evaluate(self, state: State) -> dict[str, float]:
         rows, out = self.job.rows, {}
         for name, chosen, truth in (
             ("test_accuracy", rows.test, rows.labels),
-            ("unlabeled_accuracy", rows.hidden[:EVALUATED_ROWS], rows.truth),
+            ("unlabeled_accuracy", spread(rows.hidden, EVALUATED_ROWS), rows.truth),
         ):
             value = accuracy(predict_rows(state.averaged, rows, chosen).argmax(1), truth[chosen])
             if value is not None:
@@ -222,23 +235,22 @@ class _Watch:
         return out
 
     def _save(self, state: State, step: int) -> None:
+        if any_of(self.record.first_bad() is not None or not state.finite()):
+            raise ExplodedError(self.record.first_bad() or step)  # what is saved stays good
         now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        self.seconds, self._since, self.saved = self.seconds + now - self._since, now, step
         if not self.writes:
             return
-        if self.record.first_bad() is not None or not state.finite():
-            return  # the next line of the record stops the run; what is saved stays good
         sums = {f"record/{name}": t for name, t in self.record.tensors().items()}
         checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, {"seconds": self.seconds})
-        self.saved = step
 
 
-def _tensorboard(folder: Path):  # noqa: ANN202 - its type comes with the extra
+def _tensorboard(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--log tensorboard needs an extra: pip install fewlabels[tensorboard]") from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=first + 1)
 
 
 def predict_rows(classifier: Classifier, rows: Rows, chosen: Labels) -> np.ndarray:

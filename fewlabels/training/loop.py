@@ -14,7 +14,7 @@ from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.network import Network
 from fewlabels.training.optimizer import ScheduledOptimizer
-from fewlabels.training.processes import mean_gradients
+from fewlabels.training.processes import mean_gradients, share
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.schedule import cosine
 from fewlabels.views.batch import Batch
@@ -99,7 +99,7 @@ def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: in
     state.learner.train()
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
-        torch.manual_seed(feed.key.fold(branch, "framework", step).seed())
+        torch.manual_seed(feed.key.fold(branch, "framework", step, share().rank).seed())
         metrics = update(state, feed.batch(step, state.step, branch))
         watch(state, step + 1, metrics)
 

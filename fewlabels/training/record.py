@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fewlabels.errors import UserError
+from fewlabels.files import replace_text
+from fewlabels.training.processes import any_of
 
 EXPLODED = 1e4  # no cross-entropy of a network that still learns is near this
 
@@ -47,8 +49,8 @@ class Record:
         """
         names = list(self.sums)
         values = torch.stack([self.bad.double(), *(self.sums[name].double() for name in names)]).tolist()
-        if values[0] >= 0:
-            raise ExplodedError(int(values[0]))
+        if any_of(values[0] >= 0):
+            raise ExplodedError(int(values[0]) if values[0] >= 0 else step)
         count = (step - 1) % self.every + 1
         self.sums = {}
         return {name: value / count for name, value in zip(names, values[1:], strict=True)}
@@ -62,14 +64,13 @@ class Record:
         """Append a line."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **line}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint must never be newer than its lines
 
     def rewind(self, step: int) -> None:
         """Forget lines after `step`: the steps come again, and none is recorded twice."""
         kept = [line for line in read_lines(self.path) if line["step"] <= step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".part")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(aside, self.path)
+        replace_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def tensors(self) -> dict[str, Tensor]:
         """Give the unfinished sums, for a checkpoint."""

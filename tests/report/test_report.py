@@ -18,8 +18,8 @@ def summary_of(**changes):
     row = {"name": "layermatch", "label": "layermatch", "accuracy": 0.5, "unlabeled_accuracy": None, "seconds": 1.0}
     summary = {
         "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4,
-        "unlabeled": 4, "test": 4, "accuracy": 0.5, "gain": {"value": 0.1, "standard_error": 0.01}, "set_aside": 0,
-        "rows": [row],
+        "unlabeled": 4, "test": 4, "accuracy": 0.5, "set_aside": 0, "rows": [row],
+        "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
     }  # fmt: skip
     return summary | changes
 
@@ -62,7 +62,7 @@ def test_names_are_escaped_and_images_have_texts(page):
         ({}, "The unlabeled data helped: +10.0 points against labels only (standard error 1.0"),
         ({"gain": {"value": -0.02, "standard_error": 0.01}}, "The unlabeled data did not help here: -2.0 points"),
         ({"gain": {"value": 0.0, "standard_error": 0.0}}, "did not help here"),
-        ({"gain": {"value": 0.02, "standard_error": 0.02}}, "not settled: +2.0 points"),
+        ({"gain": {"value": 0.02, "standard_error": 0.02, "clear": False}}, "not settled: +2.0 points"),
         ({"gain": None}, "no gain is known"),
         ({"accuracy": None}, "the accuracy is not known"),
     ],

@@ -21,17 +21,18 @@ def table_of(side, channels=1, classes=("cat", "dog"), rows=40):
 
 
 @pytest.mark.parametrize(
-    ("side", "device", "model", "size"),
+    ("side", "rows", "device", "model", "size"),
     [
-        (8, CPU, "small_cnn", 16),
-        (28, CPU, "small_cnn", 28),
-        (32, GPU, "wrn_28_2", 32),
-        (96, GPU, "wrn_37_2", 64),
-        (300, CPU, "small_cnn", 64),
+        (8, 40, CPU, "small_cnn", 16),
+        (28, 2400, CPU, "small_cnn", 28),
+        (32, 2400, GPU, "wrn_28_2", 32),
+        (32, 40, GPU, "small_cnn", 32),
+        (96, 2400, GPU, "wrn_37_2", 64),
+        (300, 40, CPU, "small_cnn", 64),
     ],
 )
-def test_model_and_size_follow_the_images_and_the_device(side, device, model, size):
-    plan = make_plan(Options(), table_of(side), device)
+def test_model_and_size_follow_the_images_the_rows_and_the_device(side, rows, device, model, size):
+    plan = make_plan(Options(), table_of(side, rows=rows), device)
     assert (plan.model, plan.size) == (model, (size, size))
 
 

@@ -148,7 +148,9 @@ def test_weights_and_freeze(tmp_path, rng_images, digits_run):
         "freeze": True,
         "optimizer": "sgd",
     }
-    run = fewlabels.fit(rng_images, out=tmp_path / "r", model="small_cnn", **options, **SMALL)
+    with pytest.raises(UserError, match="keeps pseudo-labels from the head"):
+        fewlabels.fit(rng_images, out=tmp_path / "r", model="small_cnn", **options, **SMALL)
+    run = fewlabels.fit(rng_images, method="fixmatch", out=tmp_path / "r", model="small_cnn", **options, **SMALL)
     first, second = digits_run.classifier.backbone.state_dict(), run.classifier.backbone.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)  # parameters and batch statistics
     names = [row["label"] for row in run.summary["rows"]]
@@ -190,7 +192,7 @@ def test_without_the_baseline(tmp_path, rng_images):
 def test_supervised_is_the_baseline(tmp_path, rng_images):
     run = fewlabels.fit(rng_images, method="supervised", labels_per_class=5, out=tmp_path / "r", **SMALL)
     assert [row["name"] for row in run.summary["rows"]].count("labels_only") == 1
-    assert run.summary["method"] == "labels_only"
+    assert run.summary["method"] == "supervised"
 
 
 def test_an_exploding_loss_stops_the_run_with_the_step_and_what_to_try(tmp_path, rng_images):

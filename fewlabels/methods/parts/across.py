@@ -8,26 +8,26 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
 
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def world() -> int:
+    """Count the processes of this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_rows(x: Tensor) -> Tensor:
     """Sum [n, ...] over the rows of all processes; the gradient reaches each process's own rows."""
     total = x.sum(0)
-    return all_reduce(total) if _several() else total
+    return all_reduce(total) if world() > 1 else total
 
 
 def mean_rows(x: Tensor) -> Tensor:
     """Average [n, ...] over the rows of all processes, which hold n each; zero where there are none."""
-    world = dist.get_world_size() if _several() else 1
-    return sum_rows(x) / max(len(x) * world, 1)
+    return sum_rows(x) / max(len(x) * world(), 1)
 
 
 def gather_rows(x: Tensor) -> Tensor:
     """Put the rows [n, ...] of all processes under each other; no gradient."""
-    if not _several():
+    if world() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(x) for _ in range(world())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)

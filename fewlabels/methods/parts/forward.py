@@ -44,7 +44,11 @@ def target_logits(net: Network, weak: Tensor) -> Tensor:
 @contextmanager
 def statistics_kept(net: nn.Module) -> Generator[None]:
     """Normalize by the batch as in training, without moving the running statistics."""
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in net.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training and m.track_running_stats
+    ]
     for norm in norms:
         norm.track_running_stats = False
     saved = [(norm.running_mean, norm.running_var) for norm in norms]

@@ -62,7 +62,7 @@ class SelfAdaptiveThreshold(Memory):
 
 
 class SoftWeight(Memory):
-    """Rows count by a truncated Gaussian of their confidence (Chen et al. 2023).
+    """Rows count by a truncated Gaussian of their confidence (Chen et al. 2023, without their alignment).
 
     Mean mu and variance v of c = max p are averaged over time, from 1/K and 1; a row counts
     exp(-min(c - mu, 0)^2 * n^2 / (2 v)).

@@ -9,6 +9,7 @@ from torch import nn
 
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
+from fewlabels.methods.parts.forward import target_logits
 from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, load_tensors, read_card
 from fewlabels.models.network import LayerRule, Network
@@ -163,3 +164,29 @@ def test_the_layer_rule_has_the_value_of_the_average_and_the_scaled_gradient(sca
         torch.testing.assert_close(head.weight.grad, scale * torch.ones(3, 7) @ f.detach())
     else:
         assert head.weight.grad is None
+
+
+def test_targets_of_a_frozen_backbone_are_what_it_says():
+    """Its norms stay in evaluation; targets from statistics of the batch would be another network's."""
+    classifier = build_classifier(card(), key=Key(0), freeze=True)
+    net = Network(classifier).train()
+    x = 3 + torch.randn(8, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(target_logits(net, x), net.unlabeled_logits(net.features(x)))
+
+
+def test_targets_move_no_running_statistics():
+    net = Network(build_classifier(card(), key=Key(0))).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    target_logits(net, torch.randn(8, 1, 16, 16))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_published_weights_with_their_own_classifier_fill_a_timm_backbone(tmp_path):
+    import timm
+
+    published = timm.create_model("resnet10t", num_classes=5)
+    save_file({k: v.contiguous() for k, v in published.state_dict().items()}, tmp_path / "w.safetensors")
+    built = build_classifier(card("resnet10t", 3, 32), key=Key(1), weights=tmp_path / "w.safetensors")
+    assert torch.equal(built.backbone.state_dict()["conv1.0.weight"], published.state_dict()["conv1.0.weight"])
+    assert built.card.mean == pytest.approx((0.485, 0.456, 0.406))

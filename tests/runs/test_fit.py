@@ -233,3 +233,63 @@ def test_a_timm_transformer_with_layer_decay(tmp_path, rng_images):
         baseline=False, out=tmp_path / "r", **SMALL | {"steps": 2},
     )  # fmt: skip
     assert run.classifier.card.size == (32, 32)
+
+
+def test_hidden_and_test_labels_never_reach_the_training(tmp_path, rng_images):
+    """Other labels there, the same parameters: the test that a leak would fail."""
+    from dataclasses import replace
+
+    from fewlabels.data.splits import draw_split
+
+    table = draw_split(fewlabels.open_table(rng_images), labels_per_class=5, seed=0)
+    labels = np.where(table.test, 1 - table.labels, table.labels)
+    other = replace(table, labels=labels, truth=np.where(table.truth < 0, -1, 1 - table.truth))
+    runs = [fewlabels.fit(t, out=tmp_path / name, **SMALL) for name, t in (("a", table), ("b", other))]
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    assert runs[0].accuracy == pytest.approx(1 - runs[1].accuracy)
+    assert runs[0].summary["unlabeled_accuracy"] == pytest.approx(1 - runs[1].summary["unlabeled_accuracy"])
+
+
+def test_an_update_that_explodes_at_the_very_end_is_no_result(tmp_path, rng_images):
+    with pytest.raises(UserError, match="not finite"):
+        fewlabels.fit(
+            rng_images, labels_per_class=5, lr=1e39, out=tmp_path / "r", baseline=False, **SMALL | {"steps": 1}
+        )  # fmt: skip
+    assert not (tmp_path / "r/model.safetensors").exists()
+
+
+def test_a_split_of_data_with_a_broken_image_can_be_given_back(tmp_path, rng_images):
+    x, y = rng_images
+    for i, (image, k) in enumerate(zip(x, y, strict=True)):
+        place = tmp_path / f"photos/class{k}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i}.png")
+    (tmp_path / "photos/class0/broken.png").write_bytes(b"no image")
+    options = SMALL | {"baseline": False, "flip": "none"}
+    first = fewlabels.fit(tmp_path / "photos", labels_per_class=5, out=tmp_path / "a", **options)
+    again = fewlabels.fit(tmp_path / "photos", split=str(tmp_path / "a/split.csv"), out=str(tmp_path / "b"), **options)
+    assert first.accuracy == again.accuracy
+
+
+def test_a_folder_left_by_a_kill_at_the_very_start_is_taken_up(tmp_path, rng_images):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/.config.yaml.part").write_text("form")
+    fewlabels.fit(rng_images, labels_per_class=5, out=tmp_path / "r", baseline=False, **SMALL)
+    assert (tmp_path / "r/summary.json").is_file()
+
+
+def test_another_backbone_of_ones_own_is_another_configuration(tmp_path, rng_images):
+    def backbone(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(256, 4))
+
+    options = SMALL | {"labels_per_class": 5, "baseline": False, "out": tmp_path / "r"}
+    fewlabels.fit(rng_images, model=backbone(0), **options)
+    with pytest.raises(UserError, match="begun_with"):
+        fewlabels.fit(rng_images, model=backbone(1), **options)
+
+
+def test_without_unlabeled_images_it_says_so(tmp_path, rng_images):
+    run = fewlabels.fit(rng_images, out=tmp_path / "r", **SMALL)
+    assert run.summary["unlabeled"] == 0
+    assert "there are no unlabeled images" in (run.path / "report.html").read_text()

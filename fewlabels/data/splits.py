@@ -49,16 +49,16 @@ def _of_class(table: Table, rows: Labels, seed: int, stream: str) -> list[Labels
 
 
 def _set_test_apart(table: Table, seed: int) -> Table:
-    parts = [
-        rows[: max(len(rows) // TEST_SHARE, 1) if len(rows) > 1 else 0]
-        for rows in _of_class(table, table.labeled_rows, seed, "test")
-    ]
+    parts = [rows[: len(rows) // TEST_SHARE] for rows in _of_class(table, table.labeled_rows, seed, "test")]
     chosen = np.concatenate(parts)
     if not len(chosen):
         return table
     test = table.test.copy()
     test[chosen] = True
-    return table.with_note(f"a fifth of each class ({len(chosen)} rows) is set apart as the test split", test=test)
+    note = f"a fifth of each class ({len(chosen)} rows) is set apart as the test split"
+    few = [name for name, part in zip(table.classes, parts, strict=True) if not len(part)]
+    note += f"; too few images to spare one: {', '.join(few)}" if few else ""
+    return table.with_note(note, test=test)
 
 
 def _hide_labels(table: Table, count: int, seed: int) -> Table:

@@ -79,6 +79,8 @@ def prepare(
     _check_shares(plan, share)
     whole = table
     table, images = _decoded(table, plan, options, show)
+    # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
+    job = _job(table, images, options, plan, backbone, device, folder, show)
     if share.rank == 0:
         config = _config(table, images, options, plan, method, device, _begun_with(options, backbone))
         there = folder.begin(config)
@@ -94,7 +96,6 @@ def prepare(
         ("steps", plan.recipe.steps),
     ):
         show.line(f"{choice} {value}: {plan.why[choice]}")
-    job = _job(table, images, options, plan, backbone, device, folder, show)
     return Work(folder, table, options, method, name, plan, replace(job, share=share, stop=stop), show)
 
 

@@ -23,7 +23,7 @@ import tyro
 from scipy.stats import t as student
 
 import fewlabels
-from fewlabels.data.sources import open_table
+from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import Table
 from fewlabels.keys import Key
 from fewlabels.methods import method_class

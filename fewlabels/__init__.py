@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewlabels.config import Options
-    from fewlabels.data.sources import open_table
+    from fewlabels.data.sources.open import open_table
     from fewlabels.data.table import Table
     from fewlabels.errors import Interrupted, UserError
     from fewlabels.methods.base import Method
@@ -28,7 +28,7 @@ _HOME = {
     "UserError": "errors",
     "fit": "runs.fit",
     "load": "runs.run",
-    "open_table": "data.sources",
+    "open_table": "data.sources.open",
 }
 
 

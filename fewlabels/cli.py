@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from fewlabels.config import Options
+from fewlabels import __version__
+from fewlabels.config import MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
 
 _METHOD_OPTION = "--method."
+_KEPT_BACK = 10.0  # seconds that a process with a wrong command waits for the first of its machine to say so
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Train(Options):
     """
 
     data: tyro.conf.Positional[str]
-    """digits, an .npz file, or a folder DIR/<class>/* with optional unlabeled/ and test/"""
+    """a folder DIR/<class>/* with optional unlabeled/ and test/, a sheet (.csv, .tsv, .parquet) of paths and labels,
+    an .npz, tar shards, a saved dataset of Hugging Face, or a name: digits, cifar10, ..."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,11 @@ class Data:
     """Say what is in a data set: rows of each class and split, sizes of the images."""
 
     data: tyro.conf.Positional[str]
-    """digits, an .npz file, or a folder"""
-    unlabeled: Path | None = None
+    """what `fewlabels train` takes"""
+    unlabeled: MaybePath = None
     """a folder of more images without labels"""
+    root: MaybePath = None
+    """where the files of a set known by name lie (data)"""
 
 
 Command = (
@@ -71,27 +78,51 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give the exit code: 0 done, 2 the user's to mend, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        print(f"fewlabels {__version__}")
+        return 0
     rest, method_words = _split_method_words(words)
     try:
-        command: Any = tyro.cli(Command, prog="fewlabels", args=rest, description="Learning from few labels.")  # pyright: ignore[reportArgumentType]
+        command = _parse(Command, rest, "fewlabels", "Learning from few labels.")
         _RUNNERS[type(command)](command, method_words)
     except UserError as error:
-        print(f"fewlabels: {error}", file=sys.stderr)
+        _say(f"{error}")
         return 2
     except Interrupted as error:
-        again = shlex.join(["fewlabels", *words])
-        print(f"fewlabels: {error}. To go on, give the same command again:\n  {again}", file=sys.stderr)
+        _say(f"{error}. To go on, give the same command again{_again(words)}")
         return 130
     except OSError as error:
-        print(
-            f"fewlabels: {error}. Make room or give a place that can be read and written, then try again.",
-            file=sys.stderr,
-        )
+        _say(f"{error}. Make room or give a place that can be read and written, then try again.")
         return 2
     except KeyboardInterrupt:
-        print("fewlabels: interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     return 0
+
+
+def _parse(kind: Any, words: list[str], prog: str, description: str | None = None) -> Any:
+    """Parse words by a dataclass; where `torchrun` started several processes, the first of a machine speaks."""
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        return tyro.cli(kind, prog=prog, args=words, description=description, console_outputs=first)
+    except SystemExit as end:
+        if not first and end.code:
+            time.sleep(_KEPT_BACK)  # torchrun ends all as soon as one has ended
+        raise
+
+
+def _say(text: str) -> None:
+    if "LOCAL_RANK" in os.environ:
+        from fewlabels.training.processes import speaks
+
+        if not speaks(text):
+            return
+    print(f"fewlabels: {text}", file=sys.stderr, flush=True)
+
+
+def _again(words: list[str]) -> str:
+    """Name the command, where it is known: `torchrun` has taken its own words away."""
+    return "." if "LOCAL_RANK" in os.environ else f":\n  {shlex.join(['fewlabels', *words])}"
 
 
 def _split_method_words(words: list[str]) -> tuple[list[str], list[str]]:
@@ -127,7 +158,7 @@ def _train(command: Train, method_words: list[str]) -> None:
     from fewlabels.methods import method_class
 
     kind = method_class(command.method)
-    method = tyro.cli(kind, prog=f"fewlabels train --method {command.method}", args=method_words)
+    method = _parse(kind, method_words, f"fewlabels train --method {command.method}")
 
     from rich.console import Console
 
@@ -161,7 +192,7 @@ def _data(command: Data, words: list[str]) -> None:
     _no_method(words)
     from fewlabels.data.describe import describe_data
 
-    print(describe_data(command.data, command.unlabeled))
+    print(describe_data(command.data, command.unlabeled, command.root))
 
 
 _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {

@@ -42,10 +42,10 @@ class Options:
     """begin with the backbone in this .safetensors file"""
     freeze: bool = False
     """train the head alone"""
-    size: Count | None = None
+    size: Annotated[int, Interval(1, 4096)] | None = None
     """height and width in pixels that images are resized to"""
-    resize: Literal["crop", "squash"] = "crop"
-    """crop keeps the aspect and cuts the middle, squash does not"""
+    resize: Literal["auto", "crop", "squash", "pad"] = "auto"
+    """crop cuts to the middle, pad fills up, both keep the aspect; squash does not"""
     flip: Literal["auto", "none", "horizontal", "dihedral"] = "auto"
     """which mirror images count as the same class"""
     operations: Count | None = None
@@ -54,6 +54,8 @@ class Options:
     """a folder of more images without labels"""
     labels_per_class: Count | None = None
     """hide all other labels of a fully labeled set, to try methods where the truth is known"""
+    root: MaybePath = None
+    """where the files of a set known by name lie (data)"""
     split: MaybePath = None
     """draw no split: take this one (the split.csv of a run)"""
     labeled_in_unlabeled: bool = True
@@ -82,6 +84,12 @@ class Options:
     """steps that the average of the parameters remembers; it is what gets evaluated"""
     batch_norm_memory: Annotated[float, Interval(1)] | None = None
     """steps that running statistics of batch norm remember"""
+    accumulate: Count | None = None
+    """parts of a batch that go through the network one after another; more need less memory"""
+    feed: Literal["auto", "resident", "streamed"] = "auto"
+    """images in the device's memory, or read from disk as they come; the outcome is the same"""
+    cache: MaybePath = None
+    """folder for decoded images (the user's folder for caches, or $FEWLABELS_CACHE)"""
     baseline: bool = True
     """train labels only as well, with the same network for as many steps"""
     device: str = "auto"

@@ -28,13 +28,37 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))
 
 
+# A spreadsheet takes a cell that begins so for a formula, and runs it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def safe_cell(text: str) -> str:
+    """Write a text so that no spreadsheet takes it for a formula: an apostrophe before what would begin one.
+
+    `plain_cell` takes it away again.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def plain_cell(text: str) -> str:
+    """Give back what `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write rows as CSV."""
+    """Write rows as CSV that a spreadsheet can open without running anything."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    # A carriage return within a cell needs quotes, which the writer gives where it also ends lines.
+    writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows(map(safe_cell, row) for row in rows)
     return out.getvalue()
+
+
+def read_csv(path: Path, column: str) -> list[str]:
+    """Read one column of what `csv_text` wrote."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return [plain_cell(row.get(column) or "") for row in csv.DictReader(file)]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.decode import decode_all
-from fewlabels.data.sources import open_table
+from fewlabels.data.decode import Form
+from fewlabels.data.images import ResidentImages, decode_all
+from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.keys import Key
 from fewlabels.models.classifier import Card, Classifier
@@ -20,6 +21,12 @@ from fewlabels.training.recipe import Recipe
 from fewlabels.views.images import ImageViews
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep decoded images of tests apart from the user's."""
+    os.environ["FEWLABELS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def small_recipe(**changes):
@@ -33,8 +40,10 @@ def small_recipe(**changes):
 @pytest.fixture(scope="session")
 def digits_rows():
     table = draw_split(open_table("digits"), labels_per_class=4, seed=1000)
-    images, _ = decode_all(table.images, 1, (8, 8))
-    return Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows)
+    images, _ = decode_all(table.images, Form(1, (8, 8)))
+    return Rows(
+        ResidentImages(images), table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows
+    )
 
 
 @pytest.fixture
@@ -42,7 +51,7 @@ def small_job(digits_rows):
     """Give a function that makes a job: a small training on digits with a network of 8-16 channels."""
 
     def make(norm="batch", seed=1000, rows=digits_rows, **recipe):
-        card = Card("small_cnn", tuple("0123456789"), 1, (8, 8), "crop", (0.3,), (0.37,))
+        card = Card("small_cnn", tuple("0123456789"), Form(1, (8, 8)), (0.3,), (0.37,))
 
         def build():
             torch.manual_seed(Key(seed).fold("parameters").seed())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.files import csv_text, replace_file, replace_text
+from fewlabels.files import csv_text, plain_cell, read_csv, replace_file, replace_text, safe_cell
 
 
 def names_in(folder):
@@ -67,12 +67,30 @@ def test_text_is_written_as_given(tmp_path):
     assert (tmp_path / "a.txt").read_bytes() == "ä\r\n漢\n\u2028".encode()
 
 
-# A carriage return is not quoted; see test_splits.py.
-cells = st.text(st.characters(exclude_characters="\r"), max_size=8)
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+cells = st.text(max_size=8) | st.builds(str.__add__, st.text("=+-@\t\r\n'\",", max_size=3), st.text(max_size=4))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(cells, cells), max_size=5))
 def test_csv_gives_back_its_cells(rows):
     text = csv_text(("one", "two"), rows)
-    assert list(csv.reader(io.StringIO(text, newline=""))) == [["one", "two"], *map(list, rows)]
+    read = [[plain_cell(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline=""))]
+    assert read == [["one", "two"], *map(list, rows)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(cells)
+def test_a_safe_cell_is_no_formula_and_gives_its_text_back(text):
+    cell = safe_cell(text)
+    assert plain_cell(cell) == text
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert cell == text or text.startswith(FORMULAS)
+
+
+def test_a_column_is_read_as_it_was_written(tmp_path):
+    names = ["=1+1", "a\rb", "@x", "'quoted", "''", 'say "a,b"', "-3", "two\nlines", "ä漢", ""]
+    replace_text(tmp_path / "a.csv", csv_text(("name", "more"), [(name, "=2") for name in names]))
+    assert read_csv(tmp_path / "a.csv", "name") == names
+    assert read_csv(tmp_path / "a.csv", "more") == ["=2"] * len(names)
+    assert read_csv(tmp_path / "a.csv", "none") == [""] * len(names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewlabels.data.images import Images
 from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
@@ -29,11 +30,11 @@ class Share:
 WHOLE = Share()
 
 
-class ResidentFeed:
-    """Batches of a set that lies whole on the training device, as uint8.
+class ImageFeed:
+    """Batches of images.
 
     Args:
-        images: uint8 [N, C, H, W] on the training device.
+        images: of all rows.
         labels: int64 [N], -1 unlabeled.
         labeled, unlabeled: row numbers to learn from with and without labels.
         batch, unlabeled_batch: B and M, of all processes together.
@@ -46,7 +47,7 @@ class ResidentFeed:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Images,
         labels: Labels,
         *,
         labeled: Labels,
@@ -69,10 +70,11 @@ class ResidentFeed:
 
     def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
-        labeled, unlabeled = (sampler.step(step) for sampler in self._samplers_of(branch))
+        labeled, unlabeled = self._rows(step, branch)
         key = self.key.fold(branch, "views").fold(step_tensor)
         rows, labeled_views = self._stream(labeled, self.wanted.labeled, key.fold("labeled"))
         unlabeled_rows, unlabeled_views = self._stream(unlabeled, self.wanted.unlabeled, key.fold("unlabeled"))
+        self.images.expect(*(self._mine(rows) for rows in self._rows(step + 1, branch)))
         return Batch(
             labeled=labeled_views,
             labels=self.labels[rows],
@@ -82,6 +84,13 @@ class ResidentFeed:
             share=step_tensor.to(torch.float32) / self.steps,
             key=key.fold("method"),
         )
+
+    def _rows(self, step: int, branch: int) -> tuple[Labels, Labels]:
+        labeled, unlabeled = self._samplers_of(branch)
+        return labeled.step(step), unlabeled.step(step)
+
+    def _mine(self, rows: Labels) -> Labels:
+        return rows[self.share.of(len(rows))]
 
     def _samplers_of(self, branch: int) -> tuple[Sampler, Sampler]:
         if branch not in self._samplers:
@@ -95,6 +104,7 @@ class ResidentFeed:
     def _stream(self, rows: Labels, kinds: tuple[Kind, ...], key: Key) -> tuple[Tensor, tuple[Tensor, ...]]:
         device = self.images.device
         mine = self.share.of(len(rows))
-        here = torch.from_numpy(rows[mine]).to(device, non_blocking=True)
+        here = rows[mine]
         slots = torch.arange(mine.start, mine.stop, device=device)
-        return here, self.views.make(self.images[here], kinds, key.fold(slots))
+        views = self.views.make(self.images.take(here), kinds, key.fold(slots))
+        return torch.from_numpy(here).to(device, non_blocking=True), views

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fewlabels.data.table import UNLABELED, Labels, Table
+from fewlabels.data.table import UNLABELED, Labels, Table, split_groups
 from fewlabels.errors import UserError
-from fewlabels.files import csv_text
+from fewlabels.files import csv_text, plain_cell
 from fewlabels.keys import Key
 
 TEST_SHARE = 5  # a fifth of each class
@@ -49,16 +49,38 @@ def _of_class(table: Table, rows: Labels, seed: int, stream: str) -> list[Labels
 
 
 def _set_test_apart(table: Table, seed: int) -> Table:
-    parts = [rows[: len(rows) // TEST_SHARE] for rows in _of_class(table, table.labeled_rows, seed, "test")]
+    of_class = _of_class(table, table.labeled_rows, seed, "test")
+    fifths = [rows[: len(rows) // TEST_SHARE] for rows in of_class]
+    parts = _whole_groups(table, of_class) if table.groups else fifths
     chosen = np.concatenate(parts)
     if not len(chosen):
         return table
     test = table.test.copy()
     test[chosen] = True
     note = f"a fifth of each class ({len(chosen)} rows) is set apart as the test split"
+    note += ", of whole groups" if table.groups else ""
     few = [name for name, part in zip(table.classes, parts, strict=True) if not len(part)]
     note += f"; too few images to spare one: {', '.join(few)}" if few else ""
     return table.with_note(note, test=test)
+
+
+def _whole_groups(table: Table, of_class: list[Labels]) -> list[Labels]:
+    """Choose whole groups as test rows, so that no class gives more than a fifth of its rows; one list a class.
+
+    A row without a group is a group of its own. Groups come in the random order of their first rows.
+    """
+    members: dict[object, list[int]] = {}
+    for row in np.concatenate(of_class).tolist():
+        members.setdefault(table.groups[row] or row, []).append(row)
+    left = np.array([len(rows) // TEST_SHARE for rows in of_class])
+    chosen: list[int] = []
+    for rows in members.values():
+        taken = np.bincount(table.labels[rows], minlength=len(left))
+        if (taken <= left).all():
+            left -= taken
+            chosen += rows
+    labels = table.labels[chosen]
+    return [np.array(chosen, np.int64)[labels == k] for k in range(len(of_class))]
 
 
 def _hide_labels(table: Table, count: int, seed: int) -> Table:
@@ -112,6 +134,7 @@ def apply_split(table: Table, path: Path) -> Table:
         for name, y, k in zip(table.names, test, table.labels, strict=True)
         if y and k == UNLABELED
     ]
+    wrong += split_groups(table.groups, test)
     if wrong:
         raise UserError(
             f"{path} contradicts the data in {len(wrong)} rows: {'; '.join(wrong[:3])}. Mend one of the two."
@@ -127,8 +150,11 @@ def _read_split(path: Path) -> dict[str, tuple[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(f"no split at {path}; give the split.csv of a run") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"the split {path} cannot be read: {error}") from error
+    rows = [{key: plain_cell(value or "") for key, value in row.items() if key is not None} for row in rows]  # pyright: ignore[reportUnnecessaryComparison]
     if not rows or not {"name", "label", "split"} <= set(rows[0]):
         raise UserError(f"{path} is no split: it needs the columns name, label and split, as split.csv of a run has")
     odd = sorted({row["split"] or "nothing" for row in rows} - {"train", "test"})

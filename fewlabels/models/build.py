@@ -81,7 +81,7 @@ def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
                 f"{card.model} has no published weights; --pretrained goes with a timm name, such as "
                 "resnet18 or vit_small_patch16_224. For a file of your own there is --weights FILE."
             )
-        return OWN[card.model](card.channels)
+        return OWN[card.model](card.form.channels)
     return _build_timm(card, pretrained)
 
 
@@ -95,10 +95,10 @@ def _build_timm(card: Card, pretrained: bool) -> nn.Module:
     try:
         try:
             return timm.create_model(
-                card.model, pretrained=pretrained, num_classes=0, in_chans=card.channels, img_size=card.size
+                card.model, pretrained=pretrained, num_classes=0, in_chans=card.form.channels, img_size=card.form.size
             )
         except TypeError:  # only transformers have a size of their own
-            return timm.create_model(card.model, pretrained=pretrained, num_classes=0, in_chans=card.channels)
+            return timm.create_model(card.model, pretrained=pretrained, num_classes=0, in_chans=card.form.channels)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"timm could not make {card.model} with pretrained={pretrained}: {error}. Without a network, give a "
@@ -118,11 +118,11 @@ def _feature_size(module: nn.Module, card: Card) -> int:
     was_training = module.training
     try:
         with torch.no_grad():
-            features = module.eval()(torch.zeros(2, card.channels, *card.size))
+            features = module.eval()(torch.zeros(2, card.form.channels, *card.form.size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"{card.model} does not take images of {card.size[0]}x{card.size[1]} with {card.channels} channels: "
-            f"{error}. Another --size may fit."
+            f"{card.model} does not take images of {card.form.size[0]}x{card.form.size[1]} with "
+            f"{card.form.channels} channels: {error}. Another --size may fit."
         ) from error
     finally:
         module.train(was_training)
@@ -165,6 +165,6 @@ def flops(classifier: Classifier) -> int:
     card = classifier.card
     was_training = classifier.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        classifier.eval()(torch.zeros(1, card.channels, *card.size, device=classifier.device))
+        classifier.eval()(torch.zeros(1, card.form.channels, *card.form.size, device=classifier.device))
     classifier.train(was_training)
     return counter.get_total_flops()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.data.decode import ImageLike, Resize, decode_all, image_list, image_name
+from fewlabels.data.decode import Form, ImageLike, image_list, image_name
+from fewlabels.data.images import Images, ResidentImages, decode_all
+from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
 from fewlabels.views.images import normalize
 
 FORMAT = 1
+EVALUATED = 256  # images at a time
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,13 @@ class Card:
     Attributes:
         model: name of the backbone, or "custom" for a user's own module.
         classes: names, in the order of the logits.
-        channels: 1 or 3; other images are converted.
-        size: height and width in pixels that images are resized to.
-        resize: how: "crop" keeps the aspect and cuts the middle, "squash" does not.
+        form: what images are brought to: channels, size, how they are resized, what is white.
         mean, std: channel statistics of pixels in 0..1.
     """
 
     model: str
     classes: tuple[str, ...]
-    channels: int
-    size: tuple[int, int]
-    resize: Resize
+    form: Form
     mean: tuple[float, ...]
     std: tuple[float, ...]
     format: int = FORMAT
@@ -90,24 +89,30 @@ class Classifier(nn.Module):
         """The device of the parameters."""
         return self.head.weight.device
 
-    def batches(self, images: Tensor, size: int = 256) -> Iterator[Tensor]:
-        """Give uint8 images [n, C, H, W] as normalized batches on the classifier's device."""
-        for part in images.split(size):
-            yield normalize(part.to(self.device), self.card.mean, self.card.std)
+    def embed(self, images: Images, rows: Labels) -> Tensor:
+        """Give the features [n, D] of these rows, in evaluation mode, on the CPU."""
+        return self._evaluated(images, rows, self.features, self.head.in_features)
+
+    def probabilities(self, images: Images, rows: Labels) -> Tensor:
+        """Give class probabilities [n, K] of these rows, in evaluation mode, on the CPU."""
+        return self._evaluated(images, rows, lambda x: F.softmax(self(x).float(), dim=1), self.head.out_features)
 
     @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
-        """Give the features [n, D] of uint8 images [n, C, H, W], in evaluation mode, on the CPU."""
+    def _evaluated(self, images: Images, rows: Labels, of: Callable[[Tensor], Tensor], columns: int) -> Tensor:
         self.eval()
-        parts = [self.features(x).float().cpu() for x in self.batches(images)]
-        return torch.cat(parts) if parts else torch.empty(0, self.head.in_features)
-
-    @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Give class probabilities [n, K] of uint8 images [n, C, H, W], in evaluation mode, on the CPU."""
-        self.eval()
-        parts = [F.softmax(self(x).float(), dim=1).cpu() for x in self.batches(images)]
-        return torch.cat(parts) if parts else torch.empty(0, self.head.out_features)
+        out = torch.empty(len(rows), columns)
+        start, size = 0, EVALUATED
+        while start < len(rows):
+            part = rows[start : start + size]
+            try:
+                pixels = images.take(part).to(self.device)
+                out[start : start + len(part)] = of(normalize(pixels, self.card.mean, self.card.std))
+                start += len(part)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2  # each row's outcome is its own, so smaller parts change nothing but the time
+        return out
 
     def predict(self, images: Sequence[ImageLike] | NDArray[Any]) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Classify images as they come.
@@ -122,16 +127,15 @@ class Classifier(nn.Module):
         Raises:
             UserError: an image cannot be read; every such image is named.
         """
-        card = self.card
         listed_images = image_list(images)
-        decoded, broken = decode_all(listed_images, card.channels, card.size, card.resize)
+        decoded, broken = decode_all(listed_images, self.card.form)
         if broken:
             listed = "; ".join(
                 f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10]
             )
             raise UserError(f"{len(broken)} of the images cannot be read: {listed}. Leave them out and try again.")
-        probabilities = self.probabilities(decoded).numpy()
-        return np.asarray(card.classes)[probabilities.argmax(1)], probabilities
+        probabilities = self.probabilities(ResidentImages(decoded), np.arange(len(decoded))).numpy()
+        return np.asarray(self.card.classes)[probabilities.argmax(1)], probabilities
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `model.json`, each whole or not at all."""
@@ -153,13 +157,14 @@ def read_card(path: Path) -> Card:
             raise UserError(
                 f"{path} has format {fields['format']}; this fewlabels reads up to {FORMAT}. Install a newer fewlabels."
             )
-        for name in ("classes", "size", "mean", "std"):
+        for name in ("classes", "mean", "std"):
             fields[name] = tuple(fields[name])
-        return Card(**fields)
+        form = fields.pop("form")
+        return Card(form=Form(**form | {"size": tuple(form["size"])}), **fields)
     except FileNotFoundError:
-        raise UserError(
-            f"{path.parent} holds no trained model (no {path.name}); train one with `fewlabels train`."
-        ) from None
+        begun = (path.parent / "config.yaml").is_file()
+        mend = "its run is not finished: give the same command again" if begun else "train one with `fewlabels train`"
+        raise UserError(f"{path.parent} holds no trained model (no {path.name}); {mend}.") from None
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not a model card: {error}. Train again, or give another run.") from error
 

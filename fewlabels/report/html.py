@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from fewlabels.data.images import Images
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.accuracy import confusion
 from fewlabels.files import replace_text
@@ -48,7 +47,7 @@ code { overflow-wrap: anywhere; }
 
 
 def write_report(
-    folder: Path, summary: dict[str, Any], table: Table, images: Tensor, probabilities: NDArray[np.float32]
+    folder: Path, summary: dict[str, Any], table: Table, images: Images, probabilities: NDArray[np.float32]
 ) -> None:
     """Write `report.html` of a run.
 
@@ -56,14 +55,14 @@ def write_report(
         folder: the run's, with the records of its trainings.
         summary: as in `summary.json`.
         table: the rows.
-        images: uint8 [N, C, H, W], as the network saw them.
+        images: as the network saw them.
         probabilities: [N, K], what the network says of them.
     """
     title = f"{summary['data']}: {summary['method']} with {summary['labeled']} labels"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *(f'<p class="verdict">{html.escape(line)}</p>' for line in verdict(summary)),
-        f'<p class="soft">{html.escape(_asked(summary))}</p>',
+        *(f'<p class="soft">{html.escape(line)}</p>' for line in (_asked(summary), *summary["notes"])),
         "<h2>Beside what is free</h2>",
         _numbers(summary),
         "<h2>While it learned</h2>",
@@ -86,7 +85,7 @@ def _asked(summary: dict[str, Any]) -> str:
         f"{summary['unlabeled']} unlabeled images, seed {summary['seed']}; {summary['test']} test images only report. "
         "The numbers are of the averaged parameters after the last step; the test split chose nothing."
         + (
-            f" {summary['set_aside']} images could not be read; quarantine.csv names them."
+            f" Files set aside: {summary['set_aside']}; quarantine.csv names them with the reasons."
             if summary["set_aside"]
             else ""
         )
@@ -139,7 +138,7 @@ def _confusion(table: Table, probabilities: NDArray[np.float32]) -> list[str]:
     ]
 
 
-def _galleries(table: Table, images: Tensor, probabilities: NDArray[np.float32]) -> list[str]:
+def _galleries(table: Table, images: Images, probabilities: NDArray[np.float32]) -> list[str]:
     """Show unlabeled images with their predictions: some spread over the table, and the most doubtful."""
     rows = table.unlabeled_rows
     if not len(rows):
@@ -154,8 +153,8 @@ def _galleries(table: Table, images: Tensor, probabilities: NDArray[np.float32])
     ]
 
 
-def _gallery(rows: Labels, table: Table, images: Tensor, probabilities: NDArray[np.float32]) -> str:
-    pixels = images[torch.from_numpy(rows).to(images.device)].cpu().numpy()
+def _gallery(rows: Labels, table: Table, images: Images, probabilities: NDArray[np.float32]) -> str:
+    pixels = images.take(rows).cpu().numpy()
     items = [_item(row, image, table, probabilities[row]) for row, image in zip(rows, pixels, strict=True)]
     return f'<ul class="gallery">{"".join(items)}</ul>'
 
@@ -171,7 +170,8 @@ def _item(row: int, image: NDArray[np.uint8], table: Table, probabilities: NDArr
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    # Of more channels than a screen has, the first three are shown as colors.
+    picture = Image.fromarray(image[0] if len(image) < 3 else np.ascontiguousarray(image[:3].transpose(1, 2, 0)))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
     picture.save(out, "PNG")

@@ -11,7 +11,7 @@ import torch
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Options
-from fewlabels.data.decode import image_size
+from fewlabels.data.decode import WHITE, Form, ImageLike, Look, Resize, highest_level, look, reason_of, white_level
 from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
 from fewlabels.models.build import OWN, brings_statistics
@@ -19,6 +19,10 @@ from fewlabels.training.recipe import Recipe
 from fewlabels.views.weak import Flip
 
 # Measured on development seeds (docs/LOG.md).
+LOOKED_AT = 200  # images
+DEEP_LOOKED_AT = 50  # of those with more than 8 bits, each decoded
+MOST_CUT = 1 / 3  # of the typical image, above which nothing is cropped
+MOST_RESIDENT = 1 << 30  # bytes of images in the memory of a CPU
 TINY = 16  # pixels; smaller images are enlarged to it
 STEPS = {"quick": 300, "normal": 1200, "full": 12_000}
 FEW_ROWS = 2000
@@ -34,8 +38,7 @@ class Plan:
     """A run's resolved choices. Each has a reason in `why` (name -> reason)."""
 
     model: str
-    channels: int
-    size: tuple[int, int]
+    form: Form
     flip: Flip
     operations: int
     recipe: Recipe
@@ -81,14 +84,21 @@ def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
         UserError: none of the images that were tried can be read.
     """
     reasons = Reasons()
-    native, colors = _image_form(table)
+    looks = _looks(table)
+    seen = list(looks.values())
+    native = int(np.median([each.height for each in seen])), int(np.median([each.width for each in seen]))
     side = max(native)
     model = reasons.pick("model", options.model, *_model(options, table, side, device))
     size = reasons.pick("size", _square(options.size), *_size(native, model))
+    form = Form(
+        channels=_channels(options, max(each.channels for each in seen), reasons),
+        size=size,
+        resize=reasons.pick("resize", options.resize, *_resize(seen, size)),
+        white=reasons.pick("white", None, *_white(table, looks)),
+    )
     return Plan(
         model=model,
-        channels=_channels(options, colors, reasons),
-        size=size,
+        form=form,
         flip=reasons.pick("flip", options.flip, *_flip(table)),
         operations=reasons.pick("operations", options.operations, *_operations(side)),
         recipe=_recipe(options, table, side, model, device, reasons),
@@ -101,26 +111,68 @@ def _square(size: int | None) -> tuple[int, int] | None:
     return None if size is None else (size, size)
 
 
-def _image_form(table: Table) -> tuple[tuple[int, int], int]:
-    """Look at some images: the median height and width, and the channels."""
-    sizes: list[tuple[int, int, int]] = []
-    for row in spread(np.arange(len(table)), 200):
+def _looks(table: Table) -> dict[int, Look]:
+    """Look at some images; give what is seen, by their rows."""
+    looks: dict[int, Look] = {}
+    reasons: list[str] = []
+    for row in spread(np.arange(len(table)), LOOKED_AT):
         try:
-            sizes.append(image_size(table.images[row]))
-        except (OSError, ValueError):
-            continue  # set aside by name when it is decoded
-    if not sizes:
-        raise UserError(f"none of the images of {table.name} that were tried can be read")
-    heights, widths, channels = np.array(sizes).T
-    return (int(np.median(heights)), int(np.median(widths))), int(channels.max())
+            looks[int(row)] = look(table.images[row])
+        except Exception as error:  # set aside by name when it is decoded
+            reasons.append(f"{table.names[row]}: {reason_of(error)}")
+    if not looks:
+        raise UserError(
+            f"none of the images of {table.name} that were tried can be read ({'; '.join(reasons[:3])}). "
+            "Give image files, or arrays [n, H, W] or [n, H, W, C] of uint8 or of floats in 0..1."
+        )
+    return looks
 
 
 def _channels(options: Options, colors: int, reasons: Reasons) -> int:
-    if brings_statistics(options.model, options.pretrained, options.weights):
+    if brings_statistics(options.model, options.pretrained, options.weights) and colors <= 3:
         return reasons.pick("channels", None, 3, "pretrained networks saw colors")
-    return reasons.pick(
-        "channels", None, colors, "the images looked at are gray" if colors == 1 else "there are images in color"
-    )
+    said = {1: "the images looked at are gray", 3: "there are images in color"}
+    return reasons.pick("channels", None, colors, said.get(colors, "as many as the arrays have"))
+
+
+def _resize(looks: list[Look], size: tuple[int, int]) -> tuple[Resize, str]:
+    wanted = size[1] / size[0]
+    aspects = np.array([each.width / each.height for each in looks]) / wanted
+    lost = float(np.median(1 - np.minimum(aspects, 1 / aspects)))
+    if lost > MOST_CUT:
+        return "pad", f"a crop would cut {100 * lost:.0f} % off the typical image"
+    if lost == 0:
+        return "crop", "the typical image has the wanted shape: nothing is cut off"
+    return "crop", f"it cuts only {100 * lost:.0f} % off the typical image"
+
+
+def _white(table: Table, looks: dict[int, Look]) -> tuple[float, str]:
+    deep = [table.images[row] for row, each in looks.items() if each.deep][:DEEP_LOOKED_AT]
+    highest = max(map(_highest, deep), default=0.0)
+    if not highest:
+        return WHITE, "no image looked at has more than 8 bits"
+    white = white_level(highest)
+    return white, f"the highest level of images with more than 8 bits is {highest:g} ({len(deep)} looked at)"
+
+
+def _highest(image: ImageLike) -> float:
+    try:
+        return highest_level(image)
+    except Exception:  # set aside by name when it is decoded
+        return 0.0
+
+
+def choose_feed(
+    options: Options, bytes_of_all: int, device: torch.device
+) -> tuple[Literal["resident", "streamed"], str]:
+    """Choose where the images are while training, with the reason; it changes nothing in the outcome."""
+    if options.feed != "auto":
+        return options.feed, "given"
+    room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else MOST_RESIDENT
+    size, limit = f"{bytes_of_all / 1e6:,.0f} MB", f"{room / 1e6:,.0f} MB"
+    if bytes_of_all <= room:
+        return "resident", f"all images take {size}, less than {limit}"
+    return "streamed", f"all images take {size}, more than {limit}"
 
 
 def _model(options: Options, table: Table, side: int, device: torch.device) -> tuple[str, str]:
@@ -168,6 +220,7 @@ def _operations(side: int) -> tuple[int, str]:
 def _recipe(options: Options, table: Table, side: int, model: str, device: torch.device, reasons: Reasons) -> Recipe:
     pick, small = reasons.pick, device.type == "cpu"
     tuned = options.pretrained or options.weights is not None
+    accumulate = pick("accumulate", options.accumulate, 1, "the whole batch at once, unless the memory is too small")
     steps = pick("steps", options.steps, *_steps(options, side))
     labeled = len(table.labeled_rows)
     batch = 40 if small else 64
@@ -215,6 +268,7 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
             "bfloat16" if bf16 else "float32",
             "the device has fast bfloat16" if bf16 else "the device has no fast bfloat16",
         ),
+        accumulate=accumulate,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fewlabels.config import Options
-from fewlabels.data.sources import Array, Data, open_table
+from fewlabels.data.sources.open import Array, Data, open_table
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import method_class, method_name
 from fewlabels.methods.base import Method
@@ -22,7 +22,7 @@ from fewlabels.runs.prepare import Work, prepare
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
 from fewlabels.training.interrupt import noted_signals
-from fewlabels.training.processes import joined
+from fewlabels.training.processes import first_says, joined
 
 
 def fit(
@@ -37,12 +37,12 @@ def fit(
     """Train a classifier from few labels and many unlabeled images.
 
     Args:
-        data: "digits", an .npz file, a folder `DIR/<class>/*` with optional `unlabeled/` and `test/`, `(x, y)`
-            arrays, a mapping with x, y and optional x_test, y_test, classes, or a torch Dataset; label -1 is
-            unlabeled.
+        data: whatever `fewlabels.open_table` takes: a folder `DIR/<class>/*` with optional `unlabeled/` and `test/`, a
+            sheet of paths and labels, an .npz file, tar shards, the name of a set, `(x, y)` arrays, a mapping with x, y
+            and optional x_test, y_test, classes, a Dataset of torch or Hugging Face; label -1 is unlabeled.
         method: a name, or a method with its options, such as `FixMatch(threshold=0.9)`.
         model: a name, or a backbone of your own that maps float images [n, C, H, W] to features [n, D].
-        unlabeled: more images without labels: a folder or an array.
+        unlabeled: more images without labels: a folder, an array or a Dataset.
         show: where to say what happens; silent by default.
         options: the other fields of `fewlabels.Options`.
 
@@ -57,7 +57,7 @@ def fit(
         raise UserError(
             f"no option is named {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Options))}"
         )
-    for name in ("out", "weights", "split"):
+    for name in ("out", "weights", "split", "root", "cache"):
         if isinstance(options.get(name), str):
             options[name] = Path(options[name])
     made = method_class(method)() if isinstance(method, str) else copy.deepcopy(method)
@@ -72,7 +72,7 @@ def fit(
     threads = torch.get_num_threads()
     with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop:
         show = show if show is not None and share.rank == 0 else Show(None)
-        table = open_table(data, unlabeled)
+        table = open_table(data, unlabeled, chosen.root)
         work = prepare(table, chosen, made, backbone, device, share=share, stop=stop, show=show)
         _say_how_shared(work)
         torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
@@ -92,15 +92,15 @@ def _say_how_shared(work: Work) -> None:
 
 
 def _phases(work: Work) -> Run:
-    run = Run.finished(work.folder)
+    run = first_says(lambda: Run.finished(work.folder))
     if run is None:
         say_estimate(work)
-        free = free_phase(work)
+        free = first_says(lambda: free_phase(work))
         _stop_here(work)
         labels_only = labels_only_phase(work)
         trained = method_phase(work)
         _stop_here(work)
-        run = finish(work, free, labels_only, trained)
+        run = first_says(lambda: finish(work, free, labels_only, trained))
     else:
         work.show.line("this run is finished; nothing is trained again")
     run.show(work.show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from fewlabels.errors import UserError
-from fewlabels.files import replace_text
+from fewlabels.errors import UserError, all_of
+from fewlabels.files import read_csv, replace_text
 
 FORMAT = 1
 RUNS = Path("runs")
@@ -47,8 +47,12 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def begin(self, config: dict[str, Any]) -> bool:
+    def begin(self, config: dict[str, Any], names: Sequence[str] = ()) -> bool:
         """Write the configuration, or check that the folder has the same one; tell whether it was there.
+
+        Args:
+            config: of the run.
+            names: of the rows, to say which came or went where the folder is of other data.
 
         Raises:
             UserError: the folder is of another configuration (the differences are named), of a newer format, or
@@ -62,8 +66,26 @@ class RunFolder:
             except OSError as error:
                 raise UserError(f"the run cannot be written to {self.path}: {error}. Give another --out.") from error
             return False
-        self._must_equal(self.config(), config)
+        self._must_equal(self.config(), config, names)
         return True
+
+    def check_free(self) -> None:
+        """Check that there is a run here, or nothing: before work is done that would be in vain.
+
+        Raises:
+            UserError: something else is here.
+        """
+        if not (self / "config.yaml").exists():
+            self._must_be_empty()
+
+    def threads(self) -> int | None:
+        """Give the number of threads that the run was begun with; None where there is no run yet."""
+        if not (self / "config.yaml").is_file():
+            return None
+        try:
+            return int(self.config()["where"]["threads"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self / 'config.yaml'} is damaged: it has no threads. Give another --out.") from error
 
     def config(self) -> dict[str, Any]:
         """Read the configuration.
@@ -88,18 +110,39 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(p.name != ours for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is no run of fewlabels; give another --out")
 
-    def _must_equal(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+    def _must_equal(self, before: dict[str, Any], now: dict[str, Any], names: Sequence[str]) -> None:
         old, new = dict(_leaves(before)), dict(_leaves(now))
         differences = [
-            f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
+            name
             for name in [*old, *(n for n in new if n not in old)]
             if name.split(".")[0] not in _FREE and old.get(name) != new.get(name)
         ]
-        if differences:
-            raise UserError(
-                f"{self.path} is a run of another configuration ({'; '.join(differences[:8])}). Give another --out, "
-                "or the same options to continue it."
-            )
+        if not differences:
+            return
+        problems = [
+            f"{name.split('.')[-1]} was {old.get(name)!r} and is {new.get(name)!r} now"
+            for name in differences
+            if not name.startswith("data.") or name == "data.name"
+        ]
+        if {"data.rows", "data.content"} & set(differences):
+            problems.insert(0, self._data_difference(names))
+        raise all_of(
+            f"{self.path} is a run of another configuration",
+            problems,
+            "Give another --out, or the same data and options to continue it.",
+        )
+
+    def _data_difference(self, names: Sequence[str]) -> str:
+        """Say how the data differs from the data that the run was begun with."""
+        path = self / "split.csv"
+        before = set(read_csv(path, "name")) if path.is_file() else set[str]()
+        gone, new = sorted(before - set(names)), sorted(set(names) - before)
+        said = [
+            f"{how} rows: {len(which)} ({', '.join(which[:3])}{', ...' if len(which) > 3 else ''})"
+            for which, how in ((gone, "missing"), (new, "new"))
+            if which and before
+        ]
+        return f"the data is not the same: {' and '.join(said) or 'labels, splits or pixels of some images differ'}"
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import UserError
-from fewlabels.files import replace_file
+from fewlabels.files import replace_file, safe_cell
 
 _WRITERS: dict[str, Callable[..., Any]] = {".parquet": pyarrow.parquet.write_table, ".csv": pyarrow.csv.write_csv}
 PREFIX = "p_"  # of the columns with a class's probability
@@ -58,7 +58,14 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
         UserError: another suffix, or a place that cannot be written.
     """
     check_suffix(path)
+    if path.suffix == ".csv":
+        columns = {safe_cell(name): _safe(values) for name, values in columns.items()}
     try:
         replace_file(path, partial(_WRITERS[path.suffix], pa.table(columns)))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error
+
+
+def _safe(values: Any) -> Any:
+    texts = len(values) and isinstance(values[0], str)
+    return list(map(safe_cell, values)) if texts else values

@@ -18,7 +18,7 @@ from fewlabels.report.html import write_report
 from fewlabels.runs.outputs import write_predictions
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
-from fewlabels.runs.train import Rows, predict_rows, seconds_a_step, train
+from fewlabels.runs.train import Rows, Trained, predict_rows, seconds_a_step, train
 
 LABELS_ONLY = "labels_only"
 
@@ -86,8 +86,7 @@ def free_phase(work: Work) -> list[Row]:
     saved = work.folder.read_json("free.json")
     if saved is None:
         saved = [asdict(row) for row in _fit_free(work)]
-        if work.writes:
-            work.folder.write_json("free.json", saved)
+        work.folder.write_json("free.json", saved)
     return [Row(**row) for row in saved]
 
 
@@ -97,9 +96,9 @@ def _fit_free(work: Work) -> list[Row]:
     train_rows = np.concatenate([rows.labeled, rows.unlabeled])
     if pretrained:
         classifier = work.job.build().to(rows.images.device)
-        features, on = classifier.embed(rows.images).numpy(), f"{work.plan.model} features"
+        features, on = classifier.embed(rows.images, np.arange(len(rows.labels))).numpy(), f"{work.plan.model} features"
     else:
-        features, on = pixel_features(rows.images.cpu().numpy(), train_rows), "pixels"
+        features, on = pixel_features(rows.images, train_rows), "pixels"
     asked = np.concatenate([rows.test, rows.hidden])
     names = {"knn": "nearest neighbors", "linear": "linear", "label_spreading": "label spreading"}
     out = []
@@ -124,36 +123,40 @@ class Outcome:
     probabilities: NDArray[np.float32]
 
 
-def labels_only_phase(work: Work) -> Outcome | None:
+def labels_only_phase(work: Work) -> Trained | None:
     """Train the same network on the labeled rows alone, for as many steps; None where that was not asked for."""
     if not _with_baseline(work):
         return None
-    return _train(work, Supervised(), LABELS_ONLY, "labels only", work.folder / LABELS_ONLY)
+    return train(work.job, Supervised(), LABELS_ONLY, work.folder / LABELS_ONLY)
 
 
-def method_phase(work: Work) -> Outcome:
+def method_phase(work: Work) -> Trained:
     """Train by the method."""
-    name = LABELS_ONLY if isinstance(work.method, Supervised) else work.name
-    label = "labels only" if name == LABELS_ONLY else name
-    return _train(work, work.method, name, label, work.folder.path)
+    return train(work.job, work.method, _method_name(work), work.folder.path)
 
 
-def _train(work: Work, method: Any, name: str, label: str, folder: Any) -> Outcome:
-    trained = train(work.job, method, name, folder)
+def _method_name(work: Work) -> str:
+    return LABELS_ONLY if isinstance(work.method, Supervised) else work.name
+
+
+def _outcome(work: Work, trained: Trained, name: str) -> Outcome:
     rows = work.job.rows
     probabilities = predict_rows(trained.classifier, rows, np.arange(len(rows.labels)))
-    row = _row(name, label, rows, probabilities.argmax(1), trained.seconds)
+    row = _row(
+        name, name.replace("_", " ") if name == LABELS_ONLY else name, rows, probabilities.argmax(1), trained.seconds
+    )
     return Outcome(row, trained.classifier, probabilities)
 
 
-def finish(work: Work, free: list[Row], labels_only: Outcome | None, trained: Outcome) -> Run:
+def finish(work: Work, free: list[Row], labels_only: Trained | None, trained: Trained) -> Run:
     """Write the outputs; the summary comes last, so a run that has one is whole."""
-    summary = _summary(work, free, labels_only, trained)
-    if work.writes:
-        trained.classifier.save(work.folder.path)
-        write_predictions(work.folder / "predictions.parquet", work.table, trained.probabilities)
-        write_report(work.folder.path, summary, work.table, work.job.rows.images, trained.probabilities)
-        work.folder.write_json("summary.json", summary)
+    baseline = _outcome(work, labels_only, LABELS_ONLY) if labels_only else None
+    outcome = _outcome(work, trained, _method_name(work))
+    summary = _summary(work, free, baseline, outcome)
+    outcome.classifier.save(work.folder.path)
+    write_predictions(work.folder / "predictions.parquet", work.table, outcome.probabilities)
+    write_report(work.folder.path, summary, work.table, work.job.rows.images, outcome.probabilities)
+    work.folder.write_json("summary.json", summary)
     return Run(work.folder.path, summary)
 
 
@@ -181,5 +184,6 @@ def _summary(work: Work, free: list[Row], labels_only: Outcome | None, trained: 
         if difference is None
         else {"value": difference.value, "standard_error": difference.error, "clear": difference.clear},
         "set_aside": len(work.table.quarantine),
+        "notes": list(work.table.notes),
         "rows": [asdict(row) for row in table],
     }

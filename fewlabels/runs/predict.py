@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fewlabels.data.decode import decode_all
-from fewlabels.data.sources import images_in
+from fewlabels.data.images import CHUNK, ResidentImages, decode_all
+from fewlabels.data.sources.folders import images_in
+from fewlabels.data.sources.walk import written
 from fewlabels.errors import UserError
+from fewlabels.models.classifier import Classifier
 from fewlabels.runs.outputs import check_suffix, class_columns, write_table
 from fewlabels.runs.run import load
 
@@ -27,13 +30,11 @@ def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "
         check_suffix(out)
     classifier = load(run, device=device)
     paths = _paths(images)
-    card = classifier.card
-    pixels, broken = decode_all(paths, card.channels, card.size, card.resize)
-    if not len(pixels):
+    probabilities, broken = _classified(classifier, paths)
+    if not len(probabilities):
         raise UserError(f"none of the {len(paths)} files can be read as an image; the first, {paths[0]}: {broken[0]}")
-    probabilities = classifier.probabilities(pixels).numpy()
-    names = [str(path) for i, path in enumerate(paths) if i not in broken]
-    columns = {"path": names} | class_columns(card.classes, probabilities.argmax(1), probabilities)
+    names = [written(str(path)) for i, path in enumerate(paths) if i not in broken]
+    columns = {"path": names} | class_columns(classifier.card.classes, probabilities.argmax(1), probabilities)
     if out is None:
         for name, label, probability in zip(names, columns["label"], columns["probability"], strict=True):
             print(f"{name}\t{label}\t{probability:.3f}")
@@ -42,7 +43,18 @@ def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "
         counts = np.unique(columns["label"], return_counts=True)
         print(f"{out}: {len(names)} images; " + ", ".join(f"{n} {label}" for label, n in zip(*counts, strict=True)))
     for i, reason in broken.items():
-        print(f"set aside: {paths[i]}: {reason}", file=sys.stderr)
+        print(f"set aside: {written(str(paths[i]))}: {reason}", file=sys.stderr)
+
+
+def _classified(classifier: Classifier, paths: Sequence[Path]) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Give probabilities of those that can be read, and for the others the reason; few images are held at a time."""
+    found: list[NDArray[np.float32]] = []
+    broken: dict[int, str] = {}
+    for start in range(0, len(paths), CHUNK):
+        pixels, reasons = decode_all(paths[start : start + CHUNK], classifier.card.form)
+        broken |= {start + place: reason for place, reason in reasons.items()}
+        found.append(classifier.probabilities(ResidentImages(pixels), np.arange(len(pixels))).numpy())
+    return np.concatenate(found), broken
 
 
 def _paths(images: Sequence[Path]) -> list[Path]:

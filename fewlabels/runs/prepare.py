@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fewlabels import __version__
 from fewlabels.config import Options, option_values
-from fewlabels.data.decode import decode_all
 from fewlabels.data.feed import Share
+from fewlabels.data.images import Images, pixel_statistics
+from fewlabels.data.near import near_copies
 from fewlabels.data.splits import apply_split, draw_split, split_text
-from fewlabels.data.table import Table
-from fewlabels.errors import UserError
+from fewlabels.data.table import UNLABELED, Table
+from fewlabels.errors import UserError, all_of
 from fewlabels.files import csv_text, replace_text
 from fewlabels.keys import Key
 from fewlabels.methods import method_name
@@ -29,8 +29,10 @@ from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
+from fewlabels.runs.images import bring_images
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows
+from fewlabels.runs.train import Job, Rows, tensorboard_writer
+from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
 
@@ -71,40 +73,98 @@ def prepare(
             f"--freeze trains the head alone, and {name} keeps pseudo-labels from the head: nothing would be learned "
             "from the unlabeled images. Give --method.head-scale 1, or --method fixmatch."
         )
+    if options.log == "tensorboard":
+        tensorboard_writer()  # before work is done that would be in vain
     table = with_split(table, options)
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
+    first_says(folder.check_free)
     plan = make_plan(options, table, device)
-    if options.threads is None and (folder / "config.yaml").is_file():
-        plan = replace(plan, threads=int(folder.config()["where"]["threads"]))  # sums depend on them, to the last bit
-    _check_shares(plan, share)
+    if options.threads is None and (threads := first_says(folder.threads)) is not None:
+        plan = replace(plan, threads=threads)  # sums depend on them, to the last bit
+    _check_shares(plan, options, share)
     whole = table
-    table, images = _decoded(table, plan, options, show)
+    brought = bring_images(table, plan, options, device, stop, show)
+    table = _checked(brought.table, whole)
+    _check_agreement(table, brought.content, plan)
+    table = _with_near_copies(table, brought.images)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
-    job = _job(table, images, options, plan, backbone, device, folder, show)
-    if share.rank == 0:
-        config = _config(table, images, options, plan, method, device, _begun_with(options, backbone))
-        there = folder.begin(config)
-        replace_text(folder / "split.csv", split_text(whole))
-        replace_text(folder / "quarantine.csv", csv_text(("path", "reason"), table.quarantine.items()))
-        show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
+    job = _job(table, brought.images, options, plan, backbone, folder, show)
+    config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
+    there = first_says(lambda: _begin(folder, config, whole, table))
+    show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
+    _say_choices(table, plan, show)
+    return Work(folder, table, options, method, name, plan, replace(job, share=share, stop=stop), show)
+
+
+def _begin(folder: RunFolder, config: dict[str, Any], whole: Table, table: Table) -> bool:
+    """Make the run's folder, or continue it; tell whether it was there."""
+    there = folder.begin(config, whole.names)
+    replace_text(folder / "split.csv", split_text(whole))
+    replace_text(folder / "quarantine.csv", csv_text(("path", "reason"), table.quarantine.items()))
+    return there
+
+
+def _say_choices(table: Table, plan: Plan, show: Show) -> None:
     for note in table.notes:
         show.line(note)
+    if table.quarantine:
+        show.line(f"files set aside: {len(table.quarantine)}; quarantine.csv names them with the reasons", "yellow")
     for choice, value in (
         ("model", plan.model),
-        ("size", _by(plan.size)),
+        ("size", _by(plan.form.size)),
+        ("resize", plan.form.resize),
         ("flip", plan.flip),
         ("steps", plan.recipe.steps),
     ):
         show.line(f"{choice} {value}: {plan.why[choice]}")
-    return Work(folder, table, options, method, name, plan, replace(job, share=share, stop=stop), show)
 
 
-def _check_shares(plan: Plan, share: Share) -> None:
-    batch, unlabeled = plan.recipe.batch, plan.recipe.unlabeled_batch
-    if batch % share.world or unlabeled % share.world:
+def _check_agreement(table: Table, content: str, plan: Plan) -> None:
+    """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
+    seen = {"rows": table.fingerprint(), "pixels": content, "choices": [plan.form, plan.flip, plan.recipe]}
+    different = [name for name, value in seen.items() if any_of(first_says(lambda value=value: value) != value)]
+    if different:
         raise UserError(
-            f"{batch} labeled and {unlabeled} unlabeled images a step do not share out over {share.world} processes; "
-            f"give a --batch that {share.world} divides"
+            f"the processes of this run do not see the same {' and '.join(different)} of {table.name}: give each "
+            "machine the same files, the same command and the same versions"
+        )
+
+
+def _checked(table: Table, whole: Table) -> Table:
+    """Check the classes again, since rows may have been set aside."""
+    if len(table) < len(whole):
+        try:
+            check_classes(table)
+        except UserError as error:
+            gone = sorted(set(whole.names) - set(table.names))
+            raise UserError(
+                f"{error} Images that cannot be read: {len(gone)} "
+                f"({'; '.join(f'{name}: {table.quarantine[name]}' for name in gone[:3])})."
+            ) from error
+    return table
+
+
+def _with_near_copies(table: Table, images: Images) -> Table:
+    found = near_copies(images, table.test_rows, np.flatnonzero(~table.test))
+    if not len(found.test):
+        return table
+    test, train = table.names[found.test[0]], table.names[found.train[0]]
+    labels = np.where(table.labels == UNLABELED, table.truth, table.labels)
+    other = int((labels[found.test] != labels[found.train])[labels[found.train] != UNLABELED].sum())
+    return table.with_note(
+        f"{len(found.test)} of {found.looked_at} test images have a near copy among the training images, such as "
+        f"{test} and {train}; what they add to the test accuracy is not earned"
+        + (f". {other} of these pairs have two different labels" if other else "")
+    )
+
+
+def _check_shares(plan: Plan, options: Options, share: Share) -> None:
+    batch, unlabeled, parts = plan.recipe.batch, plan.recipe.unlabeled_batch, options.accumulate or 1
+    if batch % (share.world * parts) or unlabeled % (share.world * parts):
+        among = f"{share.world} processes" + (f" in {parts} parts each" if parts > 1 else "")
+        raise UserError(
+            f"{batch} labeled and {unlabeled} unlabeled images a step do not share out over {among}; "
+            f"give a --batch that {share.world * parts} divides"
         )
 
 
@@ -124,36 +184,33 @@ def with_split(table: Table, options: Options) -> Table:
         table = apply_split(table, options.split)
     else:
         raise UserError("--split says which labels are kept, and so does --labels-per-class; give one of them")
-    _check_classes(table)
+    check_classes(table)
     return table
 
 
-def _check_classes(table: Table) -> None:
-    labeled = set(table.labels[table.labeled_rows].tolist())
-    missing = [name for k, name in enumerate(table.classes) if k not in labeled]
+def check_classes(table: Table) -> None:
+    """Check that there are classes to learn.
+
+    Raises:
+        UserError: no labeled rows, one class only, or classes without a labeled training image; all at once.
+    """
+    labeled = table.labels[table.labeled_rows]
+    mend = "Give at least two classes and one labeled training image of each."
+    if not len(labeled):
+        raise all_of(table.name, [f"none of the {len(table)} rows is a labeled training image"], mend)
     problems = [f"{len(table.classes)} class only, {', '.join(table.classes)}"] if len(table.classes) < 2 else []
-    problems += [f"no labeled training image of {', '.join(missing)}"] if missing else []
+    tested = table.labels[table.test_rows]
+    missing = [k for k in range(len(table.classes)) if not (labeled == k).any()]
+    unknown = [table.classes[k] for k in missing if (tested == k).any()]
+    problems += [f"the test split has classes unknown in training: {', '.join(unknown)}"] if unknown else []
+    others = [table.classes[k] for k in missing if not (tested == k).any()]
+    problems += [f"no labeled training image of {', '.join(others)}"] if others else []
     if problems:
-        raise UserError(
-            f"{table.name}: {'; '.join(problems)}. Give at least two classes and one labeled image of each."
-        )
-
-
-def _decoded(table: Table, plan: Plan, options: Options, show: Show) -> tuple[Table, torch.Tensor]:
-    images, broken = decode_all(table.images, plan.channels, plan.size, options.resize)
-    if not broken:
-        return table, images
-    show.line(
-        f"{len(broken)} of {len(table)} images cannot be read and are set aside; quarantine.csv names them", "yellow"
-    )
-    good = np.array([i for i in range(len(table)) if i not in broken])
-    table = replace(table.take(good), quarantine={table.names[i]: reason for i, reason in broken.items()})
-    _check_classes(table)
-    return table, images
+        raise all_of(table.name, problems, mend)
 
 
 # Options that decide what is trained and are in no other part of the configuration.
-_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "resize", "baseline")
+_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline")
 
 
 def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
@@ -170,7 +227,7 @@ def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
 
 def _config(
     table: Table,
-    images: torch.Tensor,
+    content: str,
     options: Options,
     plan: Plan,
     method: Method,
@@ -178,7 +235,6 @@ def _config(
     begun_with: str | None,
 ) -> dict[str, Any]:
     """Describe a run so that two commands of the same description may continue each other."""
-    pixels = hashlib.sha256(images.numpy().tobytes()).hexdigest()[:16]
     chosen = asdict(plan)
     why = chosen.pop("why")
     threads = chosen.pop("threads")
@@ -189,7 +245,7 @@ def _config(
             "data": {
                 "name": table.name,
                 "rows": table.fingerprint(),
-                "pixels": pixels,
+                "content": content,
                 "labeled": len(table.labeled_rows),
                 "unlabeled": len(table.unlabeled_rows),
                 "test": len(table.test_rows),
@@ -211,16 +267,15 @@ def _config(
 
 def _job(
     table: Table,
-    images: torch.Tensor,
+    images: Images,
     options: Options,
     plan: Plan,
     backbone: nn.Module | None,
-    device: torch.device,
     folder: RunFolder,
     show: Show,
 ) -> Job:
-    mean, std = pixel_statistics(images[torch.from_numpy(np.flatnonzero(~table.test))].numpy())
-    card = Card(plan.model, table.classes, plan.channels, plan.size, options.resize, mean, std)
+    mean, std = pixel_statistics(images, np.flatnonzero(~table.test))
+    card = Card(plan.model, table.classes, plan.form, mean, std)
     key = Key(options.seed)
 
     def build() -> Classifier:
@@ -235,9 +290,7 @@ def _job(
 
     card = build().card  # a pretrained network brings its own statistics
     return Job(
-        rows=Rows(
-            images.to(device), table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows
-        ),
+        rows=Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows),
         views=ImageViews(card.mean, card.std, plan.flip, plan.operations),
         recipe=plan.recipe,
         build=build,
@@ -246,13 +299,3 @@ def _job(
         show=show,
         tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,
     )
-
-
-def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and deviation of each channel of [n, C, H, W], of pixels in 0..1, from their counted levels."""
-    levels = np.arange(256) / 255
-    counts = np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
-    shares = counts / counts.sum(1, keepdims=True)
-    mean = shares @ levels
-    std = np.sqrt(np.maximum((shares * (levels - mean[:, None]) ** 2).sum(1), 1e-6))
-    return tuple(map(float, mean)), tuple(map(float, std))

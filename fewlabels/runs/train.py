@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels.data.feed import WHOLE, ResidentFeed, Share
+from fewlabels.data.feed import WHOLE, ImageFeed, Share
+from fewlabels.data.images import Images
 from fewlabels.data.table import UNLABELED, Labels, spread
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.accuracy import accuracy
@@ -24,8 +26,9 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.network import Network
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
+from fewlabels.training.checkpoint import Checkpoint
 from fewlabels.training.loop import State, run, update
-from fewlabels.training.processes import any_of
+from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record
 from fewlabels.views.images import ImageViews
@@ -35,18 +38,22 @@ CHECKPOINTS = 20
 EVALUATIONS = 10
 EVALUATED_ROWS = 2000  # of the hidden rows, while training; all at the end
 
+_NOTHING: tuple[int, dict[str, Any]] = (0, {})
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of a run on the training device.
+    """The rows of a run.
 
     Attributes:
-        images: uint8 [N, C, H, W] on the training device.
+        images: of all rows.
         labels, truth: int64 [N], -1 unlabeled and not hidden.
         labeled, unlabeled, test: row numbers.
     """
 
-    images: Tensor
+    images: Images
     labels: Labels
     truth: Labels
     labeled: Labels
@@ -83,7 +90,7 @@ class Trained:
     seconds: float
 
 
-def begin(job: Job, method: Method) -> tuple[State, ResidentFeed]:
+def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build().to(job.rows.images.device)
     classes, features = classifier.head.weight.shape
@@ -94,7 +101,7 @@ def begin(job: Job, method: Method) -> tuple[State, ResidentFeed]:
     network = Network(classifier, method.layer_rule(task)).to(classifier.device)
     state = State(network, method.to(classifier.device), job.recipe)
     also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
-    feed = ResidentFeed(
+    feed = ImageFeed(
         job.rows.images,
         job.rows.labels,
         labeled=job.rows.labeled,
@@ -112,6 +119,10 @@ def begin(job: Job, method: Method) -> tuple[State, ResidentFeed]:
 
 def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
     """Measure a step on copies that are thrown away; the run itself is not touched."""
+    return _fitted(job, "estimate", lambda job: _seconds_a_step(job, method, tries))
+
+
+def _seconds_a_step(job: Job, method: Method, tries: int) -> float:
     state, feed = begin(job, copy.deepcopy(method))
     times = []
     for step in range(tries + 1):
@@ -127,8 +138,42 @@ def train(job: Job, method: Method, name: str, folder: Path) -> Trained:
 
     Raises:
         Interrupted: the run was asked to stop; its state is saved.
-        UserError: the loss exploded; says since when and what to try.
+        UserError: the loss exploded (says since when and what to try), or the memory holds not even one image.
     """
+    return _fitted(job, name, lambda job: _train(job, copy.deepcopy(method), name, folder))
+
+
+def _fitted(job: Job, name: str, work: Callable[[Job], T]) -> T:
+    """Do some work; where the memory is too small, again with each batch in more parts."""
+    while True:
+        try:
+            return work(job)
+        except torch.OutOfMemoryError as error:
+            job = _in_more_parts(job, name, error)
+        # Outside of `except`, so that nothing holds what filled the memory any more.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _in_more_parts(job: Job, name: str, error: torch.OutOfMemoryError) -> Job:
+    batch, unlabeled, now = job.recipe.batch, job.recipe.unlabeled_batch, job.recipe.accumulate
+    shared = math.gcd(batch, unlabeled) // job.share.world
+    parts = next((n for n in range(2 * now, shared + 1) if shared % n == 0), None)
+    if parts is None or job.share.world > 1:
+        raise UserError(
+            f"{name}: out of memory with {batch} labeled and {unlabeled} unlabeled images a step ({error}). "
+            f"Give {f'--accumulate {parts}, ' if parts else ''}a smaller --batch or --size, or a smaller --model."
+        ) from error
+    job.show.line(
+        f"{name}: out of memory. Each batch now goes through the network in {parts} parts of {batch // parts} labeled "
+        f"and {unlabeled // parts} unlabeled images. The gradient is the mean over all of them as before; batch norm "
+        "and adaptive thresholds see one part at a time, so the outcome can differ a little.",
+        "yellow",
+    )
+    return replace(job, recipe=replace(job.recipe, accumulate=parts))
+
+
+def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
     state, feed = begin(job, method)
     watch = _Watch(job, name, folder)
     first = watch.restore(state)
@@ -172,27 +217,37 @@ class _Watch:
         self._board: Any = None
 
     def restore(self, state: State) -> int:
-        """Take the newest checkpoint into `state`; give its step, 0 without one."""
-        found = checkpoint.load(self.folder / "checkpoint", str(state.step.device))
-        if found is None:
-            if any((self.folder / "checkpoint").glob("*")):
-                self.job.show.line(f"{self.name}: no checkpoint can be read; training starts anew", "yellow")
-            if self.writes:
-                self.record.rewind(0)
+        """Take the newest checkpoint into `state`; give its step, 0 without one.
+
+        The first of several processes reads it for all: the others may be on machines that have no such file.
+        """
+        held: list[Checkpoint] = []
+        step, notes = first_says(lambda: self._look(held))
+        if not step:
             return 0
-        step, tensors, notes = found
+        tensors = send_from_first(held[0].tensors if held else None, state.step.device)
         sums = {name.removeprefix("record/"): t for name, t in tensors.items() if name.startswith("record/")}
         state.load({name: t for name, t in tensors.items() if not name.startswith("record/")})
         self.record.load(sums)
-        if self.writes:
-            self.record.rewind(step)
+        # The parts of a batch decide the outcome: once halved, they stay so.
+        parts = max(state.recipe.accumulate, int(notes["accumulate"]))
+        state.recipe = replace(state.recipe, accumulate=parts)
         self.saved, self.seconds = step, float(notes["seconds"])
         return step
+
+    def _look(self, held: list[Checkpoint]) -> tuple[int, dict[str, Any]]:
+        """Put the newest checkpoint into `held`, bring the record back to it, and give its step and notes."""
+        found = checkpoint.load(self.folder / "checkpoint")
+        if found is None and any((self.folder / "checkpoint").glob("*")):
+            self.job.show.line(f"{self.name}: no checkpoint can be read; training starts anew", "yellow")
+        held.extend([found] if found else [])
+        self.record.rewind(found.step if found else 0)
+        return (found.step, found.notes) if found else _NOTHING
 
     def open_board(self, first: int) -> None:
         """Write to TensorBoard too, where asked to; what it has of later steps is replaced."""
         if self.job.tensorboard is not None and self.writes:
-            self._board = _tensorboard(self.job.tensorboard / self.name, first)
+            self._board = tensorboard_writer()(str(self.job.tensorboard / self.name), purge_step=first + 1)
 
     def __call__(self, state: State, step: int, metrics: dict[str, Tensor]) -> None:
         self.record.add(step, metrics)
@@ -212,7 +267,7 @@ class _Watch:
     def _line(self, state: State, step: int, last: bool) -> None:
         line = self.record.flush(step)
         every = self.job.recipe.steps / EVALUATIONS
-        if last or step // every > (step - self.record.every) // every:
+        if self.writes and (last or step // every > (step - self.record.every) // every):
             line |= self._evaluate(state)
         if self.bar is not None:
             self.bar.numbers(step, line)
@@ -242,17 +297,23 @@ class _Watch:
         if not self.writes:
             return
         sums = {f"record/{name}": t for name, t in self.record.tensors().items()}
-        checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, {"seconds": self.seconds})
+        notes = {"seconds": self.seconds, "accumulate": state.recipe.accumulate}
+        checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, notes)
 
 
-def _tensorboard(folder: Path, first: int) -> Any:
+def tensorboard_writer() -> Any:
+    """Give the class that writes for TensorBoard.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--log tensorboard needs an extra: pip install fewlabels[tensorboard]") from error
-    return SummaryWriter(str(folder), purge_step=first + 1)
+    return SummaryWriter
 
 
 def predict_rows(classifier: Classifier, rows: Rows, chosen: Labels) -> np.ndarray:
     """Give probabilities [n, K] of these rows."""
-    return classifier.probabilities(rows.images[torch.from_numpy(chosen).to(rows.images.device)]).numpy()
+    return classifier.probabilities(rows.images, chosen).numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -39,15 +39,23 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[
         old.unlink()
 
 
-def load(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-    """Read the newest whole checkpoint: its step, tensors and notes; None where there is none.
+class Checkpoint(NamedTuple):
+    """What was saved: the number of steps done, the tensors, and what was noted."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    notes: dict[str, Any]
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """Read the newest whole checkpoint, on the CPU; None where there is none.
 
     Raises:
         UserError: the newest is of a newer format.
     """
     for path in reversed(_paths(folder)):
         try:
-            with safe_open(path, framework="pt", device=device) as file:
+            with safe_open(path, framework="pt", device="cpu") as file:
                 notes = json.loads(file.metadata()["fewlabels"])
                 found, step = int(notes["format"]), int(notes["step"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
@@ -55,7 +63,7 @@ def load(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Tensor], dic
             continue  # damaged from outside: the one before it serves
         if found > FORMAT:
             raise UserError(f"{path} has format {found}; this fewlabels reads up to {FORMAT}. Install a newer one.")
-        return step, tensors, notes
+        return Checkpoint(step, tensors, notes)
     return None
 
 

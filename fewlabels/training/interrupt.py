@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -17,14 +18,17 @@ def noted_signals() -> Generator[Callable[[], bool]]:
     Outside the main thread signals cannot be caught, and the function always says no.
     """
     asked = False
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        del number, frame
+        del frame
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("stopping at the next safe point; once more to stop at once", file=sys.stderr)
+        # Of several processes the first speaks, and none where torchrun ends what another one has left.
+        if not several or (number == signal.SIGINT and os.environ.get("RANK") == "0"):
+            print("stopping at the next safe point; once more to stop at once", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -32,6 +36,10 @@ def noted_signals() -> Generator[Callable[[], bool]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
+    except Exception:
+        if several:  # torchrun ends what is left of them, which must not cut what this one has to say
+            del before[signal.SIGTERM]
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -107,12 +107,17 @@ def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: in
 def update(state: State, batch: Batch) -> dict[str, Tensor]:
     """Do one update of the parameters and the averages; give the method's record, without gradients."""
     recipe = state.recipe
-    with torch.autocast(state.step.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        metrics: dict[str, Tensor] = state.method(state.network, batch)
-    metrics["loss"].backward()
+    metrics: dict[str, Tensor] = {}
+    for part in batch.parts(recipe.accumulate):
+        with torch.autocast(state.step.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            found: dict[str, Tensor] = state.method(state.network, part)
+        (found["loss"] / recipe.accumulate).backward()
+        for name, value in found.items():
+            share_of_it = value.detach() / recipe.accumulate
+            metrics[name] = metrics[name] + share_of_it if name in metrics else share_of_it
     mean_gradients(state.learner.parameters())
     state.optimizer.step(cosine(state.step, recipe.steps, recipe.warm_up))
     state.network.advance(state.step)
     state.ema.update(state.learner, state.step)
     state.step += 1
-    return {name: value.detach() for name, value in metrics.items()}
+    return metrics

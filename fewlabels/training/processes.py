@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Generator, Iterable
+import re
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from fewlabels.data.feed import WHOLE, Share
+from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods.parts.across import world
+
+T = TypeVar("T")
+
+# An exchange may take so long: the others wait while the first evaluates a large set alone. Torch has half an hour.
+PATIENCE = timedelta(hours=2)
+_SITTING = "fewlabels/sitting"  # where the store has the name of the newest sitting
+KEPT_BACK = 1.0  # seconds that a process stays which leaves it to another one to speak
 
 
 def share() -> Share:
@@ -28,6 +42,46 @@ def any_of(flag: bool) -> bool:
     return any(answers)
 
 
+def local_share() -> Share:
+    """Tell which of the run's processes on this machine this is."""
+    if world() == 1:
+        return WHOLE
+    return Share(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", str(world()))))
+
+
+def first_says(say: Callable[[], T]) -> T:
+    """Let the first process do something for all: the others wait, and get what it gives or raises.
+
+    Raises:
+        UserError, Interrupted: what `say` raised, in every process.
+    """
+    if world() == 1:
+        return say()
+    said: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            said[0] = say()
+        except (UserError, Interrupted, OSError) as error:
+            said[1] = error
+    dist.broadcast_object_list(said)
+    if said[1] is not None:
+        raise said[1]
+    return said[0]
+
+
+def send_from_first(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor]:
+    """Give the named tensors that the first process holds to all, on their devices."""
+    if world() == 1:
+        return tensors or {}
+    header = first_says(lambda: [(name, t.shape, t.dtype) for name, t in (tensors or {}).items()])
+    sent: dict[str, Tensor] = {}
+    for name, shape, kind in header:
+        here = tensors[name] if tensors and share().rank == 0 else torch.empty(shape, dtype=kind)
+        sent[name] = here.to(device).contiguous()
+        dist.broadcast(sent[name], 0)
+    return sent
+
+
 @contextmanager
 def joined(device: torch.device) -> Generator[Share]:
     """Join the other processes where `torchrun` started several; leave them in the end."""
@@ -36,11 +90,72 @@ def joined(device: torch.device) -> Generator[Share]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store = _own_part(store, rank, size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         yield share()
+    except RuntimeError as error:
+        if not _is_lost(error):
+            raise
+        # Without the place in gloo's source that its messages begin with, and the advice that they end with.
+        said = re.sub(r"^\[[^]]*\.cc:\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]
+        raise Interrupted(
+            f"another process of this run ended or cannot be reached ({said}); what is saved is kept"
+        ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _own_part(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """Agree on a part of the store that this sitting alone uses.
+
+    With `--max-restarts` torchrun keeps one store for all sittings, with the addresses of processes that are dead, and
+    one that reads such an address waits in vain (github.com/pytorch/pytorch/issues/135712). So the first draws a name;
+    each of the others answers under the name that it finds, and takes it when the first has sent the answer back.
+    """
+    mine = uuid.uuid4().hex
+    if rank == 0:
+        store.set(_SITTING, mine)
+        for other in range(1, size):
+            store.set(f"{mine}/heard/{other}", store.get(f"{mine}/{other}").decode())
+        return dist.PrefixStore(mine, store)
+    until = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < until:
+        name = store.get(_SITTING).decode()
+        store.set(f"{name}/{rank}", mine)
+        heard = f"{name}/heard/{rank}"
+        if store.check([heard]) and store.get(heard).decode() == mine:
+            return dist.PrefixStore(name, store)
+        time.sleep(0.05)
+    raise dist.DistError("the first process did not answer")
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Tell a failed exchange from any other error: gloo has no type of its own for it."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error)
+
+
+def speaks(text: str) -> bool:
+    """Tell whether this process is to print an error: of those that `torchrun` started here, the first that asks.
+
+    An error that all have is printed once on each machine, and one that a single process has by that one. The others
+    wait a little, since `torchrun` ends all as soon as one has ended.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    sitting = "/".join(os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "GROUP_RANK"))
+    key = f"fewlabels/said/{sitting}/{hashlib.sha256(text.encode()).hexdigest()}"
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        first = dist.TCPStore(host, port, timeout=timedelta(seconds=5)).add(key, 1) == 1
+    except RuntimeError:
+        return True  # what started them is gone
+    if not first:
+        time.sleep(KEPT_BACK)
+    return first
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -22,6 +22,8 @@ class Recipe:
         ema_memory: steps that the average of the parameters remembers.
         batch_norm_memory: steps that running statistics remember, or None: as the network has it.
         precision: of the arithmetic in the network.
+        accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
+            Batch norm and adaptive thresholds see one part at a time.
     """
 
     steps: int
@@ -35,3 +37,4 @@ class Recipe:
     ema_memory: float
     batch_norm_memory: float | None
     precision: Literal["float32", "bfloat16"]
+    accumulate: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from torch import Tensor
@@ -41,3 +41,20 @@ class Batch:
     step: Tensor
     share: Tensor
     key: Key
+
+    def parts(self, count: int) -> list[Batch]:
+        """Cut the batch into `count` equal parts, each with draws of its own."""
+        if count == 1:
+            return [self]
+        labeled, unlabeled = ([view.tensor_split(count) for view in views] for views in (self.labeled, self.unlabeled))
+        return [
+            replace(
+                self,
+                labeled=tuple(view[i] for view in labeled),
+                labels=self.labels.tensor_split(count)[i],
+                unlabeled=tuple(view[i] for view in unlabeled),
+                rows=self.rows.tensor_split(count)[i],
+                key=self.key.fold("part", i),
+            )
+            for i in range(count)
+        ]

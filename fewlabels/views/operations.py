@@ -62,9 +62,11 @@ def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """Give the gray image [n, 1, H, W] uint8 with Pillow's integer weights; a gray one is itself."""
+    """Give the gray image [n, 1, H, W] uint8: of three channels with Pillow's integer weights, else their mean."""
+    if images.shape[1] == 1:
+        return images
     if images.shape[1] != 3:
-        return images[:, :1]
+        return images.to(torch.float32).mean(1, keepdim=True).round().to(torch.uint8)
     red, green, blue = images.to(torch.int32).unbind(1)
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.uint8)[:, None]
 

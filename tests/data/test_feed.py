@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.feed import ResidentFeed, Share
+from fewlabels.data.feed import ImageFeed, Share
+from fewlabels.data.images import ResidentImages
 from fewlabels.keys import Key
 from fewlabels.views.batch import Views
 from fewlabels.views.images import ImageViews
@@ -21,7 +22,7 @@ def feed_of(images=NOISE, **changes):
         "labeled": np.flatnonzero(LABELS >= 0), "unlabeled": np.flatnonzero(LABELS < 0), "batch": 6,
         "unlabeled_batch": 10, "steps": 50, "wanted": WANTED, "views": PLAIN, "key": Key(7),
     }  # fmt: skip
-    return ResidentFeed(images, LABELS, **options | changes)
+    return ImageFeed(ResidentImages(images), LABELS, **options | changes)
 
 
 def batch_of(feed, step=3, branch=0):

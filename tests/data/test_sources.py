@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from fewlabels.data.decode import decode
+from fewlabels.data.decode import Form, decode
 from fewlabels.data.describe import describe_data
-from fewlabels.data.sources import open_table
+from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
 
@@ -44,7 +44,7 @@ class Items(Dataset):
 
 
 def pixels_of(table):
-    return np.stack([decode(image, 1, (5, 6))[..., 0] for image in table.images])
+    return np.stack([decode(image, Form(1, (5, 6)))[..., 0] for image in table.images])
 
 
 def refused(data, *said, unlabeled=None):
@@ -75,7 +75,12 @@ def test_a_table_passes_as_it_is():
 def test_a_misspelled_name_gets_the_nearest(tmp_path):
     refused("digit", "no data at 'digit'", "Did you mean digits")
     photos(tmp_path, "photos/cat/a.png")
-    refused(str(tmp_path / "fotos"), f"Did you mean {tmp_path / 'photos'}?", "digits, a folder or an .npz file")
+    refused(
+        str(tmp_path / "fotos"),
+        f"Did you mean {tmp_path / 'photos'}?",
+        "digits",
+        "a folder or a file that ends in .npz, .csv, .tsv, .parquet",
+    )
 
 
 def test_a_name_like_nothing_gets_no_guess(tmp_path, monkeypatch):
@@ -86,7 +91,7 @@ def test_a_name_like_nothing_gets_no_guess(tmp_path, monkeypatch):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    refused(photos(tmp_path, "a.png") / "a.png", "a.png is neither a folder nor an .npz file", "digits")
+    refused(photos(tmp_path, "a.png") / "a.png", "a.png is not a folder or a file that ends in .npz, .csv", "digits")
 
 
 @pytest.mark.parametrize("data", [5, [X, Y], (X, Y, X), None])
@@ -161,12 +166,12 @@ WRONG = {
     "missing": ({"X": X}, ["x is missing; y is missing; 'X' is none of x, y, x_test, y_test, classes"]),
     "half a test": ({"x": X, "y": Y, "x_test": X}, ["x_test comes without y_test"]),
     "other half": ({"x": X, "y": Y, "y_test": Y}, ["y_test comes without x_test"]),
-    "lengths": ({"x": X, "y": Y[:3]}, ["y has shape [3]", "for 4 images", "give [4] whole numbers, -1 for unlabeled"]),
+    "lengths": ({"x": X, "y": Y[:3]}, ["y has shape [3]", "the number of images is 4", "give [4] whole numbers, -1 for unlabeled"]),
     "no labels": ({"x": X, "y": None}, ["y has shape []"]),
     "columns": ({"x": X, "y": np.eye(4, dtype=int)}, ["y has shape [4, 4]"]),
     "floats": ({"x": X, "y": Y / 1.0}, ["type float64", "whole numbers"]),
     "text": ({"x": X, "y": list("abca")}, ["type <U1", "whole numbers"]),
-    "test lengths": ({"x": X, "y": Y, "x_test": X, "y_test": [0]}, ["y_test has shape [1]", "for 4 images"]),
+    "test lengths": ({"x": X, "y": Y, "x_test": X, "y_test": [0]}, ["y_test has shape [1]", "the number of images is 4"]),
     "too high": (
         {"x": X, "y": Y, "classes": ["a", "b"]},
         ["labels run from -1 to 2 for 2 classes; give 0 to 1, and -1"],
@@ -176,9 +181,9 @@ WRONG = {
         {"x": X, "y": [0, 1, 0, 1], "x_test": X[:1], "y_test": [2], "classes": "ab"},
         ["to 2 for 2 classes"],
     ),
-    "unlabeled test": ({"x": X, "y": Y, "x_test": X, "y_test": Y}, ["1 rows of the test split have no label"]),
+    "unlabeled test": ({"x": X, "y": Y, "x_test": X, "y_test": Y}, ["test rows without a label: 1"]),
     "no images": ({"x": X[0], "y": Y}, ["shape [5, 6]", "[n, H, W]"]),
-    "four channels": ({"x": np.zeros((4, 5, 5, 4)), "y": Y}, ["shape [4, 5, 5, 4]", "1 or 3 channels"]),
+    "no channels": ({"x": np.zeros((4, 5, 5, 5)), "y": Y}, ["shape [4, 5, 5, 5]", "fewer of them than pixels"]),
     "normalized": ({"x": X - 128.0, "y": Y}, ["from -1", "undo a normalization"]),
     "one image": ({"x": Image.fromarray(X[0]), "y": [0]}, ["give [image]"]),
 }
@@ -249,81 +254,6 @@ def test_datasets_whose_labels_are_no_whole_numbers_are_refused(items):
     refused(Items(*items))
 
 
-# --- folders ---
-
-
-def test_a_folder_gives_sorted_classes_with_nested_images(tmp_path):
-    photos(tmp_path / "pets", "dog/b.png", "dog/a.JPG", "cat/deep/er/c.png", "ant/z.bmp", "dog/notes.png.d/n.webp")
-    (tmp_path / "pets/dog/notes.txt").write_text("no image")
-    (tmp_path / "pets/empty").mkdir()
-    table = open_table(tmp_path / "pets")
-    assert table.name == "pets"
-    assert table.classes == ("ant", "cat", "dog")
-    assert dict(zip(table.names, table.labels.tolist(), strict=True)) == {
-        "ant/z.bmp": 0,
-        "cat/deep/er/c.png": 1,
-        "dog/a.JPG": 2,
-        "dog/b.png": 2,
-        "dog/notes.png.d/n.webp": 2,
-    }
-    assert all(image == tmp_path / "pets" / name for image, name in zip(table.images, table.names, strict=True))
-    assert not table.test.any()
-
-
-def test_a_folder_has_unlabeled_and_test_images(tmp_path):
-    photos(
-        tmp_path, "cat/a.png", "dog/a.png", "unlabeled/x/u.png", "unlabeled/v.png", "test/dog/t.png", "test/cat/s.png"
-    )
-    table = open_table(str(tmp_path))
-    assert table.classes == ("cat", "dog")
-    rows = {n: (k, t) for n, k, t in zip(table.names, table.labels.tolist(), table.test.tolist(), strict=True)}
-    assert rows == {
-        "cat/a.png": (0, False),
-        "dog/a.png": (1, False),
-        "test/cat/s.png": (0, True),
-        "test/dog/t.png": (1, True),
-        "unlabeled/v.png": (-1, False),
-        "unlabeled/x/u.png": (-1, False),
-    }
-
-
-def test_hidden_files_and_folders_are_ignored(tmp_path):
-    photos(tmp_path, "cat/a.png", "cat/._a.png", "cat/.thumbs/a.png", ".git/b.png", "unlabeled/.u.png", "test/.x/a.png")
-    table = open_table(tmp_path)
-    assert table.names == ("cat/a.png",)
-    assert table.classes == ("cat",)
-
-
-def test_images_below_a_hidden_folder_count_where_the_user_points_there(tmp_path):
-    assert len(open_table(photos(tmp_path / ".cache/pets", "cat/a.png"))) == 1
-
-
-def test_a_test_class_that_has_no_training_folder_is_refused(tmp_path):
-    photos(tmp_path, "cat/a.png", "dog/a.png", "test/wolf/a.png")
-    refused(tmp_path, "wolf", "known are cat, dog")
-
-
-@pytest.mark.parametrize("name", [None, "loose.png", "unlabeled/a.png", "test/cat/a.png"])
-def test_a_folder_without_classes_is_refused_with_the_layout(tmp_path, name):
-    if name:
-        photos(tmp_path, name)
-    refused(tmp_path, "no class folders", "<class>/", "unlabeled/", "test/<class>/")
-
-
-def test_loose_test_images_are_refused_or_noted(tmp_path):
-    photos(tmp_path, "cat/a.png", "dog/a.png", "test/loose.png")
-    try:
-        assert open_table(tmp_path).notes
-    except UserError:
-        return
-
-
-def test_a_file_name_that_is_no_utf8_can_be_written_down(tmp_path):
-    photos(tmp_path, "cat/a.png", "dog/a.png")
-    (tmp_path / "cat/a.png").rename(tmp_path / "cat/\udcff.png")
-    assert open_table(tmp_path).fingerprint()
-
-
 # --- more images without labels ---
 
 
@@ -350,7 +280,7 @@ def test_more_images_come_after_the_data_without_labels(tmp_path, kind):
     assert table.test.tolist() == [False] * 4 + [True, False, False]
     assert table.truth.tolist() == [-1] * 7
     assert len(table.images) == len(set(table.names)) == 7
-    assert np.array_equal(decode(table.images[5], 1, (5, 6))[..., 0], X[0])
+    assert np.array_equal(decode(table.images[5], Form(1, (5, 6)))[..., 0], X[0])
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -390,10 +320,12 @@ def test_unreadable_images_and_other_sizes_are_counted(tmp_path):
     (tmp_path / "cat/broken.png").write_text("no image")
     for side in range(1, 6):
         Image.new("RGB", (side, side)).save(tmp_path / f"cat/side{side}.png")
-    last = describe_data(str(tmp_path)).splitlines()[-1]
-    assert "sizes of 8 images" in last
-    assert "5x6x1 (2)" in last
-    assert last.endswith("and 2 other sizes")
+    *_, sizes, aside, broken = describe_data(str(tmp_path)).splitlines()
+    assert "sizes of 8 images" in sizes
+    assert "5x6x1 (2)" in sizes
+    assert sizes.endswith("and 1 other sizes")
+    assert aside == "files set aside: 1"
+    assert broken == "  cat/broken.png: not an image in a format that is read"
 
 
 def test_a_data_set_without_any_label_is_described(tmp_path):

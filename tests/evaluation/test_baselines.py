@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fewlabels.data.images import ResidentImages
 from fewlabels.evaluation.accuracy import accuracy
 from fewlabels.evaluation.baselines import free_baselines, pixel_features
 
@@ -13,7 +15,7 @@ WITH_UNLABELED = ["knn", "linear", "label_spreading"]
 def digits(digits_rows):
     """Give the rows of digits with 4 labels a class, and their features."""
     train = np.concatenate([digits_rows.labeled, digits_rows.unlabeled])
-    return digits_rows, train, pixel_features(digits_rows.images.numpy(), train)
+    return digits_rows, train, pixel_features(digits_rows.images, train)
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +91,17 @@ def test_features_of_rows_that_are_neither_learned_from_nor_asked_for_change_not
 
 def test_features_are_fitted_on_the_training_rows_alone(digits):
     rows, train, features = digits
-    images = rows.images.numpy().copy()
-    images[rows.test] = 255 - images[rows.test]
-    other = pixel_features(images, train)
+    images = rows.images.images.clone()
+    images[torch.from_numpy(rows.test)] = 255 - images[torch.from_numpy(rows.test)]
+    other = pixel_features(ResidentImages(images), train)
     assert np.allclose(other[train], features[train], atol=1e-5)
     assert not np.allclose(other[rows.test], features[rows.test], atol=0.1)
 
 
 @pytest.mark.parametrize(("train", "side", "parts"), [(100, 8, 64), (20, 8, 20), (100, 4, 16), (80, 30, 64)])
 def test_features_are_as_many_as_rows_and_pixels_allow(train, side, parts):
-    images = np.random.default_rng(0).integers(0, 256, (110, 1, side, side), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (110, 1, side, side), np.uint8)
+    images = ResidentImages(torch.from_numpy(pixels))
     features = pixel_features(images, np.arange(train))
     assert features.shape == (110, parts)
     assert features.dtype == np.float32

@@ -7,6 +7,7 @@ from torch import nn
 
 from fewlabels.averaging.ema import Ema
 from fewlabels.averaging.horizon import horizon
+from fewlabels.data.decode import Form
 from fewlabels.keys import Key
 from fewlabels.methods.base import Task
 from fewlabels.methods.fixmatch import FixMatch
@@ -40,13 +41,13 @@ def float64():
 
 
 def identity_network(rule=None):
-    card = Card("custom", tuple("abcde"), 1, (1, D), "crop", (0.0,), (1.0,))
+    card = Card("custom", tuple("abcde"), Form(1, (1, D)), (0.0,), (1.0,))
     return Network(Classifier(FeaturesAsInput(), D, card), rule)
 
 
 def logits_network():
     """A network whose logits are its input."""
-    card = Card("custom", tuple("abcde"), 1, (1, K), "crop", (0.0,), (1.0,))
+    card = Card("custom", tuple("abcde"), Form(1, (1, K)), (0.0,), (1.0,))
     net = Network(Classifier(FeaturesAsInput(), K, card))
     with torch.no_grad():
         net.classifier.head.weight.copy_(torch.eye(K))

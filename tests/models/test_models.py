@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fewlabels.data.decode import Form
+from fewlabels.data.images import ResidentImages
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.methods.parts.forward import target_logits
@@ -18,7 +21,7 @@ from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
 
 def card(model="small_cnn", channels=1, size=16, classes="abc"):
-    return Card(model, tuple(classes), channels, (size, size), "crop", (0.5,) * channels, (0.5,) * channels)
+    return Card(model, tuple(classes), Form(channels, (size, size)), (0.5,) * channels, (0.5,) * channels)
 
 
 def parameters(module):
@@ -73,8 +76,8 @@ def test_save_and_read(tmp_path):
     again = build_classifier(read_card(tmp_path / "model.json"), key=Key(2))
     load_tensors(again, tmp_path / "model.safetensors")
     assert again.card == classifier.card
-    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
-    assert torch.equal(again.probabilities(images), classifier.probabilities(images))
+    images, rows = ResidentImages(torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)), np.arange(3)
+    assert torch.equal(again.probabilities(images, rows), classifier.probabilities(images, rows))
 
 
 def test_a_card_of_a_newer_format_is_refused(tmp_path):

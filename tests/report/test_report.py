@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.sources import from_arrays
+from fewlabels.data.images import ResidentImages
+from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.report.html import write_report
 from fewlabels.report.plots import confusion_matrix, curves
@@ -18,7 +19,7 @@ def summary_of(**changes):
     row = {"name": "layermatch", "label": "layermatch", "accuracy": 0.5, "unlabeled_accuracy": None, "seconds": 1.0}
     summary = {
         "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4,
-        "unlabeled": 4, "test": 4, "accuracy": 0.5, "set_aside": 0, "rows": [row],
+        "unlabeled": 4, "test": 4, "accuracy": 0.5, "set_aside": 0, "notes": ["a <note>"], "rows": [row],
         "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
     }  # fmt: skip
     return summary | changes
@@ -34,7 +35,8 @@ def page(tmp_path):
     )
     table = hide_all_but(table, np.arange(4))
     p = rng.dirichlet([1, 1], 12).astype(np.float32)
-    write_report(tmp_path, summary_of(), table, torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), p)
+    images = ResidentImages(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    write_report(tmp_path, summary_of(), table, images, p)
     return (tmp_path / "report.html").read_text()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewlabels.config import Options
-from fewlabels.data.sources import from_arrays
+from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
 from fewlabels.runs.choose import choose_device, make_plan
@@ -33,12 +33,14 @@ def table_of(side, channels=1, classes=("cat", "dog"), rows=40):
 )
 def test_model_and_size_follow_the_images_the_rows_and_the_device(side, rows, device, model, size):
     plan = make_plan(Options(), table_of(side, rows=rows), device)
-    assert (plan.model, plan.size) == (model, (size, size))
+    assert (plan.model, plan.form.size) == (model, (size, size))
 
 
 def test_every_choice_has_a_reason():
     plan = make_plan(Options(), table_of(28), CPU)
-    named = {"model", "channels", "size", "flip", "operations", "threads"} | set(Recipe.__dataclass_fields__)
+    named = {"model", "channels", "size", "resize", "white", "flip", "operations", "threads"} | set(
+        Recipe.__dataclass_fields__
+    )
     assert (named - {"unlabeled_batch"}) | {"unlabeled_ratio"} == set(plan.why)
     assert all(plan.why.values())
 
@@ -50,7 +52,13 @@ def test_what_is_given_is_taken():
     )  # fmt: skip
     plan = make_plan(options, table_of(28), CPU)
     recipe = plan.recipe
-    assert (plan.model, plan.size, plan.flip, plan.operations, plan.threads) == ("wrn_28_2", (20, 20), "dihedral", 3, 1)
+    assert (plan.model, plan.form.size, plan.flip, plan.operations, plan.threads) == (
+        "wrn_28_2",
+        (20, 20),
+        "dihedral",
+        3,
+        1,
+    )
     assert (recipe.steps, recipe.batch, recipe.unlabeled_batch, recipe.lr) == (7, 5, 10, 0.5)
     assert (recipe.optimizer, recipe.weight_decay, recipe.precision) == ("adamw", 0.0, "bfloat16")
 
@@ -77,9 +85,9 @@ def test_characters_are_never_flipped(classes, flip):
 
 
 def test_color_is_kept_and_pretrained_networks_get_three_channels():
-    assert make_plan(Options(), table_of(28, 3), CPU).channels == 3
+    assert make_plan(Options(), table_of(28, 3), CPU).form.channels == 3
     plan = make_plan(Options(pretrained=True), table_of(28, 1), CPU)
-    assert (plan.channels, plan.model, plan.recipe.optimizer) == (3, "resnet18", "adamw")
+    assert (plan.form.channels, plan.model, plan.recipe.optimizer) == (3, "resnet18", "adamw")
 
 
 def test_an_unknown_device_is_refused():

@@ -6,8 +6,9 @@ import sys
 import torch
 from safetensors.torch import save_file
 
-from fewlabels.data.decode import decode_all
-from fewlabels.data.sources import open_table
+from fewlabels.data.decode import Form
+from fewlabels.data.images import ResidentImages, decode_all
+from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
@@ -32,9 +33,11 @@ METHODS = {
 def main(out: str) -> None:
     torch.set_num_threads(1)
     table = draw_split(open_table("digits"), 4, 1000)
-    images, _ = decode_all(table.images, 1, (8, 8))
-    rows = Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows)
-    card = Card("small_cnn", table.classes, 1, (8, 8), "crop", (0.3,), (0.37,))
+    images, _ = decode_all(table.images, Form(1, (8, 8)))
+    rows = Rows(
+        ResidentImages(images), table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows
+    )
+    card = Card("small_cnn", table.classes, Form(1, (8, 8)), (0.3,), (0.37,))
 
     def build() -> Classifier:
         torch.manual_seed(0)

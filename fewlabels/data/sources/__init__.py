@@ -1,0 +1,1 @@
+"""Where rows come from: names, arrays, folders, sheets, archives. All become one table."""

@@ -1,0 +1,148 @@
+"""The real command under `torchrun`: its outputs, its errors, and what a killed process leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewlabels.data.cache import PART
+from fewlabels.data.decode import Form
+from fewlabels.data.images import decode_all
+from fewlabels.data.sources.open import open_table
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by Linux's /proc")
+
+STEPS = 100
+SMALL = ["--steps", str(STEPS), "--batch", "8", "--unlabeled-ratio", "2", "--no-baseline"]
+DIGITS = ["digits", "--labels-per-class", "1", *SMALL]
+FILES = ("model.safetensors", "predictions.parquet", "metrics.jsonl", "split.csv", "quarantine.csv", "config.yaml")
+
+
+def start(*words, restarts=0):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "--max-restarts", str(restarts), "-m", "fewlabels", "train", *map(str, words),
+    ]  # fmt: skip
+    environ = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+
+
+def end(process):
+    """Wait; give what our processes said on stderr: torchrun's own lines carry its mark or come after it."""
+    output, errors = process.communicate(timeout=90)
+    return output, errors.partition('Traceback (most recent call last):\n  File "<frozen runpy>"')[0]
+
+
+def kill(launcher, rank):
+    """Kill the process of that rank as soon as it can be told."""
+    for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            os.kill(int(pid), signal.SIGKILL)
+            return
+    raise AssertionError("there is no such process")
+
+
+def wait_until(true, process):
+    for _ in range(6000):
+        if true():
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    raise AssertionError("the command is too slow")
+
+
+def trains(out):
+    """Tell whether a run has a checkpoint, and is far from its end."""
+    return any((out / "checkpoint").glob("step-*0.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Make so many image files that each process has parts to decode, two of them broken."""
+    assert 2 * PART < 600
+    folder, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
+    for i in range(600):
+        k = i % 2
+        path = folder / (f"{'ab'[k]}" if i < 20 else f"test/{'ab'[k]}" if i < 60 else "unlabeled") / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 90, (12, 12)) + 80 * k * (np.arange(12) % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        if i in (70, 500):
+            path.write_bytes(path.read_bytes()[:60])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(photos, *SMALL, "--out", folder / "run", "--cache", folder / "cache")
+    output, errors = end(process)
+    assert process.returncode == 0, errors
+    return folder, output
+
+
+def test_outputs_are_written_once(undisturbed):
+    folder, output = undisturbed
+    assert output.count("writing to") == output.count("report: ") == 1
+    assert output.count("2 processes share each batch") == 1
+    steps = [json.loads(line)["step"] for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, STEPS + 1))
+    assert json.loads((folder / "run/summary.json").read_text())["set_aside"] == 2
+
+
+def test_processes_decode_a_folder_together(photos, undisturbed):
+    (cache,) = (undisturbed[0] / "cache").iterdir()
+    index = json.loads((cache / "index.json").read_text())
+    form = Form(**index["form"] | {"size": tuple(index["form"]["size"])})
+    pixels, broken = decode_all(open_table(str(photos)).images, form)
+    stored = np.fromfile(cache / "pixels.bin", np.uint8).reshape(-1, *pixels.shape[1:])
+    assert index["broken"] == {str(place): reason for place, reason in broken.items()}
+    assert np.array_equal(np.delete(stored, list(broken), 0), pixels.numpy())
+
+
+def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path):
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    process = start(photos, *SMALL, "--out", out, "--cache", cache, restarts=2)
+    wait_until(lambda: any(cache.glob("*.part")), process)
+    kill(process, 1)
+    wait_until(lambda: trains(out), process)
+    kill(process, 0)
+    output, errors = end(process)
+    assert process.returncode == 0, errors
+    assert "layermatch: continued from step" in output and "Traceback" not in errors
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / "run" / name).read_bytes(), name
+
+
+def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
+    out = tmp_path / "run"
+    process = start(*DIGITS, "--steps", 5000, "--out", out)
+    wait_until(lambda: trains(out), process)
+    kill(process, 0)
+    since = time.perf_counter()
+    _, errors = end(process)
+    assert process.returncode != 0 and time.perf_counter() - since < 20
+    (said,) = (line for line in errors.splitlines() if line.startswith("fewlabels:"))
+    assert "another process of this run ended" in said and said.endswith("give the same command again.")
+    assert "Traceback" not in errors and "stopping at" not in errors
+
+
+def test_an_error_that_all_have_is_said_once(undisturbed, tmp_path):
+    out = undisturbed[0] / "run"
+    mistakes = {  # side by side, since each takes its seconds to start
+        "Unrecognized options: --treshold": start(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"),
+        "another configuration": start(*DIGITS, "--out", out),
+        "--labels-per-class 500": start("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"),
+    }
+    for message, process in mistakes.items():
+        _, errors = end(process)
+        assert process.returncode != 0
+        assert errors.count(message) == 1 and "Traceback" not in errors, errors
+    assert not any(tmp_path.iterdir())

@@ -22,6 +22,6 @@ def all_of(name: str, problems: Sequence[str], mend: str = "", most: int = 20) -
     """
     if len(problems) == 1:
         return UserError(f"{name}: {problems[0]}. {mend}".rstrip())
-    lines = [f"{name} has {len(problems)} problems:", *(f"  - {problem}" for problem in problems[:most])]
+    lines = [f"{name}: {len(problems)} problems", *(f"  - {problem}" for problem in problems[:most])]
     lines += [f"  - and {len(problems) - most} more"] if len(problems) > most else []
     return UserError("\n".join([*lines, mend]).rstrip())

@@ -18,6 +18,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say for what
     finally:
         aside.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -122,4 +122,5 @@ def decode_all(images: Sequence[ImageLike], form: Form) -> tuple[Tensor, dict[in
     pixels = np.zeros((len(images), *form.size, form.channels), np.uint8)
     broken = decode_into(pixels, images, form)
     good = pixels[[place for place in range(len(images)) if place not in broken]] if broken else pixels
-    return torch.from_numpy(np.ascontiguousarray(good.transpose(0, 3, 1, 2))), broken
+    # A copy in any case: of one channel the transposed view counts as contiguous, and other strides give other sums.
+    return torch.from_numpy(good.transpose(0, 3, 1, 2).copy()), broken

@@ -48,14 +48,15 @@ class LayerMatch(Method):
     """what is averaged over time: the class centers, the outputs that make the targets, or both"""
     memory: NotNegative = 1000.0
     """steps (of outputs: visits of a row) that averages remember in a run of the paper's length"""
-    weight: NotNegative = 1.0
-    """factor on the unlabeled loss"""
+    weight: NotNegative | None = None
+    """factor on the unlabeled loss; by the images where none is given: 1, or less for photos"""
     target_pass: TargetPass = "own"
     """weak views make targets in a pass of their own, or in a joint one with the others"""
 
     def setup(self, task: Task) -> None:
         """Make the threshold and the averaged outputs."""
         memory = horizon(self.memory, task.steps)
+        self.factor = task.unlabeled_weight if self.weight is None else self.weight
         if self.threshold == "fixed":
             self.row_weight: FixedThreshold | SelfAdaptiveThreshold | SoftWeight = FixedThreshold(self.confidence)
         elif self.threshold == "self_adaptive":
@@ -86,7 +87,7 @@ class LayerMatch(Method):
         labeled_loss = F.cross_entropy(z, batch.labels)
         unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
         return {
-            "loss": labeled_loss + self.weight * unlabeled_loss,
+            "loss": labeled_loss + self.factor * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),

@@ -79,8 +79,8 @@ def prepare(
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
     first_says(folder.check_free)
     plan = make_plan(options, table, device)
-    if options.threads is None and (threads := first_says(folder.threads)) is not None:
-        plan = replace(plan, threads=threads)  # sums depend on them, to the last bit
+    if options.threads is None:  # sums depend on them, to the last bit
+        plan = replace(plan, threads=first_says(lambda: folder.threads() or plan.threads))
     _check_shares(plan, options, share)
     whole = table
     brought = bring_images(table, plan, options, device, stop, show)
@@ -295,6 +295,7 @@ def _job(
         recipe=plan.recipe,
         build=build,
         labeled_in_unlabeled=options.labeled_in_unlabeled,
+        unlabeled_weight=plan.unlabeled_weight,
         key=key.fold("run"),
         show=show,
         tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,

@@ -77,6 +77,7 @@ class Job:
     labeled_in_unlabeled: bool
     key: Key
     show: Show
+    unlabeled_weight: float = 1.0
     share: Share = WHOLE
     stop: Callable[[], bool] = lambda: False
     tensorboard: Path | None = None
@@ -94,7 +95,7 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build().to(job.rows.images.device)
     classes, features = classifier.head.weight.shape
-    task = Task(classes, features, len(job.rows.labels), job.recipe.steps)
+    task = Task(classes, features, len(job.rows.labels), job.recipe.steps, job.unlabeled_weight)
     method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
         classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
@@ -119,7 +120,8 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
 
 def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
     """Measure a step on copies that are thrown away; the run itself is not touched."""
-    return _fitted(job, "estimate", lambda job: _seconds_a_step(job, method, tries))
+    silent = replace(job, show=Show(None))  # too small a memory is said when the training begins
+    return _fitted(silent, "estimate", lambda job: _seconds_a_step(job, method, tries))
 
 
 def _seconds_a_step(job: Job, method: Method, tries: int) -> float:

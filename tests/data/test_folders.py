@@ -1,5 +1,6 @@
 """Folders: usual layouts become one table; strange files and links are set aside; what is wrong is said at once."""
 
+import ntpath
 import os
 
 import pytest
@@ -141,7 +142,11 @@ def test_a_special_folder_that_directly_holds_images_is_a_class(tmp_path, name):
 
 
 def test_images_that_are_only_divided_into_splits_have_no_classes(tmp_path):
-    refused(photos(tmp_path, "train/a.png", "val/b.png", "test/c.png"), "no class folders", "images that lie in no class folder: 3")
+    refused(
+        photos(tmp_path, "train/a.png", "val/b.png", "test/c.png"),
+        "no class folders",
+        "images that lie in no class folder: 3",
+    )
 
 
 def test_loose_images_are_left_out_and_noted(tmp_path):
@@ -222,7 +227,9 @@ def test_a_folder_without_classes_is_refused_with_the_layout(tmp_path, name):
 
 def test_where_nothing_can_be_read_the_reason_is_said(tmp_path):
     photos(tmp_path, "cat/a.heic", "dog/a.heic")
-    refused(tmp_path, "no class folders", "files and folders that are not read: 2, such as cat/a.heic: HEIC is not read")
+    refused(
+        tmp_path, "no class folders", "files and folders that are not read: 2, such as cat/a.heic: HEIC is not read"
+    )
 
 
 @pytest.mark.parametrize("name", ["new\nline", "caf\u00e9", "a b", "\udcff"])
@@ -429,3 +436,140 @@ def test_an_unlabeled_folder_without_images_is_refused_with_what_it_holds(tmp_pa
     assert all(part in str(error.value) for part in said)
     with pytest.raises(UserError, match=r"there is no folder .*/nowhere"):
         open_table(tmp_path / "data", tmp_path / "nowhere")
+
+
+def test_links_among_unlabeled_images_are_taken_once(tmp_path):
+    photos(tmp_path, "data/cat/a.png", "more/u.png")
+    (tmp_path / "more/link.png").symlink_to("u.png")
+    (tmp_path / "more/gone.png").symlink_to("nothing")
+    table = open_table(tmp_path / "data", tmp_path / "more")
+    assert table.names == ("cat/a.png", f"{tmp_path}/more/u.png")
+    assert table.quarantine[f"{tmp_path}/more/link.png"] == "a link to another file of the data"
+    assert table.lost == 1
+
+
+def test_a_misspelled_folder_of_unlabeled_images_gets_the_nearest_beside_it(tmp_path):
+    photos(tmp_path, "data/cat/a.png", "spare/u.png", "other/u.png", "spare.png")
+    with pytest.raises(UserError) as error:
+        open_table(tmp_path / "data", tmp_path / "spaer")
+    assert str(error.value).endswith(f"Did you mean {tmp_path}/spare?")
+
+
+# --- misspelled folders ---
+
+
+@pytest.mark.parametrize("within", ["", "train/"])
+@pytest.mark.parametrize("name", ["unlabled", "Unlabeld", "unlabelde", "unlabelled_"])
+def test_a_misspelled_folder_of_unlabeled_images_is_no_class(tmp_path, within, name):
+    photos(tmp_path, f"{within}cat/a.png", f"{within}dog/a.png", f"{within}{name}/u.png")
+    refused(tmp_path, f"{tmp_path}/{within}{name} would be a class: did you mean unlabeled/? rename it")
+    (tmp_path / within / "unlabeled").mkdir()
+    assert name in from_folder(tmp_path).classes
+
+
+@pytest.mark.parametrize("name", ["labeled", "labelled", "labled", "unlabeled_images", "table"])
+def test_classes_of_other_names_than_unlabeled_stay(tmp_path, name):
+    assert name in from_folder(photos(tmp_path, "cat/a.png", f"{name}/a.png")).classes
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("testt", "test"), ("validaton", "val"), ("Tests", "test"), ("vall", "val")]
+)
+def test_a_misspelled_split_that_holds_the_classes_is_no_class(tmp_path, name, meant):
+    refused(
+        photos(tmp_path, "cat/a.png", "dog/a.png", f"{name}/cat/a.png"), f"{name} would be", f"did you mean {meant}/"
+    )
+
+
+def test_a_misspelled_train_folder_is_no_class(tmp_path):
+    photos(tmp_path, "trian/cat/a.png", "trian/dog/a.png", "test/cat/a.png")
+    refused(tmp_path, "trian would be a class: did you mean train/?", "give it another name")
+    (tmp_path / "test").rename(tmp_path / "tesst")
+    refused(tmp_path, "did you mean train/?", "did you mean test/?")
+
+
+@pytest.mark.parametrize("name", ["trains", "rain", "oval", "tests"])
+def test_classes_of_names_near_to_splits_stay(tmp_path, name):
+    table = from_folder(photos(tmp_path, f"{name}/a.png", "car/deep/a.png", f"{name}/steam/a.png"))
+    assert table.classes == tuple(sorted(["car", name]))
+    assert len(table) == 3
+
+
+# --- one file, rows that are lost, names on other systems ---
+
+
+def test_links_to_other_files_of_the_data_are_set_aside(linked):
+    (linked / "cat/again.png").symlink_to("a.png")
+    (linked / "test/cat").mkdir(parents=True)
+    (linked / "test/cat/t.png").symlink_to("../../cat/a.png")
+    (linked / "dog/first.png").symlink_to("../.store/s.png")
+    (linked / "dog/second.png").symlink_to("../.store/s.png")
+    table = from_folder(linked)
+    assert table.names == ("cat/a.png", "dog/a.png", "dog/first.png")
+    again = ["cat/again.png", "test/cat/t.png", "dog/second.png"]
+    assert table.quarantine == dict.fromkeys(again, "a link to another file of the data")
+    assert table.lost == 0
+
+
+def test_a_link_to_an_image_that_is_no_row_stays(linked):
+    photos(linked, "loose.png")
+    (linked / "cat/link.png").symlink_to("../loose.png")
+    assert from_folder(linked).names == ("cat/a.png", "cat/link.png", "dog/a.png")
+
+
+def test_refused_images_are_counted_as_lost(linked):
+    for place, target in enumerate(["nowhere", "../../secret/other.png"]):
+        (linked / f"cat/{place}.png").symlink_to(target)
+    (linked / "cat/gone.txt").symlink_to("nowhere")
+    (linked / "cat/folder.png").symlink_to("../dog")
+    photos(linked, "cat/notes.txt")
+    table = from_folder(linked)
+    assert len(table.quarantine) == 5
+    assert (table.lost, table.take(table.labeled_rows[:1]).lost, table.with_note("x").lost) == (2, 2, 2)
+
+
+class WindowsEntry:
+    """An entry of a folder whose path is written as on Windows."""
+
+    def __init__(self, entry, top):
+        self.entry, self.name = entry, entry.name
+        self.path = f"{top}/" + entry.path[len(f"{top}/") :].replace("/", "\\")
+
+    def __getattr__(self, name):
+        return getattr(self.entry, name)
+
+
+def test_names_have_slashes_on_windows_too(tmp_path, monkeypatch):
+    photos(tmp_path, "cat/deep/a.png", "dog/a.png", "test/cat/t.png", "unlabeled/u.png")
+    entries = walk._entries
+
+    def windows_entries(folder):
+        return [WindowsEntry(entry, tmp_path) for entry in entries(str(folder).replace("\\", "/"))]
+
+    monkeypatch.setattr(walk, "_entries", windows_entries)
+    monkeypatch.setattr(walk.os, "sep", "\\")
+    table = from_folder(tmp_path)
+    assert rows_of(table) == {
+        "cat/deep/a.png": ("cat", False),
+        "dog/a.png": ("dog", False),
+        "test/cat/t.png": ("cat", True),
+        "unlabeled/u.png": ("", False),
+    }
+
+
+def test_another_drive_is_outside(monkeypatch):
+    with monkeypatch.context() as windows:
+        windows.setattr(walk.os, "path", ntpath)
+        found = [walk.is_within(path, "C:\\data") for path in ("D:\\data\\a.png", "c:\\DATA\\a.png", "C:\\data2")]
+    assert found == [False, True, False]
+
+
+@pytest.mark.parametrize("control", ["\x1b[2J", "\a", "\x9b2J", "\x7f"])
+def test_no_name_can_drive_a_terminal(tmp_path, control):
+    shown = "\\x" + f"{ord(control[0]):02x}" + control[1:]
+    photos(tmp_path, f"c{control}/a{control}.png", "dog/a.png", f"dog/n{control}.txt")
+    table = from_folder(tmp_path)
+    assert table.names == (f"c{shown}/a{shown}.png", "dog/a.png")
+    assert table.classes == (f"c{shown}", "dog")
+    assert list(table.quarantine) == [f"dog/n{shown}.txt"]
+    assert walk.written("a\tb\nc\r\n") == "a\tb\nc\r\n"

@@ -97,7 +97,11 @@ def test_a_format_or_transform_of_the_user_changes_nothing():
     ("others", "test", "said"),
     [
         (["validation"], "validation", "serve as the test split"),
-        (["val", "test"], "test", "are left out, since there is a test split and nothing is chosen by them yet: 1 (val,"),
+        (
+            ["val", "test"],
+            "test",
+            "are left out, since there is a test split and nothing is chosen by them yet: 1 (val,",
+        ),
         (["extra"], None, "extra is left out"),
     ],
 )
@@ -147,7 +151,12 @@ def test_the_only_class_label_is_the_label():
 
 def test_wrong_columns_are_listed():
     numbers = (hub.Value("int64"), [1, 2, 3, 4])
-    refused(make(image="a", b=(hub.Image(), [png(X[0])] * 4)), "not one column of feature Image, but 2", "a (Image)", "b (Image)")
+    refused(
+        make(image="a", b=(hub.Image(), [png(X[0])] * 4)),
+        "not one column of feature Image, but 2",
+        "a (Image)",
+        "b (Image)",
+    )
     refused(hub.Dataset.from_dict({"x": [1], "label": [0]}), "not one column of feature Image, but 0", "x (int64)")
     refused(make(label=None, size=numbers), "no column named label or labels", "size (int64)", "rename_column")
     refused(make(label="fine", coarse=(hub.ClassLabel(names=["a"]), [0] * 4)), "2 of feature ClassLabel")
@@ -221,3 +230,32 @@ def test_a_splits_file_that_is_no_list_is_refused(tmp_path):
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
     with pytest.raises(UserError, match="cannot be read"):
         open_table(tmp_path)
+
+
+def test_blank_labels_are_unlabeled():
+    def text(*labels):
+        data = make(labels, label=None, other=(hub.Value("string"), list(labels)))
+        return data.rename_column("other", "label")
+
+    splits = hub.DatasetDict(train=text("b", "", " ", "a"), validation=text("a", "b"), test=text("", ""))
+    table = from_hub(splits)
+    assert (table.classes, table.labels.tolist()) == (("a", "b"), [1, -1, -1, 0, 0, 1])
+    assert table.test.tolist() == [False] * 4 + [True] * 2
+    assert any("validation splits that serve as the test split: 1 (validation, rows: 2)" in n for n in table.notes)
+
+
+def test_images_are_not_read_to_join_others(tmp_path, monkeypatch):
+    def read(*_):
+        pytest.fail("an image was read")
+
+    table = from_hub(make())
+    Image.fromarray(X[0]).save(tmp_path / "u.png")
+    monkeypatch.setattr(type(table.images), "__getitem__", read)
+    assert len(open_table(table, tmp_path)) == 5
+    assert len(open_table(open_table(table.take(np.arange(2)), X[:1]), tmp_path)) == 4
+
+
+def test_control_characters_are_written_out():
+    table = from_hub(hub.DatasetDict(train=make(classes=("c\x1bat", "dog")), **{"no\x1bne": make()}))
+    assert table.classes == ("c\\x1bat", "dog")
+    assert not any("\x1b" in note for note in table.notes)

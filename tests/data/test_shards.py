@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from fewlabels.data.decode import Form, Slice, decode
-from fewlabels.data.sources.open import open_table
+from fewlabels.data.sources import shards
 from fewlabels.data.sources.archives import shard_paths
+from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.shards import from_shards
 from fewlabels.errors import UserError
 
@@ -329,3 +330,57 @@ def test_a_folder_of_class_folders_is_no_folder_of_shards(tmp_path):
         (tmp_path / name / "a.png").write_bytes(png())
     assert shard_paths(str(tmp_path)) == []
     assert open_table(tmp_path).classes == ("cat", "dog")
+
+
+# --- classes, splits and what is lost ---
+
+
+def test_the_first_word_of_a_name_is_its_split(tmp_path):
+    names = ["valley", "testament", "Testing_0", "train0", "unlabelled-1", "trains"]
+    table = from_shards([tar(tmp_path / f"{name}.tar", *samples(0, 1)) for name in names], "a")
+    tests = {name.partition(".")[0] for name, test in zip(table.names, table.test, strict=True) if test}
+    assert tests == {"Testing_0"}
+    assert {table.names[row].partition(".")[0] for row in table.unlabeled_rows} == {"unlabelled-1"}
+    assert any("no split" in note and "valley.tar, testament.tar" in note for note in table.notes)
+
+
+def test_a_class_that_lost_all_its_images_is_still_a_class(tmp_path):
+    members = [*samples(0), ("x.cls", b"3"), ("y.txt", b""), header("z.png", tarfile.SYMTYPE, "000.png")]
+    members += [header("000.left.png", tarfile.SYMTYPE, "000.png")]
+    table = from_shards([tar(tmp_path / "a.tar", *members)], "a")
+    assert (table.classes, table.names, table.labels.tolist()) == (("0", "3"), ("a.tar/000",), [0])
+    assert table.lost == 2
+
+
+def test_blank_labels_are_unlabeled(tmp_path):
+    members = [*samples(0, None), ("x.png", png()), ("x.json", b'{"label": " "}')]
+    table = from_shards([tar(tmp_path / "a.tar", *members, ("001.json", b'{"label": ""}'))], "a")
+    assert (table.classes, table.labels.tolist()) == (("0",), [0, -1, -1])
+
+
+def test_blank_lines_among_class_names_are_refused(tmp_path):
+    path = tar(tmp_path / "a.tar", *samples(0, 1))
+    (tmp_path / "classes.txt").write_text("ant\n\nbee\n\n")
+    refused([path], "classes.txt has blank lines among the names (2)")
+    (tmp_path / "classes.txt").write_text("ant\nbee\n\n \n")
+    assert from_shards([path], "a").classes == ("ant", "bee")
+
+
+def test_shards_on_several_drives_have_full_names(tmp_path, monkeypatch):
+    path = tar(tmp_path / "a.tar", *samples(0))
+
+    def several(_):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(shards.os.path, "commonpath", several)
+    assert from_shards([path], "a").names == (f"{path}/000",)
+
+
+def test_control_characters_are_written_out(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\x1bnt\n")
+    table = from_shards([tar(tmp_path / "a.tar", ("k\x1b.png", png()), ("k\x1b.cls", b"0"))], "a")
+    assert (table.names, table.classes) == (("a.tar/k\\x1b",), ("a\\x1bnt",))
+    member = ("1.json", b'{"label": "\\u001b"}')
+    with pytest.raises(UserError) as error:
+        from_shards([tar(tmp_path / "b.tar", ("1.png", png()), member)], "b")
+    assert "\x1b" not in str(error.value)

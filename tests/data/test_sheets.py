@@ -1,13 +1,16 @@
 """Sheets: .csv, .tsv and .parquet become one table; labels are never guessed; what is wrong is said with its line."""
 
 import math
+import ntpath
 import os
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from fewlabels.data.sources import paths
 from fewlabels.data.sources.open import open_table
+from fewlabels.data.sources.paths import Files
 from fewlabels.data.sources.sheets import from_sheet
 from fewlabels.errors import UserError
 
@@ -346,7 +349,12 @@ def test_files_that_are_no_images_are_set_aside(folder):
 
 
 def test_where_no_file_is_there_the_first_is_named(folder):
-    refused(sheet(folder, "path,label", "x/a,cat", "x/b,dog"), "no file that it names can be used", "x/a: no such file", str(folder))
+    refused(
+        sheet(folder, "path,label", "x/a,cat", "x/b,dog"),
+        "no file that it names can be used",
+        "x/a: no such file",
+        str(folder),
+    )
 
 
 def test_empty_paths_are_refused_with_their_lines(folder):
@@ -384,3 +392,97 @@ def test_all_problems_of_a_sheet_are_said_at_once(folder):
         "a.jpg has two labels",
         "both in training and in test: p",
     )
+
+
+# --- one name a file ---
+
+
+def test_absolute_paths_within_the_folder_are_the_relative_ones(folder):
+    (folder.parent / "alias").symlink_to("photos")
+    lines = [f"{folder}/a.jpg,cat", "a.jpg,cat", f"{folder.parent}/alias/b.jpg,dog", f"{folder}/c.jpg,dog"]
+    table = from_sheet(folder.parent / "alias" / sheet(folder, "path,label", *lines).name)
+    assert table.names == ("a.jpg", "b.jpg", "c.jpg")
+    refused(sheet(folder, "path,label", f"{folder}/a.jpg,cat", "a.jpg,dog"), "a.jpg has two labels")
+
+
+def test_an_absolute_path_within_that_leads_elsewhere_stays_absolute(folder):
+    (folder.parent / "big").mkdir()
+    (folder.parent / "big/x.jpg").touch()
+    (folder / "big").symlink_to("../big")
+    assert from_sheet(sheet(folder, "path,label", f"{folder}/big/x.jpg,cat")).names == (f"{folder}/big/x.jpg",)
+
+
+def test_a_file_under_two_names_is_taken_once_or_refused(folder):
+    (folder / "link.jpg").symlink_to("a.jpg")
+    (folder / "also").symlink_to("deep")
+    names = ["a.jpg", "link.jpg", "deep/x.jpg", "also/x.jpg"]
+    table = from_sheet(sheet(folder, "path,label", *(f"{name},cat" for name in names)))
+    assert table.names == ("a.jpg", "deep/x.jpg")
+    assert table.quarantine == {"link.jpg": "the same file as a.jpg", "also/x.jpg": "the same file as deep/x.jpg"}
+    assert table.lost == 0
+    lines = ["a.jpg,cat,train", "link.jpg,dog,train", "deep/x.jpg,dog,train", "also/x.jpg,dog,test"]
+    refused(
+        sheet(folder, "path,label,split", *lines),
+        "link.jpg, the same file as a.jpg, has two labels, cat in line 2 and dog in line 3",
+        "also/x.jpg, the same file as deep/x.jpg, has two splits, train in line 4 and test in line 5",
+    )
+
+
+def test_a_file_under_an_alias_outside_is_the_same(folder):
+    (folder.parent / "alias").symlink_to("photos")
+    refused(sheet(folder, "path,label", "a.jpg,cat", f"{folder.parent}/alias/a.jpg,dog"), "the same file as a.jpg")
+
+
+def test_a_long_path_with_a_backslash_is_set_aside(folder):
+    table = from_sheet(sheet(folder, "path,label", "a.jpg,cat", f"b\\{'x' * 5000}.jpg,dog"))
+    assert table.names == ("a.jpg",)
+    assert list(table.quarantine.values()) == ["File name too long"]
+
+
+def test_paths_of_windows_are_read_on_windows(folder, monkeypatch):
+    (folder / "back\\slash.jpg").touch()  # as a file that is there: on Windows both are one
+    (folder / "back").mkdir()
+    (folder / "back/slash.jpg").touch()
+    files = Files(folder)
+    assert files.name("back\\slash.jpg") == "back\\slash.jpg"
+    monkeypatch.setattr(paths.os, "sep", "\\")
+    assert files.name("back\\slash.jpg") == "back/slash.jpg"
+
+
+def test_drives_of_windows_are_absolute(monkeypatch):
+    with monkeypatch.context() as windows:
+        windows.setattr(paths.os, "path", ntpath)
+        windows.setattr(paths.os, "sep", "\\")
+        files = Files("C:\\photos")
+        names = [files.name(text) for text in ("C:\\photos\\deep\\a.jpg", "D:\\a.jpg", "deep\\.\\a.jpg")]
+        assert names == ["deep/a.jpg", "D:/a.jpg", "deep/a.jpg"]
+        assert [files.why_aside(name) for name in names] == ["no such file"] * 3
+
+
+# --- what is lost ---
+
+
+def test_a_class_that_lost_all_its_files_is_still_a_class(folder):
+    table = from_sheet(sheet(folder, "path,label", "a.jpg,cat", "gone.jpg,dog", "gone2.jpg,", "gone.jpg,dog"))
+    assert table.classes == ("cat", "dog")
+    assert table.counts() == [("cat", 1, 0), ("dog", 0, 0)]
+    assert table.lost == 2
+    assert from_sheet(sheet(folder, "path,label", "a.jpg,10", "gone.jpg,9")).classes == ("9", "10")
+
+
+# --- groups and names ---
+
+
+def test_groups_are_stripped_and_those_that_look_alike_noted(folder):
+    lines = ['a.jpg,cat," p1 "', "b.jpg,dog,p1", "c.jpg,dog,P1", "d.jpg,dog,"]
+    table = from_sheet(sheet(folder, "path,label,group", *lines))
+    assert table.groups == ("p1", "p1", "P1", "")
+    noted(table, "groups that differ only by case or white space stay apart: 'P1', 'p1'")
+
+
+def test_control_characters_of_a_sheet_are_written_out(folder):
+    (folder / "e\x1b.jpg").touch()
+    table = from_sheet(sheet(folder, "path,label,group", "e\x1b.jpg,c\x1bat,g\x1b", "gone\x1b.jpg,dog,"))
+    assert (table.names, table.classes, table.groups) == (("e\\x1b.jpg",), ("c\\x1bat", "dog"), ("g\\x1b",))
+    assert list(table.quarantine) == ["gone\\x1b.jpg"]
+    refused(sheet(folder, "path,label", "a\x1b.jpg,cat", "a\x1b.jpg,dog"), "a\\x1b.jpg has two", unsaid=["\x1b"])

@@ -166,12 +166,18 @@ WRONG = {
     "missing": ({"X": X}, ["x is missing; y is missing; 'X' is none of x, y, x_test, y_test, classes"]),
     "half a test": ({"x": X, "y": Y, "x_test": X}, ["x_test comes without y_test"]),
     "other half": ({"x": X, "y": Y, "y_test": Y}, ["y_test comes without x_test"]),
-    "lengths": ({"x": X, "y": Y[:3]}, ["y has shape [3]", "the number of images is 4", "give [4] whole numbers, -1 for unlabeled"]),
+    "lengths": (
+        {"x": X, "y": Y[:3]},
+        ["y has shape [3]", "the number of images is 4", "give [4] whole numbers, -1 for unlabeled"],
+    ),
     "no labels": ({"x": X, "y": None}, ["y has shape []"]),
     "columns": ({"x": X, "y": np.eye(4, dtype=int)}, ["y has shape [4, 4]"]),
     "floats": ({"x": X, "y": Y / 1.0}, ["type float64", "whole numbers"]),
     "text": ({"x": X, "y": list("abca")}, ["type <U1", "whole numbers"]),
-    "test lengths": ({"x": X, "y": Y, "x_test": X, "y_test": [0]}, ["y_test has shape [1]", "the number of images is 4"]),
+    "test lengths": (
+        {"x": X, "y": Y, "x_test": X, "y_test": [0]},
+        ["y_test has shape [1]", "the number of images is 4"],
+    ),
     "too high": (
         {"x": X, "y": Y, "classes": ["a", "b"]},
         ["labels run from -1 to 2 for 2 classes; give 0 to 1, and -1"],
@@ -337,3 +343,26 @@ def test_opening_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_table((X, Y), X)
+
+
+def test_paths_are_only_resolved_to_join_files(tmp_path, monkeypatch):
+    photos(tmp_path, "data/cat/a.png", "data/dog/a.png", "data/unlabeled/u.png")
+    table = open_table(tmp_path / "data")
+    assert len(open_table(table, tmp_path / "data/unlabeled")) == 3
+
+    def resolve(*_):
+        pytest.fail("a path was resolved")
+
+    monkeypatch.setattr(type(tmp_path), "resolve", resolve)
+    assert len(open_table(table, X)) == 7
+
+
+def test_only_the_last_part_of_a_path_is_compared_for_a_suggestion(tmp_path):
+    photos(tmp_path, "photos/cat/a.png")
+    with pytest.raises(UserError) as error:
+        open_table(str(tmp_path / "qqqqq"))
+    assert "Did you mean" not in str(error.value)
+
+
+def test_control_characters_of_class_names_are_written_out():
+    assert open_table({"x": X, "y": Y, "classes": ["a", "b\x1b[2J", "c"]}).classes == ("a", "b\\x1b[2J", "c")

@@ -93,8 +93,8 @@ def _without_misspelled(
     if "unlabeled" in map(role_of, [*branches, *inner]):  # then another of a near name is a class
         near = {name: role for name, role in near.items() if role != "unlabeled"}
     elif train:
-        within = [name for name, role in _misspelled(inner, inner).items() if role == "unlabeled"]
-        _ask_for(folder / next(iter(train)), layout, [(name, "unlabeled") for name in within])
+        within = [(name, role) for name, role in _misspelled(inner, inner).items() if role == "unlabeled"]
+        _ask_for(folder / next(iter(train)), layout, within)
     _ask_for(folder, layout, list(near.items()))
     return {name: branch for name, branch in plain.items() if name not in near}
 
@@ -122,7 +122,7 @@ def _filled(branch: Branch) -> list[str]:
     return [inner for inner, images in branch.folders.items() if images]
 
 
-def _ask_for(folder: Path, layout: Layout, near: Sequence[tuple[str, Role]]) -> None:
+def _ask_for(folder: Path, layout: Layout, near: Sequence[tuple[str, str]]) -> None:
     for name, role in near:
         otherwise = "make an empty folder unlabeled/ beside it" if role == "unlabeled" else "give it another name"
         layout.problems.append(

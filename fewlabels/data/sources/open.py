@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,21 @@ from fewlabels.data.sources.walk import beside
 from fewlabels.data.table import UNLABELED, Chosen, Joined, Table
 from fewlabels.errors import UserError
 
-Data: TypeAlias = "str | Path | Table | Dataset[Any] | Mapping[str, Any] | tuple[Any, Any]"
+
+class HubDataset(Protocol):
+    """A `datasets.Dataset` of Hugging Face, by what it has: the package may not be there."""
+
+    @property
+    def features(self) -> Any:
+        """Its columns."""
+        ...
+
+    def select_columns(self, column_names: Any) -> Any:
+        """Give some of these."""
+        ...
+
+
+Data: TypeAlias = "str | Path | Table | Dataset[Any] | HubDataset | Mapping[Any, Any] | tuple[Any, Any]"
 Array: TypeAlias = "NDArray[Any] | Tensor | Sequence[Any]"
 
 # Readers of files, by suffix.
@@ -76,7 +90,7 @@ def _open(data: Data, root: Path | None) -> Table:
     if isinstance(data, tuple) and len(data) == 2:
         return from_arrays({"x": data[0], "y": data[1]})
     if isinstance(cast(object, data), Dataset):
-        return from_dataset(data)
+        return from_dataset(cast("Dataset[Any]", data))
     raise UserError(f"data of type {type(data).__name__}; give a name, a path, (x, y), a mapping or a torch Dataset")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import FunctionCtx
 
 
 def world() -> int:
@@ -13,10 +15,25 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is that of its gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Sum.forward(ctx, gradient)
+
+
 def sum_rows(x: Tensor) -> Tensor:
     """Sum [n, ...] over the rows of all processes; the gradient reaches each process's own rows."""
     total = x.sum(0)
-    return all_reduce(total) if world() > 1 else total
+    return cast(Tensor, _Sum.apply(total)) if world() > 1 else total
 
 
 def mean_rows(x: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from fewlabels.data.decode import Form, Resize, decode_into, look
+from fewlabels.data.decode import Form, Resize, decode_into
+from fewlabels.data.look import look
 from fewlabels.data.workers import PATIENCE_ONE
 
 MEMORY = 4 << 30  # bytes of address space of a worker

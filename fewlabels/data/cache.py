@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from fewlabels.data.decode import Form, ImageLike, Pixels, digest_of, fetch
+from fewlabels.data.decode import Form
+from fewlabels.data.digest import digest_of, fetch
+from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.data.workers import Broken, Part, decode_parts, worker_count
 from fewlabels.files import replace_text
 

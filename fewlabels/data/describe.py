@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewlabels.data.decode import look, reason_of
+from fewlabels.data.image import reason_of
+from fewlabels.data.look import look
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import Table, spread
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.data.decode import Form, ImageLike, Pixels, decode_into
+from fewlabels.data.decode import Form, decode_into
+from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.data.table import Labels
 
 CHUNK = 256  # images that are looked at together

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.decode import ImageLike
+from fewlabels.data.image import ImageLike
 from fewlabels.errors import all_of
 
 Labels: TypeAlias = NDArray[np.int64]

@@ -12,7 +12,9 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from fewlabels.data.decode import Form, ImageLike, decode_into, digest_of, fetch, image_name, reason_of
+from fewlabels.data.decode import Form, decode_into
+from fewlabels.data.digest import digest_of, fetch
+from fewlabels.data.image import ImageLike, image_name, reason_of
 from fewlabels.errors import UserError
 
 PATIENCE = 120.0  # seconds for a part, after which its images are tried one by one

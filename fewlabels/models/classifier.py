@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.data.decode import Form, ImageLike, image_list, image_name
+from fewlabels.data.decode import Form
+from fewlabels.data.image import ImageLike, image_name
 from fewlabels.data.images import Images, ResidentImages, decode_all
+from fewlabels.data.pixels import image_list
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text

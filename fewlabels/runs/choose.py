@@ -11,7 +11,9 @@ import torch
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Options
-from fewlabels.data.decode import WHITE, Form, ImageLike, Look, Resize, highest_level, look, reason_of, white_level
+from fewlabels.data.decode import WHITE, Form, Resize
+from fewlabels.data.image import ImageLike, reason_of
+from fewlabels.data.look import Look, highest_level, look, white_level
 from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
 from fewlabels.models.build import OWN, brings_statistics

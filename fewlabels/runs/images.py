@@ -12,8 +12,8 @@ from PIL import Image
 
 from fewlabels.config import Options
 from fewlabels.data.cache import Cache, Cached, content_of, default_folder
-from fewlabels.data.decode import is_pixels
 from fewlabels.data.feed import Share
+from fewlabels.data.image import is_pixels
 from fewlabels.data.images import Images, ResidentImages, StreamedImages, decode_all, resident
 from fewlabels.data.table import Labels, Table
 from fewlabels.data.workers import Broken

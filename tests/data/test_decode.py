@@ -15,24 +15,11 @@ from PIL import Image
 
 from benchmarks.mutations import color_picture, encoded, gray_picture, samples, turned_exif
 from fewlabels.data import decode as module
-from fewlabels.data.decode import (
-    FORMATS,
-    MOST_BYTES,
-    Form,
-    Look,
-    Slice,
-    channels_last,
-    decode,
-    decode_into,
-    highest_level,
-    image_list,
-    image_name,
-    look,
-    reason_of,
-    to_uint8,
-    white_level,
-)
+from fewlabels.data.decode import Form, decode, decode_into
+from fewlabels.data.image import FORMATS, MOST_BYTES, Slice, image_name, reason_of
 from fewlabels.data.images import decode_all
+from fewlabels.data.look import Look, highest_level, look, white_level
+from fewlabels.data.pixels import channels_last, image_list, to_uint8
 from fewlabels.errors import UserError
 
 FEW = settings(deadline=None, max_examples=20)

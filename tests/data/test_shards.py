@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewlabels.data.decode import Form, Slice, decode
+from fewlabels.data.decode import Form, decode
+from fewlabels.data.image import Slice
 from fewlabels.data.sources import shards
 from fewlabels.data.sources.archives import shard_paths
 from fewlabels.data.sources.open import open_table

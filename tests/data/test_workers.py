@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewlabels.data.decode import Form, Slice, digest_of
+from fewlabels.data.decode import Form
+from fewlabels.data.digest import digest_of
+from fewlabels.data.image import Slice
 from fewlabels.data.workers import Part, decode_part, decode_parts, worker_count
 from fewlabels.errors import UserError
 

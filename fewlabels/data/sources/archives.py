@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.data.decode import SUFFIXES, reason_of
+from fewlabels.data.image import SUFFIXES, reason_of
 from fewlabels.data.sources.walk import listed
 from fewlabels.errors import UserError
 

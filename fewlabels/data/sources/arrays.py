@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 from torch.utils.data import Dataset
 
-from fewlabels.data.decode import ImageLike, image_list
+from fewlabels.data.image import ImageLike
+from fewlabels.data.pixels import image_list
 from fewlabels.data.sources.walk import written
 from fewlabels.data.table import UNLABELED, Labels, Table, make_table
 from fewlabels.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from fewlabels.data.decode import reason_of
+from fewlabels.data.image import reason_of
 from fewlabels.data.sources.roles import nearest
 from fewlabels.data.sources.walk import listed
 from fewlabels.errors import UserError, all_of

@@ -10,7 +10,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
-from fewlabels.data.decode import ImageLike
+from fewlabels.data.image import ImageLike
 from fewlabels.data.sources.arrays import array_names, number_labels, says_nothing
 from fewlabels.data.sources.roles import Role, role_of, settle_validation
 from fewlabels.data.sources.walk import written

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fewlabels.data.decode import ImageLike, image_list
+from fewlabels.data.image import ImageLike
+from fewlabels.data.pixels import image_list
 from fewlabels.data.sources.archives import shard_paths
 from fewlabels.data.sources.arrays import array_names, from_arrays, from_dataset, from_npz
 from fewlabels.data.sources.folders import from_folder, unlabeled_in

@@ -7,7 +7,7 @@ import posixpath
 import stat
 from pathlib import Path
 
-from fewlabels.data.decode import reason_of
+from fewlabels.data.image import reason_of
 from fewlabels.data.sources.walk import is_within, slashed, why_no_image
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.decode import ImageLike, Pixels
+from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.data.sources.arrays import array_names
 from fewlabels.data.sources.folders import from_folder
 from fewlabels.data.table import UNLABELED, Table, make_table

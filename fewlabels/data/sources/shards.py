@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from fewlabels.data.decode import SUFFIXES, ImageLike, Slice, reason_of
+from fewlabels.data.image import SUFFIXES, ImageLike, Slice, reason_of
 from fewlabels.data.sources.archives import refuse_packed
 from fewlabels.data.sources.arrays import number_labels, says_nothing
 from fewlabels.data.sources.roles import Role, role_of, settle_validation

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewlabels.data.decode import SUFFIXES, reason_of
+from fewlabels.data.image import SUFFIXES, reason_of
 from fewlabels.errors import UserError
 
 # What computers leave in folders of photos, beside hidden files.

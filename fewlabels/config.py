@@ -66,7 +66,7 @@ class Options:
     """the one dial: how much work to spend"""
     steps: Count | None = None
     """updates of the parameters"""
-    batch: Count | None = None
+    batch: Annotated[int, Interval(1, 16_384)] | None = None
     """labeled images a step"""
     unlabeled_ratio: Count | None = None
     """unlabeled images a step, for each labeled one"""

@@ -29,7 +29,7 @@ def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "
     if out is not None:
         check_suffix(out)
     classifier = load(run, device=device)
-    paths = _paths(images)
+    paths, aside = _paths(images)
     probabilities, broken = _classified(classifier, paths)
     if not len(probabilities):
         raise UserError(f"none of the {len(paths)} files can be read as an image; the first, {paths[0]}: {broken[0]}")
@@ -42,8 +42,8 @@ def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "
         write_table(out, columns)
         counts = np.unique(columns["label"], return_counts=True)
         print(f"{out}: {len(names)} images; " + ", ".join(f"{n} {label}" for label, n in zip(*counts, strict=True)))
-    for i, reason in broken.items():
-        print(f"set aside: {written(str(paths[i]))}: {reason}", file=sys.stderr)
+    for name, reason in (aside | {str(paths[i]): reason for i, reason in broken.items()}).items():
+        print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 
 
 def _classified(classifier: Classifier, paths: Sequence[Path]) -> tuple[NDArray[np.float32], dict[int, str]]:
@@ -57,11 +57,18 @@ def _classified(classifier: Classifier, paths: Sequence[Path]) -> tuple[NDArray[
     return np.concatenate(found), broken
 
 
-def _paths(images: Sequence[Path]) -> list[Path]:
+def _paths(images: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Give the files that are meant, and why others in the folders are none."""
     missing = [str(path) for path in images if not path.exists()]
     if missing:
         raise UserError(f"no such file or folder: {', '.join(missing[:5])}")
-    paths = [file for path in images for file in (images_in(path) if path.is_dir() else [path])]
+    paths: list[Path] = []
+    aside: dict[str, str] = {}
+    for path in images:
+        found, others = images_in(path) if path.is_dir() else ([path], {})
+        paths += found
+        aside |= others
     if not paths:
-        raise UserError(f"no images in {', '.join(map(str, images)) or 'nothing'}; give image files or folders of them")
-    return paths
+        where = f"no images in {', '.join(map(str, images))}" if images else "no images are given"
+        raise UserError(f"{where}; give image files or folders of them")
+    return paths, aside

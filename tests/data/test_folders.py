@@ -414,10 +414,16 @@ def test_the_data_themselves_may_be_a_link(linked):
 
 def test_images_of_a_folder_come_in_order_and_without_others(tmp_path, monkeypatch):
     photos(tmp_path, "b/u.png", "a.png", "notes.txt", ".hidden.png")
-    assert images_in(tmp_path) == [tmp_path / "a.png", tmp_path / "b/u.png"]
-    assert images_in(tmp_path / "nowhere") == []
+    assert images_in(tmp_path)[0] == [tmp_path / "a.png", tmp_path / "b/u.png"]
     monkeypatch.chdir(tmp_path)
-    assert [str(image) for image in images_in(type(tmp_path)("."))] == ["a.png", "b/u.png"]
+    assert [str(image) for image in images_in(type(tmp_path)("."))[0]] == ["a.png", "b/u.png"]
+
+
+def test_a_sheet_beside_the_class_folders_is_named(tmp_path):
+    photos(tmp_path, "cat/a.png", "dog/a.png", "labels.csv", "cat/notes.csv")
+    assert [note for note in from_folder(tmp_path).notes if "sheet" in note] == [
+        f"labels are those of the folders; to take them from a sheet give {tmp_path / 'labels.csv'}"
+    ]
 
 
 def test_a_folder_of_unlabeled_images_names_what_it_sets_aside(tmp_path):

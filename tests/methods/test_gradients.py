@@ -158,3 +158,11 @@ def test_the_memory_of_averaged_centers_changes_the_training(small_job):
         train(job, LayerMatch(threshold="fixed", confidence=0.12, average="centers", memory=m)) for m in (1.0, 1000.0)
     )
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
+
+
+def test_layermatch_takes_the_weight_of_the_data_where_none_is_given(small_job):
+    given, found = LayerMatch(weight=0.3), LayerMatch()
+    for method, weight in ((given, 1.0), (found, 0.3)):
+        state, feed = begin(dataclasses.replace(small_job(), unlabeled_weight=weight), method)
+        out = state.method(state.network, feed.batch(0, state.step))
+        torch.testing.assert_close(out["loss"], out["labeled_loss"] + 0.3 * out["unlabeled_loss"])

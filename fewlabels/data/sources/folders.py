@@ -35,6 +35,7 @@ def from_folder(folder: Path) -> Table:
     if not layout.classes:
         raise _no_classes(folder, found, layout)
     layout.problems += [*_too_deep(folder, layout), *_unknown_classes(folder, layout)]
+    layout.notes += _sheets(folder, found)
     return _table(folder, found, layout)
 
 
@@ -122,6 +123,12 @@ def _as_rows(images: Sequence[str], label: int, role: Role) -> list[tuple[str, i
     return [(image, label, role) for image in images]
 
 
+def _sheets(folder: Path, found: Found) -> list[str]:
+    """Note the sheets that lie beside the class folders: perhaps they hold the labels."""
+    sheets = [name for name in found.others if "/" not in name and name.lower().endswith((".csv", ".tsv", ".parquet"))]
+    return [f"labels are those of the folders; to take them from a sheet give {folder / sheets[0]}"] if sheets else []
+
+
 def _set_aside(found: Found, layout: Layout) -> dict[str, str]:
     """Give all that is refused, and the other files of class folders and splits: not those that lie beside them."""
     return found.refused | {
@@ -139,13 +146,15 @@ def name_of(folder: Path) -> str:
     return written(folder.resolve().name) or "data"
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Give all image files in a folder and below, in order of path; hidden ones are none.
+def images_in(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Give all image files in a folder and below, in order of path, and why others are none; hidden ones are left.
 
     Raises:
         UserError: the folder cannot be read.
     """
-    return list(walk(folder).images.values()) if folder.is_dir() else []
+    found = walk(folder)
+    aside = {str(folder / name): reason for name, reason in (found.refused | found.others).items()}
+    return list(found.images.values()), aside
 
 
 def unlabeled_in(folder: Path) -> tuple[dict[str, Path], dict[str, str], int]:

@@ -50,6 +50,8 @@ class Options:
     """which mirror images count as the same class"""
     operations: Count | None = None
     """RandAugment operations in a strong view"""
+    pool: Literal["fixmatch", "torchvision"] = "fixmatch"
+    """whose strengths these operations have"""
     unlabeled: MaybePath = None
     """a folder of more images without labels"""
     labels_per_class: Count | None = None

@@ -50,8 +50,18 @@ def _fold(state: int | Tensor, part: Part) -> int | Tensor:
     if isinstance(part, Tensor):
         mixed = _mix_tensor(part.to(torch.int64))
         return _mix_tensor(mixed ^ (_signed(state) if isinstance(state, int) else state))
-    mixed = _mix_int((zlib.crc32(part.encode()) if isinstance(part, str) else operator.index(part)) & _BITS64)
-    return _mix_int(state ^ mixed) if isinstance(state, int) else _mix_tensor(state ^ _signed(mixed))
+    return _fold_int(state, part) if isinstance(state, int) else _mix_tensor(state ^ _signed(_number(part)))
+
+
+# Constants to a compiler, which need not understand how they come about.
+@torch.compiler.assume_constant_result
+def _number(part: int | str) -> int:
+    return _mix_int((zlib.crc32(part.encode()) if isinstance(part, str) else operator.index(part)) & _BITS64)
+
+
+@torch.compiler.assume_constant_result
+def _fold_int(state: int, part: int | str) -> int:
+    return _mix_int(state ^ _number(part))
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,16 @@ class Key:
         state = self.state if isinstance(self.state, Tensor) else torch.tensor(_signed(self.state & _BITS64))
         return _shift(state, 40).to(torch.float32) * 2.0**-24
 
+    def uniforms(self, count: int) -> Tensor:
+        """Draw `count` numbers for each of the key's elements [n]: float32 [count, n] in [0, 1)."""
+        device = self.state.device if isinstance(self.state, Tensor) else None
+        return self.fold(torch.arange(count, device=device)[:, None]).uniform()
+
     def integers(self, high: int) -> Tensor:
         """Draw one int64 in [0, high) for each element of the key; high is at most 2**24."""
-        return (self.uniform() * high).to(torch.int64)
+        return integers(self.uniform(), high)
+
+
+def integers(uniform: Tensor, high: int) -> Tensor:
+    """Turn draws in [0, 1) into int64 in [0, high); high is at most 2**24."""
+    return (uniform * high).to(torch.int64)

@@ -18,6 +18,7 @@ from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import Job, Rows
 from fewlabels.training.recipe import Recipe
+from fewlabels.views import operations
 from fewlabels.views.images import ImageViews
 
 torch.set_num_threads(1)
@@ -27,6 +28,12 @@ torch.set_num_threads(1)
 def own_cache(tmp_path_factory):
     """Keep decoded images of tests apart from the user's."""
     os.environ["FEWLABELS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Compute every form of a view for every image, so that no shape depends on a value."""
+    monkeypatch.setattr(operations, "shapes_may_depend_on_values", lambda device: False)
 
 
 def small_recipe(**changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -94,17 +95,23 @@ def _say_how_shared(work: Work) -> None:
 def _phases(work: Work) -> Run:
     run = first_says(lambda: Run.finished(work.folder))
     if run is None:
-        say_estimate(work)
-        free = first_says(lambda: free_phase(work))
-        _stop_here(work)
-        labels_only = labels_only_phase(work)
-        trained = method_phase(work)
-        _stop_here(work)
-        run = first_says(lambda: finish(work, free, labels_only, trained))
+        with ExitStack() as held:
+            first_says(lambda: held.enter_context(work.folder.alone()))
+            run = _work(work)
     else:
         work.show.line("this run is finished; nothing is trained again")
     run.show(work.show)
     return run
+
+
+def _work(work: Work) -> Run:
+    say_estimate(work)
+    free = first_says(lambda: free_phase(work))
+    _stop_here(work)
+    labels_only = labels_only_phase(work)
+    trained = method_phase(work)
+    _stop_here(work)
+    return first_says(lambda: finish(work, free, labels_only, trained))
 
 
 def _stop_here(work: Work) -> None:

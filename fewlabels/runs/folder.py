@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import yaml
+from filelock import FileLock, Timeout
 
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv, replace_text
@@ -77,6 +79,27 @@ class RunFolder:
         """
         if not (self / "config.yaml").exists():
             self._must_be_empty()
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Keep other commands out of the folder; the system frees it where a command is killed.
+
+        Raises:
+            UserError: another command is at work here.
+        """
+        lock = FileLock(self / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(
+                f"another command is at work in {self.path}: wait until it ends, or give another --out"
+            ) from error
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks, or read-only: what is written says so
+        try:
+            yield
+        finally:
+            lock.release()
 
     def threads(self) -> int | None:
         """Give the number of threads that the run was begun with; None where there is no run yet."""

@@ -291,7 +291,7 @@ def _job(
     card = build().card  # a pretrained network brings its own statistics
     return Job(
         rows=Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows),
-        views=ImageViews(card.mean, card.std, plan.flip, plan.operations),
+        views=ImageViews(card.mean, card.std, plan.flip, plan.operations, options.pool),
         recipe=plan.recipe,
         build=build,
         labeled_in_unlabeled=options.labeled_in_unlabeled,

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from fewlabels.keys import Key
 from fewlabels.views.batch import Kind
+from fewlabels.views.operations import Pool
 from fewlabels.views.strong import cutout, rand_augment
 from fewlabels.views.weak import Flip, weak_view
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Turn uint8 [n, C, H, W] into float32 with the given channel mean and deviation (of pixels in 0..1)."""
-    center, scale = _channel_constant(mean, images.device), _channel_constant(std, images.device)
-    return (images.to(torch.float32) / 255 - center) / scale
+    scale = _channel_constant(tuple(1 / (255 * each) for each in std), images.device)
+    shift = _channel_constant(tuple(-m / s for m, s in zip(mean, std, strict=True)), images.device)
+    return images.to(torch.float32).mul_(scale).add_(shift)
 
 
 @cache
@@ -35,12 +37,14 @@ class ImageViews:
         mean, std: channel statistics of pixels in 0..1.
         flip: which mirror images count as the same class.
         operations: RandAugment's operations in a strong view (the FixMatch paper 2, a popular library 3).
+        pool: whose ranges of strengths they are drawn from.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: Flip = "none"
     operations: int = 2
+    pool: Pool = "fixmatch"
 
     def make(self, images: Tensor, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
         """Make one view a kind, each drawn on its own: uint8 [n, C, H, W] -> float32 [n, C, H, W] each.
@@ -53,6 +57,6 @@ class ImageViews:
     def _view(self, images: Tensor, kind: Kind, key: Key) -> Tensor:
         images = weak_view(images, key.fold("weak"), self.flip)
         if kind == "strong":
-            images = rand_augment(images, key.fold("randaugment"), self.operations)
+            images = rand_augment(images, key.fold("randaugment"), self.operations, self.pool)
             images = cutout(images, key.fold("cutout"))
         return normalize(images, self.mean, self.std)

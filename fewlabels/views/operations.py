@@ -1,4 +1,4 @@
-"""The 14 operations of FixMatch's RandAugment pool on a batch, each image with its own operation and strength.
+"""The 14 operations of RandAugment on a batch, each image with its own operation and strength.
 
 Three forms cover them all: a table of 256 entries (what depends on a pixel's value alone), a warp (where a
 pixel comes from), and a blend with a degenerate image (color, sharpness). Each equals Pillow's operation of
@@ -7,7 +7,10 @@ the same name: https://pillow.readthedocs.io (ImageOps, ImageEnhance, Image.tran
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cache
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,9 +20,11 @@ WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 BLENDS = ("color", "sharpness")
 OPERATIONS = TABLES + WARPS + BLENDS
 
-# Lowest and highest strength of each operation (Sohn et al. 2020, table 12); degrees for rotate, a part of
-# the side for translate. Those without an entry have no strength.
-RANGES: dict[str, tuple[float, float]] = {
+Pool: TypeAlias = Literal["fixmatch", "torchvision"]
+
+# Lowest and highest strength of each operation; degrees for rotate, a part of the side for translate. Those
+# without an entry have no strength. FixMatch draws between them (Sohn et al. 2020, table 12).
+FIXMATCH: dict[str, tuple[float, float]] = {
     "brightness": (0.05, 0.95),
     "color": (0.05, 0.95),
     "contrast": (0.05, 0.95),
@@ -33,32 +38,138 @@ RANGES: dict[str, tuple[float, float]] = {
     "translate_y": (-0.3, 0.3),
 }
 
+# torchvision.transforms.RandAugment with its default magnitude draws one of the two ends.
+_MAGNITUDE = 9 / 30
+_SIDE = 150 / 331 * _MAGNITUDE
+TORCHVISION: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("brightness", "color", "contrast", "sharpness"), (1 - 0.9 * _MAGNITUDE, 1 + 0.9 * _MAGNITUDE)),
+    **dict.fromkeys(("shear_x", "shear_y"), (-0.3 * _MAGNITUDE, 0.3 * _MAGNITUDE)),
+    **dict.fromkeys(("translate_x", "translate_y"), (-_SIDE, _SIDE)),
+    "posterize": (8 - round(4 * _MAGNITUDE), 8 - round(4 * _MAGNITUDE)),
+    "rotate": (-30 * _MAGNITUDE, 30 * _MAGNITUDE),
+    "solarize": (255 * (1 - _MAGNITUDE), 255 * (1 - _MAGNITUDE)),
+}
+POOLS: dict[Pool, dict[str, tuple[float, float]]] = {"fixmatch": FIXMATCH, "torchvision": TORCHVISION}
+
 
 def number(name: str) -> int:
     """Give the number by which a batch of operations names this one."""
     return OPERATIONS.index(name)
 
 
-def strengths(operation: Tensor, uniform: Tensor) -> Tensor:
-    """Map draws in [0, 1) [n] to the range of each image's operation [n]."""
-    low, high = _ranges(uniform.device)[operation].unbind(1)
-    return low + (high - low) * uniform
+def strengths(operation: Tensor, uniform: Tensor, pool: Pool = "fixmatch") -> Tensor:
+    """Map draws in [0, 1) [n] to the strength of each image's operation [n]."""
+    low, high = _ranges(pool, uniform.device)[operation].unbind(1)
+    return low + (high - low) * (uniform if pool == "fixmatch" else (2 * uniform).floor())
 
 
 @cache
-def _ranges(device: torch.device) -> Tensor:
+def _ranges(pool: Pool, device: torch.device) -> Tensor:
     """Give each operation's range [14, 2]; kept, since a copy from the host would stop the device at each step."""
-    return torch.tensor([RANGES.get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
+    return torch.tensor([POOLS[pool].get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
 
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     """Apply to each image [n, C, H, W] uint8 its operation [n] int64 with its strength [n] float32."""
-    images = _apply_tables(images, operation, strength)
-    images = warp(images, _matrices(operation, strength, *images.shape[2:]))
-    return _apply_blends(images, operation, strength)
+    images = images.clone()
+    tables = _levels(images).to(torch.uint8).expand(*images.shape[:2], 256).clone()
+    for name, table in _TABLES.items():
+        _put(tables, operation == number(name), table, images, strength)
+    _put(images, _among(operation, tuple(_TABLES)), look_up, images, tables)
+    matrices = _matrices(operation, strength, *images.shape[2:])
+    _put(images, _among(operation, WARPS), warp, images, matrices)
+    for name, blend in _BLENDS.items():
+        _put(images, operation == number(name), blend, images, strength)
+    return images
 
 
-# --- tables ---------------------------------------------------------------------------------------------
+def _among(operation: Tensor, names: tuple[str, ...]) -> Tensor:
+    return torch.stack([operation == number(name) for name in names]).any(0)
+
+
+def _put(out: Tensor, wanted: Tensor, form: Callable[..., Tensor], *given: Tensor) -> None:
+    """Put `form(*given)` into those rows of `out` that are `wanted`, bool [n].
+
+    Where shapes may depend on values only these rows are computed, else all are.
+    """
+    if shapes_may_depend_on_values(out.device):
+        rows = wanted.nonzero()[:, 0]
+        out.index_copy_(0, rows, form(*(each.index_select(0, rows) for each in given)).expand(-1, *out.shape[1:]))
+    else:
+        out.copy_(torch.where(wanted.view(-1, *[1] * (out.ndim - 1)), form(*given), out))
+
+
+def shapes_may_depend_on_values(device: torch.device) -> bool:
+    """Tell whether it is so: a GPU would have to wait for them, and a compiled step could not be used again."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+# --- tables: of images [n, C, H, W] and strengths [n], uint8 [n, 1 or C, 256] -----------------------------
+
+
+def look_up(images: Tensor, tables: Tensor) -> Tensor:
+    """Give each pixel its entry in the table [n, C, 256] of its image and channel."""
+    return tables.gather(2, images.flatten(2).to(torch.int64)).view_as(images)
+
+
+def _levels(images: Tensor) -> Tensor:
+    return torch.arange(256, dtype=torch.int32, device=images.device)
+
+
+def _brightness(images: Tensor, strength: Tensor) -> Tensor:
+    return _blended(_levels(images), 0, strength[:, None, None])
+
+
+def _contrast(images: Tensor, strength: Tensor) -> Tensor:
+    gray = luma(images).to(torch.int64)
+    pixels = gray.shape[2] * gray.shape[3]
+    mean = (2 * gray.sum((1, 2, 3)) + pixels) // (2 * pixels)  # rounded half up
+    return _blended(_levels(images), mean[:, None, None], strength[:, None, None])
+
+
+def _posterize(images: Tensor, strength: Tensor) -> Tensor:
+    kept_bits = -(1 << (8 - strength.to(torch.int32)))
+    return (_levels(images) & kept_bits[:, None, None]).to(torch.uint8)
+
+
+def _solarize(images: Tensor, strength: Tensor) -> Tensor:
+    levels = _levels(images)
+    return torch.where(levels < strength[:, None, None], levels, 255 - levels).to(torch.uint8)
+
+
+def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
+    """Stretch the used levels to 0..255 (ImageOps.autocontrast without cutoff)."""
+    del strength
+    # MPS has no float64; in float32 1 of 130 levels is one off.
+    exact = torch.float32 if images.device.type == "mps" else torch.float64
+    pixels, levels = images.flatten(2), _levels(images)
+    low, high = pixels.amin(2, keepdim=True).to(exact), pixels.amax(2, keepdim=True).to(exact)
+    # Not `255 / tensor`: torch makes that a reciprocal and a product, which rounds twice.
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
+    # Pillow multiplies first and adds the offset after; the order matters to the last bit.
+    stretched = (levels * scale - low * scale).clamp(0, 255).to(torch.uint8)
+    return torch.where(high > low, stretched, levels.to(torch.uint8))
+
+
+def _equalize(images: Tensor, strength: Tensor) -> Tensor:
+    """Spread the levels evenly over 0..255 (ImageOps.equalize)."""
+    del strength
+    counts, levels = histograms(images), _levels(images)
+    last = torch.where(counts > 0, levels, 0).amax(2, keepdim=True).to(torch.int64)
+    step = (counts.sum(2, keepdim=True) - counts.gather(2, last)) // 255
+    before = counts.cumsum(2) - counts
+    spread = ((before + step // 2) // step.clamp(min=1)).clamp(0, 255)
+    return torch.where(step > 0, spread, levels).to(torch.uint8)
+
+
+_TABLES = {
+    "autocontrast": _autocontrast,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "equalize": _equalize,
+    "posterize": _posterize,
+    "solarize": _solarize,
+}
 
 
 def luma(images: Tensor) -> Tensor:
@@ -75,66 +186,7 @@ def histograms(images: Tensor) -> Tensor:
     """Count each gray level: uint8 [n, C, H, W] -> int64 [n, C, 256]."""
     levels = images.flatten(2).to(torch.int64)
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
-    return counts.scatter_add_(2, levels, torch.ones_like(levels))
-
-
-def _apply_tables(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    tables = _identity_table(images)
-    counts = histograms(images)
-    s = strength[:, None, None]
-    for name, table in (
-        ("autocontrast", _autocontrast_table(counts)),
-        ("brightness", _blended(torch.zeros_like(tables), tables, s)),
-        ("contrast", _blended(_mean_luma(images).expand_as(tables), tables, s)),
-        ("equalize", _equalize_table(counts)),
-        ("posterize", tables & -(1 << (8 - s.to(torch.int64)))),
-        ("solarize", torch.where(tables < s, tables, 255 - tables)),
-    ):
-        tables = torch.where((operation == number(name))[:, None, None], table, tables)
-    levels = images.flatten(2).to(torch.int64)
-    return tables.to(torch.uint8).gather(2, levels).view_as(images)
-
-
-def _identity_table(images: Tensor) -> Tensor:
-    levels = torch.arange(256, device=images.device)
-    return levels.expand(*images.shape[:2], 256)
-
-
-def _blended(degenerate: Tensor, image: Tensor, share: Tensor) -> Tensor:
-    """Blend whole numbers as Pillow does: float32, cut towards zero."""
-    return (degenerate + share * (image - degenerate)).to(torch.int64)
-
-
-def _mean_luma(images: Tensor) -> Tensor:
-    """Give each image's mean gray level, rounded half up: int64 [n, 1, 1]."""
-    gray = luma(images).to(torch.int64)
-    pixels = gray.shape[2] * gray.shape[3]
-    return ((2 * gray.sum((1, 2, 3)) + pixels) // (2 * pixels))[:, None, None]
-
-
-def _autocontrast_table(counts: Tensor) -> Tensor:
-    """Stretch the used levels to 0..255 (ImageOps.autocontrast without cutoff)."""
-    levels = torch.arange(256, device=counts.device)
-    used = counts > 0
-    # MPS has no float64; in float32 1 of 130 levels is one off.
-    exact = torch.float32 if counts.device.type == "mps" else torch.float64
-    low = torch.where(used, levels, 255).amin(2, keepdim=True).to(exact)
-    high = torch.where(used, levels, 0).amax(2, keepdim=True).to(exact)
-    # Not `255 / tensor`: torch makes that a reciprocal and a product, which rounds twice.
-    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
-    # Pillow multiplies first and adds the offset after; the order matters to the last bit.
-    stretched = (levels * scale - low * scale).to(torch.int64).clamp(0, 255)
-    return torch.where(high > low, stretched, levels)
-
-
-def _equalize_table(counts: Tensor) -> Tensor:
-    """Spread the levels evenly over 0..255 (ImageOps.equalize)."""
-    levels = torch.arange(256, device=counts.device)
-    last = torch.where(counts > 0, levels, 0).amax(2, keepdim=True)
-    step = (counts.sum(2, keepdim=True) - counts.gather(2, last)) // 255
-    before = counts.cumsum(2) - counts
-    spread = ((before + step // 2) // step.clamp(min=1)).clamp(0, 255)
-    return torch.where(step > 0, spread, levels)
+    return counts.scatter_add_(2, levels, counts.new_ones(()).expand_as(levels))
 
 
 # --- warps ----------------------------------------------------------------------------------------------
@@ -142,43 +194,57 @@ def _equalize_table(counts: Tensor) -> Tensor:
 
 def _matrices(operation: Tensor, strength: Tensor, height: int, width: int) -> Tensor:
     """Give each image's map from output to input pixels [n, 6]: x_in = a x + b y + c, y_in = d x + e y + f."""
-
-    def strength_of(name: str) -> Tensor:
-        return torch.where(operation == number(name), strength, 0.0)
-
-    angle = -torch.deg2rad(strength_of("rotate"))
+    exact = strength if strength.device.type == "mps" else strength.to(torch.float64)
+    rotate, shear_x, shear_y, translate_x, translate_y = ((operation == number(name)) * exact for name in WARPS)
+    angle = rotate * (-math.pi / 180)
     cos, sin = angle.cos(), angle.sin()
     center_x, center_y = width / 2, height / 2
-    a, e = cos, cos
-    b = sin + strength_of("shear_x")
-    d = -sin + strength_of("shear_y")
-    c = center_x - cos * center_x - sin * center_y + strength_of("translate_x") * width
-    f = center_y + sin * center_x - cos * center_y + strength_of("translate_y") * height
-    return torch.stack([a, b, c, d, e, f], 1)
+    c = center_x - cos * center_x - sin * center_y + translate_x * width
+    f = center_y + sin * center_x - cos * center_y + translate_y * height
+    return torch.stack([cos, sin + shear_x, c, shear_y - sin, cos, f], 1)
 
 
-def warp(images: Tensor, matrices: Tensor, fill: int = 0) -> Tensor:
-    """Read each output pixel [n, C, H, W] from the nearest input pixel under its matrix [n, 6]; outside is `fill`."""
-    n, channels, height, width = images.shape
-    x = torch.arange(width, device=images.device) + 0.5
-    y = torch.arange(height, device=images.device)[:, None] + 0.5
-    a, b, c, d, e, f = (m[:, None, None] for m in matrices.unbind(1))
-    column = torch.floor(a * x + b * y + c).to(torch.int64)
-    row = torch.floor(d * x + e * y + f).to(torch.int64)
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).flatten(1)[:, None]
-    taken = images.flatten(2).gather(2, index.expand(n, channels, height * width)).view_as(images)
-    return torch.where(inside[:, None], taken, torch.full_like(taken, fill))
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Read each output pixel [n, C, H, W] from the nearest input pixel under its matrix [n, 6]; outside is 0.
+
+    Counted in 1/65536 of a pixel, as Pillow does (Geometry.c, affine_fixed): 4096 pixels a side fit into 32 bits.
+    """
+    height, width = images.shape[2:]
+    a, b, c, d, e, f = matrices.unbind(1)
+    steps = torch.stack([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2])
+    a, b, c, d, e, f = (steps * 65536 + 0.5).floor().to(torch.int32)[:, :, None, None, None]
+    x = torch.arange(width, dtype=torch.int32, device=images.device)
+    y = torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
+    column = (a * x + (b * y + c)) >> 16
+    row = (d * x + (e * y + f)) >> 16
+    within_column, within_row = column.clamp(0, width - 1), row.clamp(0, height - 1)
+    inside = (column == within_column) & (row == within_row)
+    return take(images, within_row * width + within_column) * inside
+
+
+def take(images: Tensor, index: Tensor) -> Tensor:
+    """Read from images [n, C, H, W] the pixels at `index` [n, 1, h, w] (row * W + column) -> [n, C, h, w]."""
+    flat = index.flatten(2).to(torch.int64).expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, flat).view(*images.shape[:2], *index.shape[2:])
 
 
 # --- blends ---------------------------------------------------------------------------------------------
 
 
-def _apply_blends(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    color, sharpness = ((operation == number(name))[:, None, None, None] for name in BLENDS)
-    degenerate = torch.where(color, luma(images), smooth(images)).to(torch.float32)
-    blended = degenerate + strength[:, None, None, None] * (images.to(torch.float32) - degenerate)
-    return torch.where(color | sharpness, blended.to(torch.uint8), images)
+def _blended(image: Tensor, degenerate: Tensor | int, share: Tensor) -> Tensor:
+    """Blend whole numbers as Pillow does: float32, cut to a byte and towards zero."""
+    return (degenerate + share * (image - degenerate)).clamp(0, 255).to(torch.uint8)
+
+
+def _color(images: Tensor, strength: Tensor) -> Tensor:
+    return _blended(images.to(torch.int32), luma(images).to(torch.int32), strength[:, None, None, None])
+
+
+def _sharpness(images: Tensor, strength: Tensor) -> Tensor:
+    return _blended(images.to(torch.int32), smooth(images).to(torch.int32), strength[:, None, None, None])
+
+
+_BLENDS = {"color": _color, "sharpness": _sharpness}
 
 
 def smooth(images: Tensor) -> Tensor:

@@ -1,32 +1,33 @@
-"""Strong views: RandAugment with FixMatch's pool, then cutout."""
+"""Strong views: RandAugment, then cutout."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fewlabels.keys import Key
+from fewlabels.keys import Key, integers
 from fewlabels.views import operations
+from fewlabels.views.operations import Pool
 
 _GRAY = 127  # what a cut-out square is filled with (Sohn et al. 2020)
 
 
-def rand_augment(images: Tensor, key: Key, count: int = 2) -> Tensor:
+def rand_augment(images: Tensor, key: Key, count: int = 2, pool: Pool = "fixmatch") -> Tensor:
     """Apply `count` operations, drawn for each image with their strengths (Sohn et al. 2020, appendix D).
 
     Args:
         images: uint8 [n, C, H, W].
         key: one element an image, int64 [n].
         count: operations an image, drawn with repetition.
+        pool: whose ranges of strengths.
 
     Returns:
         uint8 [n, C, H, W].
     """
-    for place in range(count):
-        drawn = key.fold("operation", place)
-        operation = drawn.fold("which").integers(len(operations.OPERATIONS))
-        strength = operations.strengths(operation, drawn.fold("strength").uniform())
-        images = operations.apply(images, operation, strength)
+    draws = key.uniforms(2 * count)
+    for which, strength in zip(draws[:count], draws[count:], strict=True):
+        operation = integers(which, len(operations.OPERATIONS))
+        images = operations.apply(images, operation, operations.strengths(operation, strength, pool))
     return images
 
 
@@ -36,11 +37,10 @@ def cutout(images: Tensor, key: Key, largest: float = 0.5) -> Tensor:
     Shapes as in `rand_augment`; source: DeVries and Taylor 2017, as FixMatch uses it.
     """
     height, width = images.shape[2:]
-    half = key.fold("side").uniform() * largest * min(height, width) / 2
-    y = _within(height, key.fold("y").uniform() * height, half)
-    x = _within(width, key.fold("x").uniform() * width, half)
-    hole = (y[:, :, None] & x[:, None, :])[:, None]
-    return torch.where(hole, torch.full_like(images, _GRAY), images)
+    side, y, x = key.uniforms(3)
+    half = side * largest * min(height, width) / 2
+    hole = _within(height, y * height, half)[:, None, :, None] & _within(width, x * width, half)[:, None, None, :]
+    return images + hole * (_GRAY - images)  # modulo 256; on a CPU ten times as fast as torch.where
 
 
 def _within(size: int, center: Tensor, half: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fewlabels.keys import Key
+from fewlabels.keys import Key, integers
+from fewlabels.views.operations import take
 
 Flip: TypeAlias = Literal["none", "horizontal", "dihedral"]
 
@@ -31,27 +32,28 @@ def weak_view(images: Tensor, key: Key, flip: Flip, padding: float = 1 / 8) -> T
     Returns:
         uint8 [n, C, H, W].
     """
-    n, _, height, width = images.shape
-    rows = _source_index(height, padding, key.fold("shift y"))
-    columns = _source_index(width, padding, key.fold("shift x"))
+    height, width = images.shape[2:]
+    y, x, mirror_y, mirror_x, turn = key.uniforms(5)
+    rows = _source_index(height, padding, y)
+    columns = _source_index(width, padding, x)
     if flip != "none":
-        columns = _mirrored(columns, key.fold("mirror x"))
+        columns = _mirrored(columns, mirror_x)
     if flip == "dihedral":
-        rows = _mirrored(rows, key.fold("mirror y"))
-        if height == width:
-            turn = key.fold("transpose").uniform().lt(0.5)[:, None, None, None]
-            images = torch.where(turn, images.transpose(2, 3), images)
-    samples = torch.arange(n, device=images.device)[:, None, None]
-    # The indices stand on both sides of the channel's slice, so torch puts the channel last.
-    return images[samples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        rows = _mirrored(rows, mirror_y)
+    if flip == "dihedral" and height == width:
+        turned = (turn < 0.5).to(torch.int64)[:, None]
+        rows, columns = rows * (width + turned * (1 - width)), columns * (1 + turned * (width - 1))
+    else:
+        rows = rows * width
+    return take(images, (rows[:, :, None] + columns[:, None, :])[:, None])
 
 
-def _source_index(size: int, padding: float, key: Key) -> Tensor:
-    """Draw for each image [n] the pixels along one side [n, size] that a shifted crop reads."""
+def _source_index(size: int, padding: float, uniform: Tensor) -> Tensor:
+    """Give for each image [n] the pixels along one side [n, size] that a shifted crop reads."""
     most = min(round(size * padding), size - 1)
-    shift = key.integers(2 * most + 1) - most
+    shift = integers(uniform, 2 * most + 1) - most
     return reflect(torch.arange(size, device=shift.device) + shift[:, None], size)
 
 
-def _mirrored(index: Tensor, key: Key) -> Tensor:
-    return torch.where(key.uniform().lt(0.5)[:, None], index.flip(1), index)
+def _mirrored(index: Tensor, uniform: Tensor) -> Tensor:
+    return torch.where(uniform.lt(0.5)[:, None], index.flip(1), index)

@@ -9,6 +9,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from fewlabels.cli import main
+from fewlabels.errors import UserError
+from fewlabels.runs.folder import RunFolder
 
 STEPS = 40
 SMALL = ["--steps", str(STEPS), "--batch", "8", "--unlabeled-ratio", "2", "--no-baseline", "--threads", "1"]
@@ -124,3 +126,19 @@ def make_photos(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 90, (12, 12, 3)) + 80 * (i % 2) * (np.arange(12) % 2)[:, None]
         Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+# --- two commands at once ----------------------------------------------------------------------------------
+
+
+def test_a_folder_in_use_is_refused_and_free_again_after(tmp_path, capsys):
+    with RunFolder(tmp_path).alone(), pytest.raises(UserError, match="at work in"), RunFolder(tmp_path).alone():
+        pass
+    out = tmp_path / "run"
+    assert main([*DIGITS, "--out", str(out), "--steps", "4"]) == 0
+    (out / "summary.json").unlink()  # as if it were not finished
+    with RunFolder(out).alone():
+        code, said = give([*DIGITS, "--out", out, "--steps", "4"], capsys)
+    assert code == 2
+    assert "another command is at work in" in said and "Traceback" not in said
+    assert main([*DIGITS, "--out", str(out), "--steps", "4"]) == 0

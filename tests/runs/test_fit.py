@@ -17,7 +17,7 @@ from fewlabels.methods.layermatch import LayerMatch
 
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
-    "model.json", "predictions.parquet", "report.html", "labels_only", "free.json",
+    "model.json", "predictions.parquet", "report.html", "labels_only", "free.json", ".lock",
 }  # fmt: skip
 SMALL = {"steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu"}
 

@@ -33,7 +33,7 @@ class NoReads(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", [*method_names(), "layermatch all"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_step_reads_nothing_to_the_host(small_job, name, optimizer):
+def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimizer):
     method = LayerMatch(threshold="soft", average="both") if name == "layermatch all" else method_class(name)()
     state, feed = begin(small_job(optimizer=optimizer), method)
     for step in range(2):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewlabels.keys import Key
+from fewlabels.views import operations
 from fewlabels.views.images import ImageViews, normalize
 
 quick = settings(deadline=None, max_examples=30)
@@ -193,9 +194,21 @@ def test_the_watch_sees_reads(read):
         READS[read](torch.arange(4))
 
 
+@quick
+@given(st.integers(1, 3), st.integers(0, 9), st.integers(1, 9), st.integers(0, 2**32))
+def test_views_are_the_same_where_every_form_is_computed_for_every_image(channels, n, side, seed):
+    images, key = noise(n, channels, side, 8, seed), keys(n, seed)
+    some = views(channels, operations=4).make(images, ALL, key)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "shapes_may_depend_on_values", lambda device: False)
+        every = views(channels, operations=4).make(images, ALL, key)
+    for one, other in zip(some, every, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("flip", ["none", "horizontal", "dihedral"])
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 8, 8), (1, 8, 8), (3, 5, 7), (1, 1, 1)])
-def test_views_are_made_without_a_read_to_the_host(flip, channels, height, width):
+def test_views_are_made_without_a_read_to_the_host(flip, channels, height, width, as_on_a_gpu):
     images, key = noise(6, channels, height, width), keys(6)
     with WatchedDevice():
         views(channels, flip=flip).make(images, ALL, key)
@@ -207,7 +220,7 @@ def test_views_are_made_of_images_without_data():
     assert [view.shape for view in seen] == [(6, 3, 8, 8)] * len(ALL)
 
 
-def test_views_are_made_by_the_same_operations_and_shapes_whatever_the_images_and_keys_hold():
+def test_views_are_made_by_the_same_operations_and_shapes_whatever_the_images_and_keys_hold(as_on_a_gpu):
     records = []
     for images, key in ((noise(6), keys(6)), (torch.zeros_like(noise(6)), keys(6, "other"))):
         views().make(images, ALL, key)  # makes the constants that are kept
@@ -217,7 +230,7 @@ def test_views_are_made_by_the_same_operations_and_shapes_whatever_the_images_an
     assert records[0] == records[1]
 
 
-def test_views_copy_no_constants_from_the_host():
+def test_views_copy_no_constants_from_the_host(as_on_a_gpu):
     images, key = noise(6), keys(6)
     views().make(images, ALL, key)  # makes the constants that are kept
     with WatchedDevice(refuse_constants=True):

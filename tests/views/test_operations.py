@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from fewlabels.views import operations
-from fewlabels.views.operations import BLENDS, OPERATIONS, RANGES, TABLES, WARPS
+from fewlabels.views.operations import BLENDS, FIXMATCH, OPERATIONS, TABLES, WARPS
 
 quick = settings(deadline=None, max_examples=20)
 seeds = st.integers(0, 2**32)
@@ -96,13 +96,13 @@ def test_the_pool_is_that_of_fixmatch():
     strong = {"brightness": (0.05, 0.95), "posterize": (4, 8), "rotate": (-30, 30), "solarize": (0, 256)}
     strong |= dict.fromkeys(("color", "contrast", "sharpness"), (0.05, 0.95))
     strong |= dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y"), (-0.3, 0.3))
-    assert strong == RANGES
+    assert strong == FIXMATCH
     assert [OPERATIONS[operations.number(name)] for name in PILLOW] == list(PILLOW)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_strengths_fill_their_range(name):
-    low, high = RANGES.get(name, (0, 0))
+    low, high = FIXMATCH.get(name, (0, 0))
     for draw, expected in ((0.0, low), (0.5, (low + high) / 2), (1 - 2**-24, high)):
         assert strength_of(name, draw).item() == pytest.approx(expected, abs=1e-4)
 
@@ -139,8 +139,7 @@ WARP_DRAWS = (0.0, 1 - 2**-24, *np.random.default_rng(1).random(22))
 
 @pytest.mark.parametrize("name", WARPS)
 def test_warps_equal_pillow_in_nearly_all_pixels(name):
-    # Pillow counts in 1/65536 of a pixel, we in float32. Measured share of other pixels on noise of 32, 64 and
-    # 224 pixels a side: rotate .01, .03, .12 %; shear .01, .03, .03 %; translate 0.
+    # Both count in 1/65536 of a pixel; Pillow rounds the sines and cosines of an angle to 15 digits first.
     random = np.random.default_rng(0)
     differing = pixels = 0
     for number, draw in enumerate(WARP_DRAWS):
@@ -148,8 +147,7 @@ def test_warps_equal_pillow_in_nearly_all_pixels(name):
         channels = 1 + 2 * (number % 2)
         apart = difference(random.integers(0, 256, (channels, height, width), dtype=np.uint8), name, draw)
         differing, pixels = differing + (apart > 0).sum(), pixels + apart.size
-    assert differing / pixels < 0.005
-    assert "translate" not in name or differing == 0
+    assert differing == 0, f"{differing / pixels:.6%}"
 
 
 def test_autocontrast_equals_pillow_for_all_ranges_of_levels():
@@ -215,5 +213,4 @@ def test_an_empty_batch_stays_empty():
 def test_warp_fills_the_outside():
     far_away = torch.tensor([[1, 0, 100, 0, 1, 0]] * 2, dtype=torch.float32)
     given = noise(2, 3, 8, 8)
-    assert (operations.warp(given, far_away, fill=9) == 9).all()
     assert (operations.warp(given, far_away) == 0).all()

@@ -126,7 +126,7 @@ def test_strengths_fill_the_range_of_their_operation(applied):
     [(operation, strength)] = applied
     for name in operations.OPERATIONS:
         drawn = strength[operation == operations.number(name)]
-        low, high = operations.RANGES.get(name, (0, 0))
+        low, high = operations.FIXMATCH.get(name, (0, 0))
         margin = 0.03 * (high - low)
         assert low <= drawn.min() <= low + margin and high - margin <= drawn.max() <= high
         assert drawn.mean() == pytest.approx((low + high) / 2, abs=2 * margin)
@@ -134,7 +134,7 @@ def test_strengths_fill_the_range_of_their_operation(applied):
 
 def test_strengths_of_two_places_do_not_correlate(applied):
     rand_augment(black(6_000, 1, 1), keys(6_000))
-    low, high = torch.tensor([operations.RANGES.get(name, (0, 1)) for name in operations.OPERATIONS]).T
+    low, high = torch.tensor([operations.FIXMATCH.get(name, (0, 1)) for name in operations.OPERATIONS]).T
     draws = [(strength - low[operation]) / (high - low)[operation] for operation, strength in applied]
     both = (draws[0] > 0) & (draws[1] > 0)
     assert abs(torch.corrcoef(torch.stack(draws)[:, both])[0, 1]) < 0.05

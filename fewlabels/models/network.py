@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,18 +36,27 @@ class Network(nn.Module):
     Args:
         classifier: the backbone and the head.
         rule: how unlabeled rows use the head.
+        precision: of the arithmetic in the backbone; the head and the losses have float32.
     """
 
-    def __init__(self, classifier: Classifier, rule: LayerRule | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        rule: LayerRule | None = None,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
         super().__init__()
         rule = rule or LayerRule()
         self.classifier = classifier
+        self.precision = precision
         self.head_scale = rule.head_scale
         self.centers = None if rule.center_memory is None else Ema(classifier.head, rule.center_memory)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map normalized images [n, C, H, W] to features [n, D]."""
-        return self.classifier.features(x)
+        """Map normalized images [n, C, H, W] to float32 features [n, D]."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            features = self.classifier.features(x)
+        return features.to(torch.float32)
 
     def logits(self, features: Tensor) -> Tensor:
         """Map features of labeled rows [n, D] to logits [n, K]."""

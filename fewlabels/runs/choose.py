@@ -248,7 +248,7 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
     optimizer = cast(Literal["sgd", "adamw"], pick("optimizer", options.optimizer, *_optimizer(tuned)))
     adamw = optimizer == "adamw"
     transformer = 0.65 if options.pretrained and any(word in model for word in ("vit", "deit", "beit")) else None
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    bf16 = fast_bfloat16(device)
     return Recipe(
         steps=steps,
         batch=batch,
@@ -278,10 +278,17 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
             "precision",
             options.precision,
             "bfloat16" if bf16 else "float32",
-            "the device has fast bfloat16" if bf16 else "the device has no fast bfloat16",
+            "the device multiplies it fast" if bf16 else "the device is not faster with bfloat16",
         ),
         accumulate=accumulate,
     )
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device multiplies bfloat16 faster than float32: GPUs, and CPUs with matrix units."""
+    if device.type == "cpu":
+        return torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def _steps(options: Options, side: int) -> tuple[int, str]:

@@ -99,7 +99,7 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
         classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
-    network = Network(classifier, method.layer_rule(task)).to(classifier.device)
+    network = Network(classifier, method.layer_rule(task), job.recipe.precision).to(classifier.device)
     state = State(network, method.to(classifier.device), job.recipe)
     also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
     feed = ImageFeed(

@@ -109,8 +109,7 @@ def update(state: State, batch: Batch) -> dict[str, Tensor]:
     recipe = state.recipe
     metrics: dict[str, Tensor] = {}
     for part in batch.parts(recipe.accumulate):
-        with torch.autocast(state.step.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            found: dict[str, Tensor] = state.method(state.network, part)
+        found: dict[str, Tensor] = state.method(state.network, part)
         (found["loss"] / recipe.accumulate).backward()
         for name, value in found.items():
             share_of_it = value.detach() / recipe.accumulate

@@ -21,7 +21,7 @@ class Recipe:
         warm_up: steps over which the learning rate rises.
         ema_memory: steps that the average of the parameters remembers.
         batch_norm_memory: steps that running statistics remember, or None: as the network has it.
-        precision: of the arithmetic in the network.
+        precision: of the arithmetic in the backbone.
         accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
             Batch norm and adaptive thresholds see one part at a time.
     """

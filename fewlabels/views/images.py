@@ -17,10 +17,13 @@ from fewlabels.views.weak import Flip, weak_view
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Turn uint8 [n, C, H, W] into float32 with the given channel mean and deviation (of pixels in 0..1)."""
+    """Turn uint8 [n, C, H, W] into float32 with the given channel mean and deviation (of pixels in 0..1).
+
+    In memory the channels come last, as convolutions like it on GPUs and CPUs.
+    """
     scale = _channel_constant(tuple(1 / (255 * each) for each in std), images.device)
     shift = _channel_constant(tuple(-m / s for m, s in zip(mean, std, strict=True)), images.device)
-    return images.to(torch.float32).mul_(scale).add_(shift)
+    return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
 
 
 @cache

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torchvision import transforms
 
 from fewlabels.views import operations
 from fewlabels.views.operations import BLENDS, FIXMATCH, OPERATIONS, TABLES, WARPS
@@ -47,9 +48,9 @@ def from_pillow(image):
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def strength_of(name, draw):
+def strength_of(name, draw, pool="fixmatch"):
     """The strength that a draw in [0, 1) gives, as float32 [1]."""
-    return operations.strengths(torch.tensor([operations.number(name)]), torch.tensor([draw]))
+    return operations.strengths(torch.tensor([operations.number(name)]), torch.tensor([draw]), pool)
 
 
 def apply_one(image, name, strength):
@@ -57,9 +58,9 @@ def apply_one(image, name, strength):
     return operations.apply(given, torch.tensor([operations.number(name)]), strength)[0].numpy()
 
 
-def difference(image, name, draw):
+def difference(image, name, draw, pool="fixmatch"):
     """Gray levels between our operation and Pillow's, for each pixel."""
-    strength = strength_of(name, draw)
+    strength = strength_of(name, draw, pool)
     expected = from_pillow(PILLOW[name](to_pillow(image), strength.item()))
     ours = apply_one(image, name, strength)
     assert ours.dtype == np.uint8 and ours.shape == expected.shape
@@ -188,6 +189,33 @@ def test_gray_histogram_and_smooth_equal_pillow(image):
     assert np.array_equal(operations.luma(given)[0, 0], np.asarray(pillow.convert("L")))
     assert operations.histograms(given).flatten().tolist() == pillow.histogram()
     assert np.array_equal(operations.smooth(given)[0], from_pillow(pillow.filter(ImageFilter.SMOOTH)))
+
+
+TORCHVISIONS = {
+    "brightness": "Brightness", "color": "Color", "contrast": "Contrast", "posterize": "Posterize", "rotate": "Rotate",
+    "sharpness": "Sharpness", "shear_x": "ShearX", "shear_y": "ShearY", "solarize": "Solarize",
+    "translate_x": "TranslateX", "translate_y": "TranslateY",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(TORCHVISIONS))
+def test_the_pool_of_torchvision_has_its_strengths(name):
+    strengths, signed = transforms.RandAugment()._augmentation_space(31, (331, 331))[TORCHVISIONS[name]]
+    theirs = strengths[9].item()
+    if name in ("brightness", "color", "contrast", "sharpness"):
+        expected = 1 - theirs, 1 + theirs
+    else:
+        expected = (-theirs, theirs) if signed else (theirs, theirs)
+    side = 331 if "translate" in name else 1
+    drawn = [side * strength_of(name, draw, "torchvision").item() for draw in (0.0, 0.49, 0.5, 1 - 2**-24)]
+    assert drawn == pytest.approx([expected[0], expected[0], expected[1], expected[1]], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@quick
+@given(image=images(), draw=st.sampled_from((0.0, 0.5)))
+def test_operations_of_torchvisions_pool_equal_pillow(name, image, draw):
+    assert difference(image, name, draw, "torchvision").max() <= (name in BLENDS)
 
 
 # --- a batch ---------------------------------------------------------------------------------------------

@@ -1,0 +1,216 @@
+"""How fast a whole FixMatch step is on a CPU: ours and the field's, in turn, the same network and batch.
+
+    python benchmarks/step.py digits --json benchmarks/results/step-digits.json
+    python benchmarks/step.py cifar --json benchmarks/results/step-cifar.json
+
+The field's form is a DataLoader with two persistent workers, torchvision's views on Pillow images, eager, weak and
+strong and labeled views in one pass, an ema by a loop over parameters. Both sides get the better of one and two
+threads. The field's is measured as its users run it, and also with our arithmetic (bfloat16, channels last).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from accuracy import machine
+from field import MEAN, STD, Viewed, loader, transforms
+from torch.nn import functional as F
+
+from fewlabels.data.decode import Form
+from fewlabels.data.images import ResidentImages
+from fewlabels.keys import Key
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.models.build import build_classifier
+from fewlabels.models.classifier import Card, Classifier
+from fewlabels.runs.choose import fast_bfloat16
+from fewlabels.runs.show import Show
+from fewlabels.runs.train import Job, Rows, begin
+from fewlabels.training.loop import run
+from fewlabels.training.recipe import Recipe
+from fewlabels.views.images import ImageViews
+
+ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    task: tyro.conf.Positional[Literal["digits", "cifar"]]
+    """digits: the small network, 16x16 gray, 40 + 120; cifar: WRN-28-2, 32x32 in color, 16 + 112"""
+    steps: int = 20
+    """in a timed piece, after eight that are not timed"""
+    repeats: int = 5
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Random images of a task's shape, its network and batch."""
+
+    model: str
+    channels: int
+    size: int
+    batch: int
+    unlabeled_batch: int
+
+    def images(self) -> np.ndarray:
+        """Give uint8 [n, C, H, W]."""
+        shape = ROWS, self.channels, self.size, self.size
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def labels(self) -> np.ndarray:
+        """Give int64 [n]."""
+        return np.arange(ROWS) % 10
+
+    def classifier(self) -> Classifier:
+        """Build the network."""
+        card = Card(self.model, tuple("0123456789"), Form(self.channels, (self.size, self.size)), *self.statistics())
+        return build_classifier(card, key=Key(0))
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Give the channels' mean and deviation."""
+        return MEAN[: self.channels], STD[: self.channels]
+
+
+TASKS = {"digits": Task("small_cnn", 1, 16, 40, 120), "cifar": Task("wrn_28_2", 3, 32, 16, 112)}
+
+
+def ours(task: Task, target_pass: Literal["own", "joint"]) -> Callable[[int], None]:
+    """Give a function that does a number of our steps."""
+    rows, labels = np.arange(ROWS), task.labels()
+    precision = "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"
+    recipe = Recipe(
+        steps=10**6, batch=task.batch, unlabeled_batch=task.unlabeled_batch, optimizer="sgd", lr=0.03,
+        weight_decay=5e-4, layer_decay=None, warm_up=0, ema_memory=1000.0, batch_norm_memory=1000.0,
+        precision=precision,
+    )  # fmt: skip
+    job = Job(
+        rows=Rows(ResidentImages(torch.from_numpy(task.images())), labels, labels, rows[:100], rows, rows[:0]),
+        views=ImageViews(*task.statistics(), "horizontal"),
+        recipe=recipe,
+        build=task.classifier,
+        labeled_in_unlabeled=False,
+        key=Key(0),
+        show=Show(None),
+    )
+    state, feed = begin(job, FixMatch(target_pass=target_pass))
+    begun = itertools.count(0)
+
+    def steps(count: int) -> None:
+        first = next(begun) * 1000
+        run(state, feed, first, first + count, watch=lambda *_: None)
+
+    return steps
+
+
+class Field:
+    """The field's step."""
+
+    def __init__(self, task: Task, our_arithmetic: bool) -> None:
+        self.ours, self.task = our_arithmetic, task
+        self.network = task.classifier().train()
+        self.ema = deepcopy(self.network)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-4, nesterov=True
+        )
+        views = [transforms(kind, task.size, channels=task.channels) for kind in ("weak", "strong")]
+        self.labeled = loader(Viewed(task.images()[:100], task.labels()[:100], views[:1]), task.batch, 1)
+        self.unlabeled = loader(Viewed(task.images(), task.labels(), views), task.unlabeled_batch, 2)
+        self.workers = [w.pid for it in (self.labeled, self.unlabeled) for w in it._workers]  # pyright: ignore
+        self.pause()
+
+    def pause(self) -> None:
+        """Stop the workers, so that they do not disturb the other side."""
+        for pid in self.workers:
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the workers work."""
+        for pid in self.workers:
+            os.kill(pid, signal.SIGCONT)
+
+    def steps(self, count: int) -> None:
+        """Do steps."""
+        for _ in range(count):
+            (x, y), (weak, strong, _) = next(self.labeled), next(self.unlabeled)
+            inputs = torch.cat([x, weak, strong])
+            if self.ours:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            bfloat16 = self.ours and fast_bfloat16(torch.device("cpu"))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits = self.network(inputs).float()
+            z, z_w, z_s = logits.split([len(x), len(weak), len(strong)])
+            p, target = torch.softmax(z_w.detach(), 1).max(1)
+            loss = F.cross_entropy(z, y)
+            loss = loss + (F.cross_entropy(z_s, target, reduction="none") * (p >= 0.95)).mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            with torch.no_grad():
+                for mine, theirs in zip(self.ema.parameters(), self.network.parameters(), strict=True):
+                    mine.mul_(0.999).add_(theirs, alpha=0.001)
+
+
+def main(question: Question) -> None:
+    """Measure each side in turn."""
+    task = TASKS[question.task]
+    own, joint = ours(task, "own"), ours(task, "joint")
+    fields = {"field": Field(task, False), "field, our arithmetic": Field(task, True)}
+    times: dict[str, dict[int, list[float]]] = {}
+
+    def measure(name: str, steps: Callable[[int], None], threads: int) -> None:
+        torch.set_num_threads(threads)
+        steps(8)  # also what the workers have made in advance
+        start = time.perf_counter()
+        steps(question.steps)
+        seconds = (time.perf_counter() - start) / question.steps
+        times.setdefault(name, {}).setdefault(threads, []).append(1e3 * seconds)
+
+    for _ in range(question.repeats):
+        for threads in (1, 2):
+            measure("ours, own pass", own, threads)
+            measure("ours, joint pass", joint, threads)
+            for name, field in fields.items():
+                field.go_on()
+                measure(name, field.steps, threads)
+                field.pause()
+    best = {name: min(by.values(), key=median) for name, by in times.items()}
+
+    def ratio(name: str, other: str) -> dict[str, float]:
+        each = sorted(theirs / mine for mine, theirs in zip(best[name], best[other], strict=True))
+        return {"median": round(median(each), 2), "min": round(each[0], 2), "max": round(each[-1], 2)}
+
+    result: dict[str, Any] = {
+        "where": machine() | {"machine": "CPU, 2 cores"},
+        "task": question.task,
+        "n": question.repeats,
+        "steps": question.steps,
+        "milliseconds_a_step": {n: {t: round(median(v), 1) for t, v in by.items()} for n, by in times.items()},
+        "ratio": ratio("ours, own pass", "field"),
+        "ratio_joint": ratio("ours, joint pass", "field"),
+        "ratio_same_arithmetic": ratio("ours, own pass", "field, our arithmetic"),
+        "ratio_joint_same_arithmetic": ratio("ours, joint pass", "field, our arithmetic"),
+    }
+    for field in fields.values():
+        field.go_on()
+    print(json.dumps(result, indent=2))
+    if question.json:
+        question.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))

@@ -1,0 +1,126 @@
+"""How fast views are made: ours and the field's, in turn, microseconds an image for a weak and a strong view.
+
+    python benchmarks/views.py --json benchmarks/results/views.json
+    python benchmarks/views.py --device cuda --batch 16384
+
+On a CPU both use one core. The ratio is the field's fastest form over ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from accuracy import machine
+from field import MEAN, STD, batched_v2, pillow, transforms
+from torchvision.transforms import v2
+
+from fewlabels.keys import Key
+from fewlabels.views.images import ImageViews
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    batch: int = 448
+    size: int = 32
+    repeats: int = 15
+    device: str = "cpu"
+    json: Path | None = None
+
+
+def ours(question: Question, kinds: tuple[str, ...]) -> Callable[[], Any]:
+    """Give a function that makes our views of random images."""
+    device = torch.device(question.device)
+    shape = question.batch, 3, question.size, question.size
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)).to(device)
+    views, slots = ImageViews(MEAN, STD, "horizontal"), torch.arange(question.batch, device=device)
+    make = views.make if device.type == "cpu" else torch.compile(views.make, mode="max-autotune-no-cudagraphs")
+    step = torch.zeros((), dtype=torch.int64, device=device)
+
+    def run() -> None:
+        make(images, kinds, Key(0).fold(step).fold(slots))  # pyright: ignore[reportArgumentType]
+        step.add_(1)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def field(question: Question) -> dict[str, Callable[[], Any]]:
+    """Give the other sides."""
+    shape = question.batch, 3, question.size, question.size
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    given, tensors = pillow(images), torch.from_numpy(images)
+    sides: dict[str, Callable[[], Any]] = {}
+
+    def by_image(weak: Any, strong: Any, items: Any) -> Callable[[], Any]:
+        return lambda: [torch.stack([view(item) for item in items]) for view in (weak, strong)]
+
+    kinds = ("weak", "strong")
+    sides["torchvision on Pillow"] = by_image(*(transforms(kind, question.size) for kind in kinds), given)
+    sides["torchvision v2 on Pillow"] = by_image(*(transforms(kind, question.size, v2) for kind in kinds), given)
+    weak, strong = (batched_v2(kind, question.size) for kind in kinds)
+    sides["torchvision v2 on tensors, by image, no cutout"] = by_image(weak, strong, tensors)
+    sides["torchvision v2 on the batch, one draw for all, no cutout"] = lambda: (weak(tensors), strong(tensors))
+    if importlib.util.find_spec("kornia"):
+        sides["kornia"] = _kornia(question, tensors)
+    return sides
+
+
+def _kornia(question: Question, tensors: torch.Tensor) -> Callable[[], Any]:
+    from kornia import augmentation as K  # pyright: ignore[reportMissingImports]
+
+    pad = question.size // 8
+    first = (
+        K.RandomCrop((question.size, question.size), padding=pad, padding_mode="reflect"),
+        K.RandomHorizontalFlip(),
+    )
+    last = K.Normalize(MEAN, STD)
+    weak = K.AugmentationSequential(*first, last)
+    strong = K.AugmentationSequential(*first, K.auto.RandAugment(2, 9), K.RandomErasing(p=1.0), last)
+    return lambda: (weak(tensors.float() / 255), strong(tensors.float() / 255))
+
+
+def main(question: Question) -> None:
+    """Measure each side in turn."""
+    torch.set_num_threads(1)
+    sides = {"ours": ours(question, ("weak", "strong")), "ours, strong alone": ours(question, ("strong",))}
+    sides |= field(question)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(question.repeats + 1):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if repeat:  # the first is warm-up
+                times[name].append(1e6 * (time.perf_counter() - start) / question.batch)
+    fields = ("torchvision on Pillow", "torchvision v2 on Pillow")
+    ratios = sorted(min(times[f][i] for f in fields) / times["ours"][i] for i in range(question.repeats))
+    result = {
+        "where": machine(),
+        "device": torch.cuda.get_device_name() if question.device == "cuda" else "cpu, one core",
+        "batch": question.batch,
+        "size": question.size,
+        "n": question.repeats,
+        "microseconds_an_image": {
+            name: {"median": round(median(t), 2), "least": round(min(t), 2)} for name, t in times.items()
+        },
+        "ratio": {"median": round(median(ratios), 2), "min": round(ratios[0], 2), "max": round(ratios[-1], 2)},
+    }
+    print(json.dumps(result, indent=2))
+    if question.json:
+        question.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))

@@ -29,7 +29,7 @@ TINY = 16  # pixels; smaller images are enlarged to it
 STEPS = {"quick": 300, "normal": 1200, "full": 12_000}
 FEW_ROWS = 2000
 SMALL = 40  # pixels; larger images in color are photos
-PHOTO_WEIGHT = 0.3
+PHOTO_WEIGHT = 0.1
 TINY_SHARE = 0.5  # tiny images learn in half of them
 PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
@@ -108,7 +108,7 @@ def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
         operations=reasons.pick("operations", options.operations, *_operations(side)),
         unlabeled_weight=reasons.pick("unlabeled_weight", None, *_unlabeled_weight(side, form)),
         recipe=_recipe(options, table, side, model, device, reasons),
-        threads=reasons.pick("threads", options.threads, *_threads(size, device)),
+        threads=reasons.pick("threads", options.threads, torch.get_num_threads(), "as many as the machine gives"),
         why=reasons.why,
     )
 
@@ -307,9 +307,3 @@ def _lr(adamw: bool, model: str) -> tuple[float, str]:
     if model.startswith("small_cnn"):
         return 0.1, "in short runs of this network 0.1 learns more than the papers' 0.03"
     return 0.03, "the papers'"
-
-
-def _threads(size: tuple[int, int], device: torch.device) -> tuple[int, str]:
-    if device.type == "cpu" and max(size) <= TINY:
-        return 1, "on images this small threads wait for each other longer than they work"
-    return torch.get_num_threads(), "as many as the machine gives"

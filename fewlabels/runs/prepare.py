@@ -31,7 +31,7 @@ from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, tensorboard_writer
+from fewlabels.runs.train import Job, Rows, fastest_threads, tensorboard_writer
 from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
@@ -79,8 +79,6 @@ def prepare(
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
     first_says(folder.check_free)
     plan = make_plan(options, table, device)
-    if options.threads is None:  # sums depend on them, to the last bit
-        plan = replace(plan, threads=first_says(lambda: folder.threads() or plan.threads))
     _check_shares(plan, options, share)
     whole = table
     brought = bring_images(table, plan, options, device, stop, show)
@@ -89,11 +87,23 @@ def prepare(
     table = _with_near_copies(table, brought.images)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
     job = _job(table, brought.images, options, plan, backbone, folder, show)
+    plan = _with_threads(plan, options, folder, job, method)
     config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, plan, show)
     return Work(folder, table, options, method, name, plan, replace(job, share=share, stop=stop), show)
+
+
+def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, method: Method) -> Plan:
+    """Choose the number of threads: the one that the run was begun with, since sums depend on it, or the fastest."""
+    if options.threads is not None:
+        return plan
+    if begun := first_says(folder.threads):
+        return replace(plan, threads=begun, why=plan.why | {"threads": "the run was begun with them"})
+    measured = fastest_threads(job, method)  # all processes together: a step is theirs together
+    threads, reason = first_says(lambda: measured)
+    return replace(plan, threads=threads, why=plan.why | {"threads": reason})
 
 
 def _begin(folder: RunFolder, config: dict[str, Any], whole: Table, table: Table) -> bool:
@@ -210,7 +220,7 @@ def check_classes(table: Table) -> None:
 
 
 # Options that decide what is trained and are in no other part of the configuration.
-_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline")
+_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline", "pool")
 
 
 def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:

@@ -135,6 +135,30 @@ def _seconds_a_step(job: Job, method: Method, tries: int) -> float:
     return statistics.median(times[1:])
 
 
+def fastest_threads(job: Job, method: Method, tries: int = 3) -> tuple[int, str]:
+    """Measure a step with one thread and with all, in turn; give the better number and the figures.
+
+    More threads must be a fifth faster: on a shared machine small differences are chance.
+    """
+    most = torch.get_num_threads()
+    if most == 1 or job.rows.images.device.type != "cpu":
+        return most, "as many as the machine gives"
+    state, feed = begin(job, copy.deepcopy(method))
+    times: dict[int, list[float]] = {1: [], most: []}
+    try:
+        for step in range(tries + 1):
+            for threads, taken in times.items():
+                torch.set_num_threads(threads)
+                start = time.perf_counter()
+                update(state, feed.batch(step, state.step))
+                taken.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(most)
+    one, all_of_them = (statistics.median(taken[1:]) for taken in times.values())
+    figures = f"measured: {1000 * one:.0f} ms a step with 1 thread, {1000 * all_of_them:.0f} with {most}"
+    return (most if all_of_them < 0.8 * one else 1), figures
+
+
 def train(job: Job, method: Method, name: str, folder: Path) -> Trained:
     """Train to the last step, from the newest checkpoint in `folder` on where there is one.
 

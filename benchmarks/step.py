@@ -89,7 +89,7 @@ class Task:
 TASKS = {"digits": Task("small_cnn", 1, 16, 40, 120), "cifar": Task("wrn_28_2", 3, 32, 16, 112)}
 
 
-def ours(task: Task, target_pass: Literal["own", "joint"]) -> Callable[[int], None]:
+def ours(task: Task, passes: Literal["one", "two", "three"]) -> Callable[[int], None]:
     """Give a function that does a number of our steps."""
     rows, labels = np.arange(ROWS), task.labels()
     precision = "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"
@@ -107,7 +107,7 @@ def ours(task: Task, target_pass: Literal["own", "joint"]) -> Callable[[int], No
         key=Key(0),
         show=Show(None),
     )
-    state, feed = begin(job, FixMatch(target_pass=target_pass))
+    state, feed = begin(job, FixMatch(passes=passes))
     begun = itertools.count(0)
 
     def steps(count: int) -> None:
@@ -168,7 +168,7 @@ class Field:
 def main(question: Question) -> None:
     """Measure each side in turn."""
     task = TASKS[question.task]
-    own, joint = ours(task, "own"), ours(task, "joint")
+    own, joint = ours(task, "three"), ours(task, "one")
     fields = {"field": Field(task, False), "field, our arithmetic": Field(task, True)}
     times: dict[str, dict[int, list[float]]] = {}
 

@@ -21,14 +21,12 @@ class Task:
         features: D, the size of the backbone's features.
         rows: N, rows of the table, for memories of one entry a row.
         steps: length of the run, by which a paper's time constants are scaled.
-        unlabeled_weight: the factor on an unlabeled loss that was found right for such data.
     """
 
     classes: int
     features: int
     rows: int
     steps: int
-    unlabeled_weight: float = 1.0
 
 
 @dataclass_transform(eq_default=False)

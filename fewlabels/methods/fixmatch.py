@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.across import mean_rows
-from fewlabels.methods.parts.forward import TargetPass, logits_of
+from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
@@ -31,8 +31,8 @@ class FixMatch(Method):
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    target_pass: TargetPass = "own"
-    """weak views make targets in a pass of their own, or in a joint one with the others"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -41,7 +41,7 @@ class FixMatch(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.target_pass)
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
         p = z_w.softmax(1)
         row_weight = at_least(p, self.threshold)
 

@@ -9,7 +9,7 @@ from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
-from fewlabels.methods.parts.forward import TargetPass, logits_of
+from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, fairness
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
 from fewlabels.models.network import Network
@@ -38,8 +38,8 @@ class FreeMatch(Method):
     """steps that the running means remember in a run of the paper's length (.999)"""
     clip: tuple[Share, Share] | None = None
     """lowest and highest tau (the paper, on SVHN: .9 .95)"""
-    target_pass: TargetPass = "own"
-    """weak views make targets in a pass of their own, or in a joint one with the others"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Start the running means."""
@@ -52,7 +52,7 @@ class FreeMatch(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its three parts (without their factors), `kept` and `tau`."""
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.target_pass)
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
         p = z_w.softmax(1)
         row_weight = self.threshold(p, batch.step)
 

@@ -11,7 +11,7 @@ from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
-from fewlabels.methods.parts.forward import TargetPass, logits_of
+from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.parts.output_average import OutputAverage
 from fewlabels.methods.parts.thresholds import FixedThreshold, SelfAdaptiveThreshold, SoftWeight
@@ -48,15 +48,14 @@ class LayerMatch(Method):
     """what is averaged over time: the class centers, the outputs that make the targets, or both"""
     memory: NotNegative = 1000.0
     """steps (of outputs: visits of a row) that averages remember in a run of the paper's length"""
-    weight: NotNegative | None = None
-    """factor on the unlabeled loss; by the images where none is given: 1, or less for photos"""
-    target_pass: TargetPass = "own"
-    """weak views make targets in a pass of their own, or in a joint one with the others"""
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the threshold and the averaged outputs."""
         memory = horizon(self.memory, task.steps)
-        self.factor = task.unlabeled_weight if self.weight is None else self.weight
         if self.threshold == "fixed":
             self.row_weight: FixedThreshold | SelfAdaptiveThreshold | SoftWeight = FixedThreshold(self.confidence)
         elif self.threshold == "self_adaptive":
@@ -78,7 +77,7 @@ class LayerMatch(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.target_pass)
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
         p = z_w.softmax(1)
         if self.outputs is not None:
             p = self.outputs(p, batch.rows)
@@ -87,7 +86,7 @@ class LayerMatch(Method):
         labeled_loss = F.cross_entropy(z, batch.labels)
         unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
         return {
-            "loss": labeled_loss + self.factor * unlabeled_loss,
+            "loss": labeled_loss + self.weight * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),

@@ -53,10 +53,10 @@ class Network(nn.Module):
         self.centers = None if rule.center_memory is None else Ema(classifier.head, rule.center_memory)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map normalized images [n, C, H, W] to float32 features [n, D]."""
+        """Map normalized images [n, C, H, W] to features [n, D], in float32 also where the backbone has less."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.classifier.features(x)
-        return features.to(torch.float32)
+        return features.to(self.classifier.head.weight.dtype)
 
     def logits(self, features: Tensor) -> Tensor:
         """Map features of labeled rows [n, D] to logits [n, K]."""

@@ -28,8 +28,7 @@ MOST_RESIDENT = 1 << 30  # bytes of images in the memory of a CPU
 TINY = 16  # pixels; smaller images are enlarged to it
 STEPS = {"quick": 300, "normal": 1200, "full": 12_000}
 FEW_ROWS = 2000
-SMALL = 40  # pixels; larger images in color are photos
-PHOTO_WEIGHT = 0.1
+SMALL = 40  # pixels
 TINY_SHARE = 0.5  # tiny images learn in half of them
 PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
@@ -45,7 +44,6 @@ class Plan:
     form: Form
     flip: Flip
     operations: int
-    unlabeled_weight: float
     recipe: Recipe
     threads: int
     why: dict[str, str]
@@ -106,7 +104,6 @@ def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
         form=form,
         flip=reasons.pick("flip", options.flip, *_flip(table)),
         operations=reasons.pick("operations", options.operations, *_operations(side)),
-        unlabeled_weight=reasons.pick("unlabeled_weight", None, *_unlabeled_weight(side, form)),
         recipe=_recipe(options, table, side, model, device, reasons),
         threads=reasons.pick("threads", options.threads, torch.get_num_threads(), "as many as the machine gives"),
         why=reasons.why,
@@ -221,12 +218,6 @@ def _flip(table: Table) -> tuple[Flip, str]:
 
 def _operations(side: int) -> tuple[int, str]:
     return (1, f"images of {side} pixels hold too little for two") if side <= TINY else (2, "FixMatch's")
-
-
-def _unlabeled_weight(side: int, form: Form) -> tuple[float, str]:
-    if side > SMALL and form.channels == 3:
-        return PHOTO_WEIGHT, "layermatch's factor on the unlabeled loss: of photos many pseudo-labels are wrong"
-    return 1.0, "layermatch's factor on the unlabeled loss, as in the papers"
 
 
 def _recipe(options: Options, table: Table, side: int, model: str, device: torch.device, reasons: Reasons) -> Recipe:

@@ -305,7 +305,6 @@ def _job(
         recipe=plan.recipe,
         build=build,
         labeled_in_unlabeled=options.labeled_in_unlabeled,
-        unlabeled_weight=plan.unlabeled_weight,
         key=key.fold("run"),
         show=show,
         tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,

@@ -77,7 +77,6 @@ class Job:
     labeled_in_unlabeled: bool
     key: Key
     show: Show
-    unlabeled_weight: float = 1.0
     share: Share = WHOLE
     stop: Callable[[], bool] = lambda: False
     tensorboard: Path | None = None
@@ -95,7 +94,7 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build().to(job.rows.images.device)
     classes, features = classifier.head.weight.shape
-    task = Task(classes, features, len(job.rows.labels), job.recipe.steps, job.unlabeled_weight)
+    task = Task(classes, features, len(job.rows.labels), job.recipe.steps)
     method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
         classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)

@@ -84,7 +84,7 @@ CASES = {
     ),
     "fixmatch": (FixMatch(threshold=0.6), threshold_methods.FixMatch(threshold=0.6)),
     "fixmatch joint": (
-        FixMatch(threshold=0.3, weight=0.5, target_pass="joint"),
+        FixMatch(threshold=0.3, weight=0.5, passes="one"),
         threshold_methods.FixMatch(threshold=0.3, lambda_=0.5),
     ),
     "freematch": (FreeMatch(), threshold_methods.FreeMatch(K, momentum=momentum_of())),

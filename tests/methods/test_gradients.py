@@ -53,10 +53,10 @@ def test_the_unlabeled_gradient_reaches_every_layer_it_should(small_job, name):
         update(state, batch)
 
 
-@pytest.mark.parametrize("target_pass", ["own", "joint"])
-def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(small_job, target_pass):
+@pytest.mark.parametrize("passes", ["one", "two", "three"])
+def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(small_job, passes):
     """Also where labeled and unlabeled rows share a pass, in each step, for any pseudo-labels."""
-    method = LayerMatch(threshold="fixed", confidence=0.0, weight=50.0, target_pass=target_pass)
+    method = LayerMatch(threshold="fixed", confidence=0.0, weight=50.0, passes=passes)
     state, feed = begin(small_job(), method)
     head = state.network.classifier.head
     for step in range(5):
@@ -128,11 +128,15 @@ def test_layermatch_differs_from_fixmatch_by_default(small_job):
 
 OPTIONS = {
     "pseudo_label": [{"threshold": 0.9}, {"weight": 3.0}, {"ramp": 0.9}],
-    "fixmatch": [{"threshold": 0.9}, {"weight": 3.0}, {"target_pass": "joint"}],
-    "freematch": [{"weight": 3.0}, {"fairness": 1.0}, {"memory": 1.0}, {"clip": (0.9, 0.95)}, {"target_pass": "joint"}],
+    "fixmatch": [{"threshold": 0.9}, {"weight": 3.0}, {"passes": "one"}, {"passes": "two"}],
+    "freematch": [
+        {"weight": 3.0}, {"fairness": 1.0}, {"memory": 1.0}, {"clip": (0.9, 0.95)},
+        {"passes": "one"}, {"passes": "two"},
+    ],
     "layermatch": [
         {"threshold": "soft"}, {"threshold": "self_adaptive"}, {"confidence": 0.9}, {"head_scale": 0.5},
-        {"average": "centers"}, {"average": "outputs"}, {"average": "both"}, {"weight": 3.0}, {"target_pass": "joint"},
+        {"average": "centers"}, {"average": "outputs"}, {"average": "both"}, {"weight": 3.0},
+        {"passes": "one"}, {"passes": "two"},
     ],
 }  # fmt: skip
 
@@ -158,11 +162,3 @@ def test_the_memory_of_averaged_centers_changes_the_training(small_job):
         train(job, LayerMatch(threshold="fixed", confidence=0.12, average="centers", memory=m)) for m in (1.0, 1000.0)
     )
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
-
-
-def test_layermatch_takes_the_weight_of_the_data_where_none_is_given(small_job):
-    given, found = LayerMatch(weight=0.3), LayerMatch()
-    for method, weight in ((given, 1.0), (found, 0.3)):
-        state, feed = begin(dataclasses.replace(small_job(), unlabeled_weight=weight), method)
-        out = state.method(state.network, feed.batch(0, state.step))
-        torch.testing.assert_close(out["loss"], out["labeled_loss"] + 0.3 * out["unlabeled_loss"])

@@ -38,7 +38,7 @@ def test_model_and_size_follow_the_images_the_rows_and_the_device(side, rows, de
 
 def test_every_choice_has_a_reason():
     plan = make_plan(Options(), table_of(28), CPU)
-    named = {"model", "channels", "size", "resize", "white", "unlabeled_weight", "flip", "operations", "threads"} | set(
+    named = {"model", "channels", "size", "resize", "white", "flip", "operations", "threads"} | set(
         Recipe.__dataclass_fields__
     )
     assert (named - {"unlabeled_batch"}) | {"unlabeled_ratio"} == set(plan.why)
@@ -109,8 +109,3 @@ def test_a_newer_or_damaged_configuration_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("][")
     with pytest.raises(UserError, match="damaged"):
         RunFolder(tmp_path).config()
-
-
-@pytest.mark.parametrize(("side", "channels", "weight"), [(28, 1, 1.0), (32, 3, 1.0), (150, 1, 1.0), (150, 3, 0.1)])
-def test_pseudo_labels_of_photos_weigh_less(side, channels, weight):
-    assert make_plan(Options(), table_of(side, channels), CPU).unlabeled_weight == weight

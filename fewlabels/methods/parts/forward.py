@@ -11,34 +11,45 @@ from torch import Tensor, nn
 
 from fewlabels.models.network import Network
 
-TargetPass: TypeAlias = Literal["own", "joint"]
+Passes: TypeAlias = Literal["one", "two", "three"]
 
 
 def logits_of(
-    net: Network, labeled: Tensor, weak: Tensor, strong: Tensor, target_pass: TargetPass
+    net: Network, labeled: Tensor, weak: Tensor, strong: Tensor, passes: Passes
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give logits of labeled [B, K], weak [M, K] (without gradient) and strong views [M, K].
 
-    Labeled and strong views share a pass, whose batch statistics are remembered. Weak views make targets alone:
-    in a pass of their own ("own"; no gradient is computed and no statistics move), or in the shared one ("joint").
+    What shares a pass is normalized by the same batch statistics, and these are remembered for evaluation:
+
+    - "one": of all views together;
+    - "two": of labeled and strong views; weak views make targets in a pass of their own, without gradients;
+    - "three": of labeled views alone, as evaluation will see images; strong views have a pass of their own too.
     """
-    if target_pass == "joint":
+    if passes == "one":
         features = net.features(torch.cat([labeled, weak, strong]))
         own, of_weak, of_strong = features.split([len(labeled), len(weak), len(strong)])
         with torch.no_grad():
             weak_logits = net.unlabeled_logits(of_weak)
-    else:
-        weak_logits = target_logits(net, weak)
+        return net.logits(own), weak_logits, net.unlabeled_logits(of_strong)
+    weak_logits = target_logits(net, weak)
+    if passes == "two":
         own, of_strong = net.features(torch.cat([labeled, strong])).split([len(labeled), len(strong)])
+    else:
+        own = net.features(labeled)
+        with statistics_kept(net):
+            of_strong = features_of(net, strong)
     return net.logits(own), weak_logits, net.unlabeled_logits(of_strong)
+
+
+def features_of(net: Network, views: Tensor) -> Tensor:
+    """Give features [n, D]; n may be 0, which batch norm refuses."""
+    return net.features(views) if len(views) else views.new_zeros(0, net.classifier.head.in_features)
 
 
 def target_logits(net: Network, weak: Tensor) -> Tensor:
     """Give logits [M, K] of views that only make targets: no gradient, and no batch statistics move."""
     with torch.no_grad(), statistics_kept(net):
-        # Batch norm refuses an empty batch; the head does not.
-        features = net.features(weak) if len(weak) else weak.new_zeros(0, net.classifier.head.in_features)
-        return net.unlabeled_logits(features)
+        return net.unlabeled_logits(features_of(net, weak))
 
 
 @contextmanager

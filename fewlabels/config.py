@@ -50,7 +50,7 @@ class Options:
     """which mirror images count as the same class"""
     operations: Count | None = None
     """RandAugment operations in a strong view"""
-    pool: Literal["fixmatch", "torchvision"] = "fixmatch"
+    strengths: Literal["fixmatch", "torchvision"] = "fixmatch"
     """whose strengths these operations have"""
     unlabeled: MaybePath = None
     """a folder of more images without labels"""
@@ -97,9 +97,9 @@ class Options:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
     threads: Count | None = None
-    """processor threads"""
+    """processor threads; measured at the start where none are given, and kept by the run"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of the arithmetic in the network"""
+    """of the arithmetic in the backbone; bfloat16 where the device multiplies it fast"""
     log: Literal["none", "tensorboard"] = "none"
     """write the metrics here too"""
     out: MaybePath = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,7 +55,8 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Map normalized images [n, C, H, W] to features [n, D], in float32 also where the backbone has less."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        half = self.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16) if half else nullcontext():
             features = self.classifier.features(x)
         return features.to(self.classifier.head.weight.dtype)
 

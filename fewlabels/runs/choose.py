@@ -279,7 +279,7 @@ def fast_bfloat16(device: torch.device) -> bool:
     """Tell whether the device multiplies bfloat16 faster than float32: GPUs, and CPUs with matrix units."""
     if device.type == "cpu":
         return torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _steps(options: Options, side: int) -> tuple[int, str]:

@@ -71,10 +71,10 @@ def fit(
     )
     device = choose_device(chosen.device)
     threads = torch.get_num_threads()
-    with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop:
+    with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
         show = show if show is not None and share.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
-        work = prepare(table, chosen, made, backbone, device, share=share, stop=stop, show=show)
+        work = prepare(table, chosen, made, backbone, device, share=share, stop=stop, show=show, held=held)
         _say_how_shared(work)
         torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
         try:
@@ -95,23 +95,17 @@ def _say_how_shared(work: Work) -> None:
 def _phases(work: Work) -> Run:
     run = first_says(lambda: Run.finished(work.folder))
     if run is None:
-        with ExitStack() as held:
-            first_says(lambda: held.enter_context(work.folder.alone()))
-            run = _work(work)
+        say_estimate(work)
+        free = first_says(lambda: free_phase(work))
+        _stop_here(work)
+        labels_only = labels_only_phase(work)
+        trained = method_phase(work)
+        _stop_here(work)
+        run = first_says(lambda: finish(work, free, labels_only, trained))
     else:
         work.show.line("this run is finished; nothing is trained again")
     run.show(work.show)
     return run
-
-
-def _work(work: Work) -> Run:
-    say_estimate(work)
-    free = first_says(lambda: free_phase(work))
-    _stop_here(work)
-    labels_only = labels_only_phase(work)
-    trained = method_phase(work)
-    _stop_here(work)
-    return first_says(lambda: finish(work, free, labels_only, trained))
 
 
 def _stop_here(work: Work) -> None:

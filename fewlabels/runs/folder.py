@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from fewlabels.files import read_csv, replace_text
 
 FORMAT = 1
 RUNS = Path("runs")
+LOCK = ".lock"
 
 # What may differ between a run and the command that continues it.
 _FREE = ("format", "version", "why", "where")
@@ -87,8 +88,9 @@ class RunFolder:
         Raises:
             UserError: another command is at work here.
         """
-        lock = FileLock(self / ".lock")
+        lock = FileLock(self / LOCK)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout as error:
             raise UserError(
@@ -99,6 +101,10 @@ class RunFolder:
         try:
             yield
         finally:
+            if not (self / "config.yaml").exists():  # nothing came of it: leave no trace
+                with suppress(OSError):
+                    (self / LOCK).unlink(missing_ok=True)
+                    self.path.rmdir()
             lock.release()
 
     def threads(self) -> int | None:
@@ -129,8 +135,8 @@ class RunFolder:
         return cast(dict[str, Any], config)
 
     def _must_be_empty(self) -> None:
-        ours = ".config.yaml.part"  # left by a kill at the very start
-        if self.path.exists() and (not self.path.is_dir() or any(p.name != ours for p in self.path.iterdir())):
+        ours = (LOCK, ".config.yaml.part")  # the latter is left by a kill at the very start
+        if self.path.exists() and (not self.path.is_dir() or any(p.name not in ours for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is no run of fewlabels; give another --out")
 
     def _must_equal(self, before: dict[str, Any], now: dict[str, Any], names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import platform
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -65,8 +66,12 @@ def prepare(
     share: Share,
     stop: Callable[[], bool],
     show: Show,
+    held: ExitStack,
 ) -> Work:
-    """Make all that the phases need, and the run's folder; see `fit` for the arguments and errors."""
+    """Make all that the phases need, and the run's folder; see `fit` for the arguments and errors.
+
+    The folder is kept from other commands until `held` is closed.
+    """
     name = method_name(method)
     if options.freeze and getattr(method, "head_scale", 1) == 0:
         raise UserError(
@@ -78,6 +83,7 @@ def prepare(
     table = with_split(table, options)
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
     first_says(folder.check_free)
+    first_says(lambda: held.enter_context(folder.alone()))
     plan = make_plan(options, table, device)
     _check_shares(plan, options, share)
     whole = table
@@ -86,13 +92,13 @@ def prepare(
     _check_agreement(table, brought.content, plan)
     table = _with_near_copies(table, brought.images)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
-    job = _job(table, brought.images, options, plan, backbone, folder, show)
+    job = replace(_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop)
     plan = _with_threads(plan, options, folder, job, method)
     config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, plan, show)
-    return Work(folder, table, options, method, name, plan, replace(job, share=share, stop=stop), show)
+    return Work(folder, table, options, method, name, plan, job, show)
 
 
 def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, method: Method) -> Plan:
@@ -101,7 +107,7 @@ def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, met
         return plan
     if begun := first_says(folder.threads):
         return replace(plan, threads=begun, why=plan.why | {"threads": "the run was begun with them"})
-    measured = fastest_threads(job, method)  # all processes together: a step is theirs together
+    measured = fastest_threads(job, method)
     threads, reason = first_says(lambda: measured)
     return replace(plan, threads=threads, why=plan.why | {"threads": reason})
 
@@ -136,7 +142,7 @@ def _check_agreement(table: Table, content: str, plan: Plan) -> None:
     if different:
         raise UserError(
             f"the processes of this run do not see the same {' and '.join(different)} of {table.name}: give each "
-            "machine the same files, the same command and the same versions"
+            "machine the same files, command and versions, and --precision float32 where their processors differ"
         )
 
 
@@ -220,7 +226,7 @@ def check_classes(table: Table) -> None:
 
 
 # Options that decide what is trained and are in no other part of the configuration.
-_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline", "pool")
+_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline", "strengths")
 
 
 def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
@@ -301,7 +307,7 @@ def _job(
     card = build().card  # a pretrained network brings its own statistics
     return Job(
         rows=Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows),
-        views=ImageViews(card.mean, card.std, plan.flip, plan.operations, options.pool),
+        views=ImageViews(card.mean, card.std, plan.flip, plan.operations, options.strengths),
         recipe=plan.recipe,
         build=build,
         labeled_in_unlabeled=options.labeled_in_unlabeled,

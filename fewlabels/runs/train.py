@@ -125,32 +125,36 @@ def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
 
 def _seconds_a_step(job: Job, method: Method, tries: int) -> float:
     state, feed = begin(job, copy.deepcopy(method))
-    times = []
-    for step in range(tries + 1):
-        start = time.perf_counter()
-        metrics = update(state, feed.batch(step, state.step))
-        float(metrics["loss"])  # wait for the device
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median([_timed_step(state, feed, step) for step in range(tries + 1)][1:])
+
+
+def _timed_step(state: State, feed: ImageFeed, step: int) -> float:
+    start = time.perf_counter()
+    metrics = update(state, feed.batch(step, state.step))
+    float(metrics["loss"])  # wait for the device
+    return time.perf_counter() - start
 
 
 def fastest_threads(job: Job, method: Method, tries: int = 3) -> tuple[int, str]:
     """Measure a step with one thread and with all, in turn; give the better number and the figures.
 
-    More threads must be a fifth faster: on a shared machine small differences are chance.
+    More threads must be a fifth faster: on a shared machine small differences are chance. Several processes measure
+    together, since a step is theirs together; what each finds may differ.
     """
     most = torch.get_num_threads()
-    if most == 1 or job.rows.images.device.type != "cpu":
+    if any_of(most == 1 or job.rows.images.device.type != "cpu"):
         return most, "as many as the machine gives"
     state, feed = begin(job, copy.deepcopy(method))
     times: dict[int, list[float]] = {1: [], most: []}
+    step = 0
     try:
-        for step in range(tries + 1):
+        for _ in range(tries + 1):
             for threads, taken in times.items():
                 torch.set_num_threads(threads)
-                start = time.perf_counter()
-                update(state, feed.batch(step, state.step))
-                taken.append(time.perf_counter() - start)
+                taken.append(_timed_step(state, feed, step))
+                step += 1
+                if any_of(job.stop()):
+                    raise Interrupted("stopped before the training; nothing is lost")
     finally:
         torch.set_num_threads(most)
     one, all_of_them = (statistics.median(taken[1:]) for taken in times.values())
@@ -183,7 +187,8 @@ def _fitted(job: Job, name: str, work: Callable[[Job], T]) -> T:
 def _in_more_parts(job: Job, name: str, error: torch.OutOfMemoryError) -> Job:
     batch, unlabeled, now = job.recipe.batch, job.recipe.unlabeled_batch, job.recipe.accumulate
     shared = math.gcd(batch, unlabeled) // job.share.world
-    parts = next((n for n in range(2 * now, shared + 1) if shared % n == 0), None)
+    # Batch norm needs two images of each kind.
+    parts = next((n for n in range(2 * now, shared // 2 + 1) if shared % n == 0), None)
     if parts is None or job.share.world > 1:
         raise UserError(
             f"{name}: out of memory with {batch} labeled and {unlabeled} unlabeled images a step ({error}). "
@@ -192,7 +197,7 @@ def _in_more_parts(job: Job, name: str, error: torch.OutOfMemoryError) -> Job:
     job.show.line(
         f"{name}: out of memory. Each batch now goes through the network in {parts} parts of {batch // parts} labeled "
         f"and {unlabeled // parts} unlabeled images. The gradient is the mean over all of them as before; batch norm "
-        "and adaptive thresholds see one part at a time, so the outcome can differ a little.",
+        "and adaptive thresholds see one part at a time, so the outcome differs.",
         "yellow",
     )
     return replace(job, recipe=replace(job.recipe, accumulate=parts))

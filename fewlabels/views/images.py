@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewlabels.keys import Key
 from fewlabels.views.batch import Kind
-from fewlabels.views.operations import Pool
+from fewlabels.views.operations import Strengths
 from fewlabels.views.strong import cutout, rand_augment
 from fewlabels.views.weak import Flip, weak_view
 
@@ -40,14 +40,14 @@ class ImageViews:
         mean, std: channel statistics of pixels in 0..1.
         flip: which mirror images count as the same class.
         operations: RandAugment's operations in a strong view (the FixMatch paper 2, a popular library 3).
-        pool: whose ranges of strengths they are drawn from.
+        strengths: whose ranges they are drawn from.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: Flip = "none"
     operations: int = 2
-    pool: Pool = "fixmatch"
+    strengths: Strengths = "fixmatch"
 
     def make(self, images: Tensor, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
         """Make one view a kind, each drawn on its own: uint8 [n, C, H, W] -> float32 [n, C, H, W] each.
@@ -60,6 +60,6 @@ class ImageViews:
     def _view(self, images: Tensor, kind: Kind, key: Key) -> Tensor:
         images = weak_view(images, key.fold("weak"), self.flip)
         if kind == "strong":
-            images = rand_augment(images, key.fold("randaugment"), self.operations, self.pool)
+            images = rand_augment(images, key.fold("randaugment"), self.operations, self.strengths)
             images = cutout(images, key.fold("cutout"))
         return normalize(images, self.mean, self.std)

@@ -20,7 +20,7 @@ def beta(key: Key, alpha: float) -> Tensor:
     By a table of its quantiles: drawing it by trial and error would make the device wait.
     """
     uniform = key.uniform()
-    place = uniform * (_STEPS - 1)
+    place = uniform * _STEPS
     below = place.floor()
     table = _quantiles(alpha, uniform.device)
     low, high = table[below.to(torch.int64)], table[below.to(torch.int64) + 1]

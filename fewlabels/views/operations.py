@@ -2,7 +2,8 @@
 
 Three forms cover them all: a table of 256 entries (what depends on a pixel's value alone), a warp (where a
 pixel comes from), and a blend with a degenerate image (color, sharpness). Each equals Pillow's operation of
-the same name: https://pillow.readthedocs.io (ImageOps, ImageEnhance, Image.transform).
+the same name: https://pillow.readthedocs.io (ImageOps, ImageEnhance, Image.transform), but for shifts that end within
+1/131072 of a pixel's border, about one draw in 100,000, which may go to the next pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 BLENDS = ("color", "sharpness")
 OPERATIONS = TABLES + WARPS + BLENDS
 
-Pool: TypeAlias = Literal["fixmatch", "torchvision"]
+Strengths: TypeAlias = Literal["fixmatch", "torchvision"]
 
 # Lowest and highest strength of each operation; degrees for rotate, a part of the side for translate. Those
 # without an entry have no strength. FixMatch draws between them (Sohn et al. 2020, table 12).
@@ -49,7 +50,7 @@ TORCHVISION: dict[str, tuple[float, float]] = {
     "rotate": (-30 * _MAGNITUDE, 30 * _MAGNITUDE),
     "solarize": (255 * (1 - _MAGNITUDE), 255 * (1 - _MAGNITUDE)),
 }
-POOLS: dict[Pool, dict[str, tuple[float, float]]] = {"fixmatch": FIXMATCH, "torchvision": TORCHVISION}
+RANGES: dict[Strengths, dict[str, tuple[float, float]]] = {"fixmatch": FIXMATCH, "torchvision": TORCHVISION}
 
 
 def number(name: str) -> int:
@@ -57,16 +58,16 @@ def number(name: str) -> int:
     return OPERATIONS.index(name)
 
 
-def strengths(operation: Tensor, uniform: Tensor, pool: Pool = "fixmatch") -> Tensor:
+def strengths(operation: Tensor, uniform: Tensor, whose: Strengths = "fixmatch") -> Tensor:
     """Map draws in [0, 1) [n] to the strength of each image's operation [n]."""
-    low, high = _ranges(pool, uniform.device)[operation].unbind(1)
-    return low + (high - low) * (uniform if pool == "fixmatch" else (2 * uniform).floor())
+    low, high = _ranges(whose, uniform.device)[operation].unbind(1)
+    return low + (high - low) * (uniform if whose == "fixmatch" else (2 * uniform).floor())
 
 
 @cache
-def _ranges(pool: Pool, device: torch.device) -> Tensor:
+def _ranges(whose: Strengths, device: torch.device) -> Tensor:
     """Give each operation's range [14, 2]; kept, since a copy from the host would stop the device at each step."""
-    return torch.tensor([POOLS[pool].get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
+    return torch.tensor([RANGES[whose].get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
 
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import yaml
 import fewlabels
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs import train
+from fewlabels.runs.folder import RunFolder
+from fewlabels.runs.run import Run
 from fewlabels.runs.train import fastest_threads
 
 SMALL = {"labels_per_class": 4, "steps": 4, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "baseline": False}
@@ -48,6 +50,12 @@ def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkey
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (config["where"]["threads"], config["why"]["threads"]) == (2, "measured")
     assert torch.get_num_threads() == 2
-    monkeypatch.setattr("fewlabels.runs.prepare.fastest_threads", lambda job, method: (1, "measured otherwise"))
-    fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
-    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["where"]["threads"] == 2
+    (tmp_path / "run/summary.json").unlink()  # as if it were not finished
+    monkeypatch.setattr("fewlabels.runs.prepare.fastest_threads", None)  # not asked again
+    seen = []
+    monkeypatch.setattr("fewlabels.runs.fit.method_phase", lambda work: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr("fewlabels.runs.fit.finish", lambda *_: Run.finished(work_folder))
+    work_folder = RunFolder(tmp_path / "run")
+    with pytest.raises(AttributeError):  # there is no run to show
+        fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
+    assert seen == [2]

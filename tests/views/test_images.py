@@ -47,6 +47,10 @@ def test_normalize_gives_pixels_the_mean_and_deviation(channels, n, seed):
     np.testing.assert_allclose(normal, (images.numpy() / 255 - mean) / std, rtol=1e-5, atol=1e-6)
 
 
+def test_the_channels_of_a_normalized_batch_come_last_in_memory():
+    assert normalize(noise(4), MEAN, STD).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_views_are_normalized():
     images = noise(5, 3, 1, 1)  # which weak views leave as they are
     (weak,) = views(flip="dihedral").make(images, ("weak",), keys(5))

@@ -96,9 +96,20 @@ def test_cutmix_tells_what_is_left():
     assert left.min() < 0.2 and left.max() == 1
 
 
-def test_cutmix_keeps_all_or_nothing_at_the_ends():
-    first, second = torch.zeros(50, 1, 8, 8), torch.ones(50, 1, 8, 8)
-    assert (cutmix(first, second, keys(50), torch.ones(50))[1] == 1).all()
+def test_cutmix_leaves_about_the_wanted_share_or_more():
+    n = 400
+    first, second = torch.zeros(n, 1, 32, 32), torch.ones(n, 1, 32, 32)
+    assert (cutmix(first, second, keys(n), torch.ones(n))[1] == 1).all()
+    wanted = torch.rand(n)
+    left = cutmix(first, second, keys(n), wanted)[1]
+    assert (left >= wanted - 0.04).all()  # whole pixels
+    assert ((left - wanted).abs() < 0.04).any()
+
+
+@pytest.mark.parametrize(("draw", "expected"), [(0.0, 0.0), (0.5, 0.5), (1 - 2**-24, 1 - 2**-24)])
+def test_beta_reaches_both_ends(monkeypatch, draw, expected):
+    monkeypatch.setattr(Key, "uniform", lambda self: torch.tensor([draw]))
+    assert beta(keys(1), 1.0).item() == pytest.approx(expected, abs=1e-7)
 
 
 def test_resize_mix_pastes_the_whole_other_image():

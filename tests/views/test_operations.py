@@ -139,7 +139,7 @@ WARP_DRAWS = (0.0, 1 - 2**-24, *np.random.default_rng(1).random(22))
 
 
 @pytest.mark.parametrize("name", WARPS)
-def test_warps_equal_pillow_in_nearly_all_pixels(name):
+def test_warps_equal_pillow(name):
     # Both count in 1/65536 of a pixel; Pillow rounds the sines and cosines of an angle to 15 digits first.
     random = np.random.default_rng(0)
     differing = pixels = 0

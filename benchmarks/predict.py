@@ -1,0 +1,99 @@
+"""How fast a folder of photos is classified: `fewlabels predict` and the field's script, whole commands in turn.
+
+    python benchmarks/predict.py photos --run runs/photos-layermatch-0 --json benchmarks/results/predict.json
+
+The field's script is torchvision's transforms in a DataLoader with two workers and the same network, without gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tyro
+from accuracy import machine
+
+import fewlabels
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+import fewlabels
+
+torch.set_num_threads(int(sys.argv[3]))
+classifier = fewlabels.load(sys.argv[1]).eval()
+card = classifier.card
+view = transforms.Compose([
+    transforms.Resize(min(card.form.size)), transforms.CenterCrop(card.form.size), transforms.ToTensor(),
+    transforms.Normalize(card.mean, card.std),
+])
+
+class Photos(Dataset):
+    def __init__(self, paths): self.paths = paths
+    def __len__(self): return len(self.paths)
+    def __getitem__(self, i): return view(Image.open(self.paths[i]).convert("RGB"))
+
+if __name__ == "__main__":
+    paths = sorted(p for p in Path(sys.argv[2]).rglob("*") if p.is_file())
+    with torch.inference_mode():
+        found = torch.cat([
+            classifier(x).softmax(1) for x in DataLoader(Photos(paths), 256, num_workers=2)
+        ])
+    print(len(found))
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    photos: tyro.conf.Positional[Path]
+    run: Path
+    repeats: int = 5
+    json: Path | None = None
+
+
+def main(question: Question) -> None:
+    """Measure each side in turn."""
+    count = sum(1 for path in question.photos.rglob("*") if path.is_file())
+    with tempfile.TemporaryDirectory() as place:
+        script = Path(place) / "field.py"
+        script.write_text(SCRIPT)
+        run, photos, out = str(question.run), str(question.photos), str(Path(place) / "out.parquet")
+        sides = {"ours": ["-m", "fewlabels", "predict", run, photos, "--out", out]}
+        sides |= {f"field, {n} threads": [str(script), run, photos, str(n)] for n in (1, 2)}
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for repeat in range(question.repeats + 1):
+            for name, words in sides.items():
+                start = time.perf_counter()
+                subprocess.run([sys.executable, *words], check=True, capture_output=True)
+                if repeat:  # the first fills the system's cache of files
+                    times[name].append(time.perf_counter() - start)
+    ratios = sorted(
+        min(times[name][i] for name in sides if name != "ours") / times["ours"][i] for i in range(question.repeats)
+    )
+    result: dict[str, Any] = {
+        "where": machine() | {"fewlabels": fewlabels.__version__},
+        "images": count,
+        "n": question.repeats,
+        "seconds": {name: {"median": round(median(t), 2), "least": round(min(t), 2)} for name, t in times.items()},
+        "ratio": {"median": round(median(ratios), 2), "min": round(ratios[0], 2), "max": round(ratios[-1], 2)},
+    }
+    print(json.dumps(result, indent=2))
+    if question.json:
+        question.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))

@@ -50,11 +50,15 @@ def _fold(state: int | Tensor, part: Part) -> int | Tensor:
     if isinstance(part, Tensor):
         mixed = _mix_tensor(part.to(torch.int64))
         return _mix_tensor(mixed ^ (_signed(state) if isinstance(state, int) else state))
-    return _fold_int(state, part) if isinstance(state, int) else _mix_tensor(state ^ _signed(_number(part)))
+    return _fold_int(state, part) if isinstance(state, int) else _mix_tensor(state ^ _signed_number(part))
 
 
 # Constants to a compiler, which need not understand how they come about.
 @torch.compiler.assume_constant_result
+def _signed_number(part: int | str) -> int:
+    return _signed(_number(part))
+
+
 def _number(part: int | str) -> int:
     return _mix_int((zlib.crc32(part.encode()) if isinstance(part, str) else operator.index(part)) & _BITS64)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from fewlabels.keys import Key
 from fewlabels.views.batch import Kind
+from fewlabels.views.constant import constant
 from fewlabels.views.operations import Strengths
 from fewlabels.views.strong import cutout, rand_augment
 from fewlabels.views.weak import Flip, weak_view
@@ -26,9 +26,9 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
 
 
-@cache
+@constant
 def _channel_constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Give values [1, C, 1, 1]; kept, since a copy from the host would stop the device at each step."""
+    """Give values [1, C, 1, 1]."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 

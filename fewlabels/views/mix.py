@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
 from fewlabels.keys import Key
+from fewlabels.views.constant import constant
 from fewlabels.views.resample import Box, resample, whole
 
 _STEPS = 4096
@@ -27,7 +26,7 @@ def beta(key: Key, alpha: float) -> Tensor:
     return low + (place - below) * (high - low)
 
 
-@cache
+@constant
 def _quantiles(alpha: float, device: torch.device) -> Tensor:
     values = betaincinv(alpha, alpha, torch.linspace(0, 1, _STEPS + 1, dtype=torch.float64).numpy())
     return torch.from_numpy(values).to(device, torch.float32)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+from fewlabels.views.constant import constant
 
 TABLES = ("identity", "autocontrast", "brightness", "contrast", "equalize", "posterize", "solarize")
 WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -64,9 +65,9 @@ def strengths(operation: Tensor, uniform: Tensor, whose: Strengths = "fixmatch")
     return low + (high - low) * (uniform if whose == "fixmatch" else (2 * uniform).floor())
 
 
-@cache
+@constant
 def _ranges(whose: Strengths, device: torch.device) -> Tensor:
-    """Give each operation's range [14, 2]; kept, since a copy from the host would stop the device at each step."""
+    """Give each operation's range [14, 2]."""
     return torch.tensor([RANGES[whose].get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
 
 

@@ -36,7 +36,7 @@ def start(*words, restarts=0):
 
 def end(process):
     """Wait; give what our processes said on stderr: torchrun's own lines carry its mark or come after it."""
-    output, errors = process.communicate(timeout=90)
+    output, errors = process.communicate(timeout=300)
     return output, errors.partition('Traceback (most recent call last):\n  File "<frozen runpy>"')[0]
 
 

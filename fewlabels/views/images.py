@@ -23,7 +23,7 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     """
     scale = _channel_constant(tuple(1 / (255 * each) for each in std), images.device)
     shift = _channel_constant(tuple(-m / s for m, s in zip(mean, std, strict=True)), images.device)
-    return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
+    return images.to(torch.float32).mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last)
 
 
 @constant

@@ -54,6 +54,10 @@ TORCHVISION: dict[str, tuple[float, float]] = {
 RANGES: dict[Strengths, dict[str, tuple[float, float]]] = {"fixmatch": FIXMATCH, "torchvision": TORCHVISION}
 
 
+_Form: TypeAlias = tuple[Tensor, Callable[..., Tensor], tuple[Tensor, ...]]
+"""which rows want it, what makes it, and of what: tensors with one entry a row"""
+
+
 def number(name: str) -> int:
     """Give the number by which a batch of operations names this one."""
     return OPERATIONS.index(name)
@@ -73,32 +77,40 @@ def _ranges(whose: Strengths, device: torch.device) -> Tensor:
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     """Apply to each image [n, C, H, W] uint8 its operation [n] int64 with its strength [n] float32."""
-    images = images.clone()
-    tables = _levels(images).to(torch.uint8).expand(*images.shape[:2], 256).clone()
-    for name, table in _TABLES.items():
-        _put(tables, operation == number(name), table, images, strength)
-    _put(images, _among(operation, tuple(_TABLES)), look_up, images, tables)
+    of_tables: list[_Form] = [(operation == number(name), make, (images, strength)) for name, make in _TABLES.items()]
+    identity = _levels(images).to(torch.uint8).expand(*images.shape[:2], 256)
     matrices = _matrices(operation, strength, *images.shape[2:])
-    _put(images, _among(operation, WARPS), warp, images, matrices)
-    for name, blend in _BLENDS.items():
-        _put(images, operation == number(name), blend, images, strength)
-    return images
+    forms: list[_Form] = [
+        (_among(operation, tuple(_TABLES)), look_up, (images, _chosen(identity, of_tables))),
+        (_among(operation, WARPS), warp, (images, matrices)),
+    ]
+    forms += [(operation == number(name), blend, (images, strength)) for name, blend in _BLENDS.items()]
+    return _chosen(images, forms)
 
 
 def _among(operation: Tensor, names: tuple[str, ...]) -> Tensor:
     return torch.stack([operation == number(name) for name in names]).any(0)
 
 
-def _put(out: Tensor, wanted: Tensor, form: Callable[..., Tensor], *given: Tensor) -> None:
-    """Put `form(*given)` into those rows of `out` that are `wanted`, bool [n].
+def _chosen(rows: Tensor, forms: list[_Form]) -> Tensor:
+    """Replace those of `rows` [n, ...] that want a form, bool [n]; each wants one at most.
 
-    Where shapes may depend on values only these rows are computed, else all are.
+    Where shapes may depend on values, a form is computed for these rows only, else for all.
     """
-    if shapes_may_depend_on_values(out.device):
-        rows = wanted.nonzero()[:, 0]
-        out.index_copy_(0, rows, form(*(each.index_select(0, rows) for each in given)).expand(-1, *out.shape[1:]))
-    else:
-        out.copy_(torch.where(wanted.view(-1, *[1] * (out.ndim - 1)), form(*given), out))
+    if not shapes_may_depend_on_values(rows.device):
+        for wanted, form, given in forms:
+            rows = torch.where(wanted.view(-1, *[1] * (rows.ndim - 1)), form(*given), rows)
+        return rows
+    # Appended and then selected: on a CPU that copies whole rows, while writing into them goes value by value.
+    parts, source = [rows], torch.arange(len(rows))
+    count = len(rows)
+    for wanted, form, given in forms:
+        places = wanted.nonzero()[:, 0]
+        made = form(*(each.index_select(0, places) for each in given))
+        parts.append(made.expand(-1, *rows.shape[1:]))
+        source[places] = torch.arange(count, count + len(places))
+        count += len(places)
+    return torch.cat(parts).index_select(0, source)
 
 
 def shapes_may_depend_on_values(device: torch.device) -> bool:

@@ -7,18 +7,17 @@ The field's script is torchvision's transforms in a DataLoader with two workers 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import tyro
 from accuracy import machine
+from outcome import medians, ratios, say
 
 import fewlabels
 
@@ -80,19 +79,16 @@ def main(question: Question) -> None:
                 subprocess.run([sys.executable, *words], check=True, capture_output=True)
                 if repeat:  # the first fills the system's cache of files
                     times[name].append(time.perf_counter() - start)
-    ratios = sorted(
-        min(times[name][i] for name in sides if name != "ours") / times["ours"][i] for i in range(question.repeats)
-    )
+    others = [name for name in sides if name != "ours"]
+    fastest = [min(times[name][i] for name in others) for i in range(question.repeats)]
     result: dict[str, Any] = {
         "where": machine() | {"fewlabels": fewlabels.__version__},
         "images": count,
         "n": question.repeats,
-        "seconds": {name: {"median": round(median(t), 2), "least": round(min(t), 2)} for name, t in times.items()},
-        "ratio": {"median": round(median(ratios), 2), "min": round(ratios[0], 2), "max": round(ratios[-1], 2)},
+        "seconds": medians(times),
+        "ratio": ratios(times["ours"], fastest),
     }
-    print(json.dumps(result, indent=2))
-    if question.json:
-        question.json.write_text(json.dumps(result, indent=2) + "\n")
+    say(result, question.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ copying into the device's memory, and the prediction of every image at the end.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import tyro
 from accuracy import machine
+from outcome import say
 from streaming import watched
 
 
@@ -60,9 +60,7 @@ def main(question: Question) -> None:
             "bytes": round(1e6 * (found[most]["peak_anonymous_mb"] - found[least]["peak_anonymous_mb"]) / more),
         },
     }
-    print(json.dumps(result, indent=2))
-    if question.json:
-        question.json.write_text(json.dumps(result, indent=2) + "\n")
+    say(result, question.json)
 
 
 if __name__ == "__main__":

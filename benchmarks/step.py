@@ -12,7 +12,6 @@ channels last).
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import platform
 import signal
@@ -29,6 +28,7 @@ import torch
 import tyro
 from accuracy import machine
 from field import MEAN, STD, Viewed, loader, transforms
+from outcome import ratios, say
 from torch.nn import functional as F
 
 from fewlabels.data.decode import Form
@@ -196,24 +196,18 @@ def main(question: Question) -> None:
             field.go_on()
     best = {name: min(by.values(), key=median) for name, by in times.items()}
 
-    def ratio(name: str, other: str) -> dict[str, float]:
-        each = sorted(theirs / mine for mine, theirs in zip(best[name], best[other], strict=True))
-        return {"median": round(median(each), 2), "min": round(each[0], 2), "max": round(each[-1], 2)}
-
     result: dict[str, Any] = {
         "where": machine() | {"machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores"},
         "task": question.task,
         "n": question.repeats,
         "steps": question.steps,
         "milliseconds_a_step": {n: {t: round(median(v), 1) for t, v in by.items()} for n, by in times.items()},
-        "ratio": ratio("ours, three passes", "field"),
-        "ratio_one_pass": ratio("ours, one pass", "field"),
-        "ratio_same_arithmetic": ratio("ours, three passes", "field, our arithmetic"),
-        "ratio_one_pass_same_arithmetic": ratio("ours, one pass", "field, our arithmetic"),
+        "ratio": ratios(best["ours, three passes"], best["field"]),
+        "ratio_one_pass": ratios(best["ours, one pass"], best["field"]),
+        "ratio_same_arithmetic": ratios(best["ours, three passes"], best["field, our arithmetic"]),
+        "ratio_one_pass_same_arithmetic": ratios(best["ours, one pass"], best["field, our arithmetic"]),
     }
-    print(json.dumps(result, indent=2))
-    if question.json:
-        question.json.write_text(json.dumps(result, indent=2) + "\n")
+    say(result, question.json)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ On a CPU all use one core. The ratio is the fastest of the others with draws for
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ import torch
 import tyro
 from accuracy import machine
 from field import MEAN, STD, batched_v2, pillow, transforms
+from outcome import medians, ratios, say
 from torchvision.transforms import v2
 
 from fewlabels.keys import Key
@@ -104,22 +103,18 @@ def main(question: Question) -> None:
             side()
             if repeat:  # the first is warm-up
                 times[name].append(1e6 * (time.perf_counter() - start) / question.batch)
-    fields = [name for name in times if not name.startswith("ours") and "one draw" not in name]
-    ratios = sorted(min(times[f][i] for f in fields) / times["ours"][i] for i in range(question.repeats))
+    others = [name for name in times if not name.startswith("ours") and "one draw" not in name]
+    fastest = [min(times[name][i] for name in others) for i in range(question.repeats)]
     result = {
         "where": machine(),
         "device": torch.cuda.get_device_name() if "cuda" in question.device else f"{question.device}, one core",
         "batch": question.batch,
         "size": question.size,
         "n": question.repeats,
-        "microseconds_an_image": {
-            name: {"median": round(median(t), 2), "least": round(min(t), 2)} for name, t in times.items()
-        },
-        "ratio": {"median": round(median(ratios), 2), "min": round(ratios[0], 2), "max": round(ratios[-1], 2)},
+        "microseconds_an_image": medians(times),
+        "ratio": ratios(times["ours"], fastest),
     }
-    print(json.dumps(result, indent=2))
-    if question.json:
-        question.json.write_text(json.dumps(result, indent=2) + "\n")
+    say(result, question.json)
 
 
 if __name__ == "__main__":

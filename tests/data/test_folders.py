@@ -10,6 +10,7 @@ from fewlabels.data.sources import walk
 from fewlabels.data.sources.folders import from_folder, images_in
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import UserError
+from tests.data.tables import noted, rows_of
 
 
 def photos(folder, *names):
@@ -20,12 +21,6 @@ def photos(folder, *names):
     return folder
 
 
-def rows_of(table):
-    """Give name -> (class or "", is a test row)."""
-    classes = (*table.classes, "")
-    return {n: (classes[k], bool(t)) for n, k, t in zip(table.names, table.labels, table.test, strict=True)}
-
-
 def refused(folder, *said, unsaid=()):
     """Check that this is refused, and that the message holds each of these."""
     with pytest.raises(UserError) as error:
@@ -34,11 +29,6 @@ def refused(folder, *said, unsaid=()):
         assert part in str(error.value)
     for part in unsaid:
         assert part not in str(error.value)
-
-
-def noted(table, *said):
-    """Check that one note holds all of these."""
-    assert any(all(part in note for part in said) for note in table.notes), table.notes
 
 
 # --- layouts ---

@@ -13,6 +13,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.paths import Files
 from fewlabels.data.sources.sheets import from_sheet
 from fewlabels.errors import UserError
+from tests.data.tables import noted, rows_of
 
 IMAGES = [f"{letter}.jpg" for letter in "abcdefgh"]
 
@@ -43,12 +44,6 @@ def columns(folder, **given):
     return folder / "few.parquet"
 
 
-def rows_of(table):
-    """Give name -> (class or "", is a test row)."""
-    classes = (*table.classes, "")
-    return {n: (classes[k], bool(t)) for n, k, t in zip(table.names, table.labels, table.test, strict=True)}
-
-
 def refused(path, *said, unsaid=()):
     """Check that this is refused, and that the message holds each of these."""
     with pytest.raises(UserError) as error:
@@ -57,11 +52,6 @@ def refused(path, *said, unsaid=()):
         assert part in str(error.value)
     for part in unsaid:
         assert part not in str(error.value)
-
-
-def noted(table, *said):
-    """Check that one note holds all of these."""
-    assert any(all(part in note for part in said) for note in table.notes), table.notes
 
 
 # --- forms ---

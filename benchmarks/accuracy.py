@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py digits --labels-per-class 1 --seeds 0-19
     python benchmarks/accuracy.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2
+    python benchmarks/accuracy.py digits --seeds 1000-1019 --methods fixmatch fixmatch:passes=one fixmatch:passes=two
 
 Stopped and given again it continues: each run keeps its folder under --work. Several commands with parts of the
 seeds may work side by side; the last one that ends writes the whole result. The JSON goes to benchmarks/results/.
@@ -27,6 +28,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import Table
 from fewlabels.keys import Key
 from fewlabels.methods import method_class
+from fewlabels.methods.base import Method
 
 HERE = Path(__file__).parent
 
@@ -42,7 +44,7 @@ class Question:
     seeds: str = "0-4"
     """first and last seed; 1000 and up are for development, 0 and up to report"""
     methods: tuple[str, ...] = ("layermatch", "fixmatch")
-    """the first also trains labels only"""
+    """each may have options, name:option=value; the first also trains labels only"""
     rows: int | None = None
     """take so many unlabeled rows of the training split, drawn by the seed"""
     budget: str = "normal"
@@ -60,14 +62,21 @@ def subset(table: Table, rows: int, labels: int, seed: int) -> Table:
     return table.take(np.sort(np.concatenate([*few, more, table.test_rows])))
 
 
+def made(spec: str) -> Method:
+    """Make a method from its name and text options."""
+    name, _, given = spec.partition(":")
+    return method_class(name)(**dict(pair.split("=", 1) for pair in given.split(",") if pair))
+
+
 def one(question: Question, table: Table, method: str, seed: int) -> dict[str, Any]:
     """Train one run, or read it where it is finished."""
     first = method == question.methods[0]
     name = f"{table.name}-{question.labels_per_class}-{question.rows or 'all'}-{method}-{seed}"
+    name = name.replace(":", "-").replace("=", "-")
     chosen = table if question.rows is None else subset(table, question.rows, question.labels_per_class, seed)
     run = fewlabels.fit(
         chosen,
-        method=method_class(method)(),
+        method=made(method),
         labels_per_class=question.labels_per_class,
         seed=seed,
         baseline=first,
@@ -116,15 +125,18 @@ def main(question: Question) -> None:
     for method, runs in found.items():
         for summary in runs.values():
             for row in summary["rows"]:
-                if method == question.methods[0] or row["name"] == method:
-                    accuracies.setdefault(row["name"], []).append(row["accuracy"])
-                    seconds.setdefault(row["name"], []).append(row["seconds"])
+                own = row["name"] == method.partition(":")[0]
+                if method == question.methods[0] or own:
+                    accuracies.setdefault(method if own else row["name"], []).append(row["accuracy"])
+                    seconds.setdefault(method if own else row["name"], []).append(row["seconds"])
+    hidden = {m: [summary["unlabeled_accuracy"] for summary in runs.values()] for m, runs in found.items()}
     main_method = accuracies[question.methods[0]]
     result = {
         "question": {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}
         | {"seeds": question.seeds, "budget": question.budget},
         "where": machine(),
         "accuracy": {name: interval(values) for name, values in accuracies.items()},
+        "accuracy_on_hidden_labels": {name: interval(values) for name, values in hidden.items()},
         "median_seconds": {name: round(float(np.median(values)), 1) for name, values in seconds.items()},
         f"{question.methods[0]} minus": {
             name: interval([a - b for a, b in zip(main_method, values, strict=True)])
@@ -132,11 +144,13 @@ def main(question: Question) -> None:
             if name != question.methods[0]
         },
         "each": accuracies,
+        "each_on_hidden_labels": hidden,
     }
-    out = HERE / "results" / f"accuracy-{table.name}-{question.labels_per_class}-{question.seeds}.json"
+    about = "-passes" if any("passes" in method for method in question.methods) else ""
+    out = HERE / "results" / f"accuracy-{table.name}-{question.labels_per_class}-{question.seeds}{about}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "each"}, indent=2))
+    print(json.dumps({k: v for k, v in result.items() if not k.startswith("each")}, indent=2))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import operator
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from fewlabels.constant import constant
 
 Part: TypeAlias = "int | str | Tensor"
 
@@ -48,9 +51,18 @@ def _mix_tensor(x: Tensor) -> Tensor:
 
 def _fold(state: int | Tensor, part: Part) -> int | Tensor:
     if isinstance(part, Tensor):
-        mixed = _mix_tensor(part.to(torch.int64))
-        return _mix_tensor(mixed ^ (_signed(state) if isinstance(state, int) else state))
+        return _fold_mixed(state, _mix_tensor(part.to(torch.int64)))
     return _fold_int(state, part) if isinstance(state, int) else _mix_tensor(state ^ _signed_number(part))
+
+
+def _fold_mixed(state: int | Tensor, mixed: Tensor) -> Tensor:
+    return _mix_tensor(mixed ^ (_signed(state & _BITS64) if isinstance(state, int) else state))
+
+
+@constant
+def _mixed(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Give whole numbers [n] as they are folded."""
+    return _mix_tensor(torch.tensor(numbers, dtype=torch.int64)).to(device)
 
 
 # Constants to a compiler, which need not understand how they come about.
@@ -81,6 +93,14 @@ class Key:
             state = _fold(state & _BITS64 if isinstance(state, int) else state, part)
         return Key(state)
 
+    def each(self, numbers: range | tuple[int, ...], device: torch.device) -> Key:
+        """Give a key for each of `numbers`, [n] before the elements that there are.
+
+        As folding a tensor of them, in half the work: they are hashed once and kept, so give few different ones.
+        """
+        dims = self.state.ndim if isinstance(self.state, Tensor) else 0
+        return Key(_fold_mixed(self.state, _mixed(numbers, device).view(-1, *[1] * dims)))
+
     def seed(self) -> int:
         """Give a seed in [0, 2**63) for a generator of somebody else's; only from a whole-number key."""
         if isinstance(self.state, Tensor):
@@ -94,8 +114,8 @@ class Key:
 
     def uniforms(self, count: int) -> Tensor:
         """Draw `count` numbers for each of the key's elements [n]: float32 [count, n] in [0, 1)."""
-        device = self.state.device if isinstance(self.state, Tensor) else None
-        return self.fold(torch.arange(count, device=device)[:, None]).uniform()
+        device = self.state.device if isinstance(self.state, Tensor) else torch.device("cpu")
+        return self.each(range(count), device).uniform()
 
     def integers(self, high: int) -> Tensor:
         """Draw one int64 in [0, high) for each element of the key; high is at most 2**24."""

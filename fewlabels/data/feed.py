@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +31,15 @@ class Share:
 
 
 WHOLE = Share()
+
+
+class _Seen(NamedTuple):
+    """The rows of a step and their views."""
+
+    labeled_rows: Tensor
+    labeled: tuple[Tensor, ...]
+    unlabeled_rows: Tensor
+    unlabeled: tuple[Tensor, ...]
 
 
 class ImageFeed:
@@ -67,23 +79,44 @@ class ImageFeed:
         self._labeled = (labeled, batch)
         self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
         self._samplers: dict[int, tuple[Sampler, Sampler]] = {}
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
+        self._coming: tuple[tuple[int, int], Future[_Seen]] | None = None
 
     def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
-        labeled, unlabeled = self._rows(step, branch)
-        key = self.key.fold(branch, "views").fold(step_tensor)
-        rows, labeled_views = self._stream(labeled, self.wanted.labeled, key.fold("labeled"))
-        unlabeled_rows, unlabeled_views = self._stream(unlabeled, self.wanted.unlabeled, key.fold("unlabeled"))
-        self.images.expect(*(self._mine(rows) for rows in self._rows(step + 1, branch)))
+        coming, self._coming = self._coming, None
+        made = coming[1].result() if coming else None  # also one that is not wanted: two at once would share samplers
+        if made is None or coming is None or coming[0] != (step, branch):
+            made = self._make(step, branch, step_tensor)
         return Batch(
-            labeled=labeled_views,
-            labels=self.labels[rows],
-            unlabeled=unlabeled_views,
-            rows=unlabeled_rows,
+            labeled=made.labeled,
+            labels=self.labels[made.labeled_rows],
+            unlabeled=made.unlabeled,
+            rows=made.unlabeled_rows,
             step=step_tensor,
             share=step_tensor.to(torch.float32) / self.steps,
-            key=key.fold("method"),
+            key=self._key(step, branch, step_tensor).fold("method"),
         )
+
+    def prepare(self, step: int, step_tensor: Tensor, branch: int = 0) -> None:
+        """Begin to make the batch of `step` in another thread, where a core is idle; it will be the same."""
+        if self.images.device.type == "cpu" and torch.get_num_threads() < (os.cpu_count() or 1):
+            self._coming = (step, branch), self._ahead.submit(self._make, step, branch, step_tensor)
+
+    def _make(self, step: int, branch: int, step_tensor: Tensor) -> _Seen:
+        labeled, unlabeled = self._rows(step, branch)
+        key = self._key(step, branch, step_tensor)
+        seen = _Seen(
+            *self._stream(labeled, self.wanted.labeled, key.fold("labeled")),
+            *self._stream(unlabeled, self.wanted.unlabeled, key.fold("unlabeled")),
+        )
+        self.images.expect(*(self._mine(rows) for rows in self._rows(step + 1, branch)))
+        return seen
+
+    def _key(self, step: int, branch: int, step_tensor: Tensor) -> Key:
+        # As a number on a CPU: it folds the same, outside of tensors. On a GPU a captured step reads the tensor.
+        now = step if self.images.device.type == "cpu" else step_tensor
+        return self.key.fold(branch, "views").fold(now)
 
     def _rows(self, step: int, branch: int) -> tuple[Labels, Labels]:
         labeled, unlabeled = self._samplers_of(branch)
@@ -105,6 +138,6 @@ class ImageFeed:
         device = self.images.device
         mine = self.share.of(len(rows))
         here = rows[mine]
-        slots = torch.arange(mine.start, mine.stop, device=device)
-        views = self.views.make(self.images.take(here), kinds, key.fold(slots))
+        slots = key.each(range(mine.start, mine.stop), device)
+        views = self.views.make(self.images.take(here), kinds, slots)
         return torch.from_numpy(here).to(device, non_blocking=True), views

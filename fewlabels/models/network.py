@@ -51,6 +51,11 @@ class Network(nn.Module):
         self.classifier = classifier
         self.precision = precision
         self.head_scale = rule.head_scale
+        for part in classifier.modules():
+            if isinstance(part, nn.Conv2d):
+                part.to(memory_format=torch.channels_last)  # as the views come
+        norms = (m for m in classifier.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        self.norms = [norm for norm in norms if norm.track_running_stats]
         self.centers = None if rule.center_memory is None else Ema(classifier.head, rule.center_memory)
 
     def features(self, x: Tensor) -> Tensor:

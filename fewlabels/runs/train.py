@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import statistics
 import time
@@ -27,7 +28,7 @@ from fewlabels.models.network import Network
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.checkpoint import Checkpoint
-from fewlabels.training.loop import State, run, update
+from fewlabels.training.loop import State, run
 from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record
@@ -125,14 +126,20 @@ def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
 
 def _seconds_a_step(job: Job, method: Method, tries: int) -> float:
     state, feed = begin(job, copy.deepcopy(method))
-    return statistics.median([_timed_step(state, feed, step) for step in range(tries + 1)][1:])
+    return statistics.median(_timed_steps(state, feed, 0, tries))
 
 
-def _timed_step(state: State, feed: ImageFeed, step: int) -> float:
-    start = time.perf_counter()
-    metrics = update(state, feed.batch(step, state.step))
-    float(metrics["loss"])  # wait for the device
-    return time.perf_counter() - start
+def _timed_steps(state: State, feed: ImageFeed, first: int, count: int) -> list[float]:
+    """Give the seconds of `count` steps, after one in which all gets ready."""
+    ends: list[float] = []
+
+    def watch(state: State, step: int, metrics: dict[str, Tensor]) -> None:
+        del state, step
+        float(metrics["loss"])  # wait for the device
+        ends.append(time.perf_counter())
+
+    run(state, feed, first, first + 1 + count, watch=watch)
+    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def fastest_threads(job: Job, method: Method, tries: int = 3) -> tuple[int, str]:
@@ -146,18 +153,16 @@ def fastest_threads(job: Job, method: Method, tries: int = 3) -> tuple[int, str]
         return most, "as many as the machine gives"
     state, feed = begin(job, copy.deepcopy(method))
     times: dict[int, list[float]] = {1: [], most: []}
-    step = 0
     try:
-        for _ in range(tries + 1):
+        for step in range(tries):
             for threads, taken in times.items():
                 torch.set_num_threads(threads)
-                taken.append(_timed_step(state, feed, step))
-                step += 1
+                taken += _timed_steps(state, feed, step, 1)
                 if any_of(job.stop()):
                     raise Interrupted("stopped before the training; nothing is lost")
     finally:
         torch.set_num_threads(most)
-    one, all_of_them = (statistics.median(taken[1:]) for taken in times.values())
+    one, all_of_them = (statistics.median(taken) for taken in times.values())
     figures = f"measured: {1000 * one:.0f} ms a step with 1 thread, {1000 * all_of_them:.0f} with {most}"
     return (most if all_of_them < 0.8 * one else 1), figures
 

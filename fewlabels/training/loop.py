@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import torch
@@ -27,6 +28,10 @@ class Feed(Protocol):
 
     def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (a number, and the same as a 0-dim tensor on the device)."""
+        ...
+
+    def prepare(self, step: int, step_tensor: Tensor, branch: int = 0) -> None:
+        """Begin to make the batch of `step` meanwhile, where that costs nothing else."""
         ...
 
 
@@ -99,17 +104,30 @@ def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: in
     state.learner.train()
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
-        torch.manual_seed(feed.key.fold(branch, "framework", step, share().rank).seed())
-        metrics = update(state, feed.batch(step, state.step, branch))
+        _seed(feed.key.fold(branch, "framework", step, share().rank).seed(), state.step.device)
+        batch = feed.batch(step, state.step, branch)
+        metrics = update(state, batch, meanwhile=partial(feed.prepare, step + 1, state.step, branch))
         watch(state, step + 1, metrics)
 
 
-def update(state: State, batch: Batch) -> dict[str, Tensor]:
-    """Do one update of the parameters and the averages; give the method's record, without gradients."""
+def _seed(number: int, device: torch.device) -> None:
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)  # `torch.manual_seed` looks for other devices, 100 times as long
+    else:
+        torch.manual_seed(number)
+
+
+def update(state: State, batch: Batch, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
+    """Do one update of the parameters and the averages; give the method's record, without gradients.
+
+    `meanwhile` is called before the backward pass: that one alone leaves Python free for another thread.
+    """
     recipe = state.recipe
     metrics: dict[str, Tensor] = {}
-    for part in batch.parts(recipe.accumulate):
+    for number, part in enumerate(batch.parts(recipe.accumulate)):
         found: dict[str, Tensor] = state.method(state.network, part)
+        if number == 0:
+            meanwhile()
         (found["loss"] / recipe.accumulate).backward()
         for name, value in found.items():
             share_of_it = value.detach() / recipe.accumulate

@@ -53,6 +53,11 @@ class ScheduledOptimizer:
             state.setdefault(int(number), {})[entry] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for parameter, entry in self.optimizer.state.items():
+            for name, value in entry.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # A fused optimizer walks through memory: what was saved must lie there as its parameter does.
+                    entry[name] = torch.empty_like(parameter).copy_(value)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr  # loading replaces the tensors that the schedule writes to
 

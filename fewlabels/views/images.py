@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewlabels.constant import constant
 from fewlabels.keys import Key
 from fewlabels.views.batch import Kind
-from fewlabels.views.constant import constant
 from fewlabels.views.operations import Strengths
 from fewlabels.views.strong import cutout, rand_augment
 from fewlabels.views.weak import Flip, weak_view
@@ -21,15 +21,18 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
     In memory the channels come last, as convolutions like it on GPUs and CPUs.
     """
-    scale = _channel_constant(tuple(1 / (255 * each) for each in std), images.device)
-    shift = _channel_constant(tuple(-m / s for m, s in zip(mean, std, strict=True)), images.device)
-    return images.to(torch.float32).mul_(scale).add_(shift).contiguous(memory_format=torch.channels_last)
+    n, channels, height, width = images.shape
+    scale, shift = _pattern(mean, std, width, images.device)
+    # As bytes into the wanted order, then line by line: few channels alone make too short a loop.
+    lines = images.permute(0, 2, 3, 1).reshape(n * height, width * channels).to(torch.float32)
+    return lines.mul_(scale).add_(shift).view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 @constant
-def _channel_constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Give values [1, C, 1, 1]."""
-    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+def _pattern(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> Tensor:
+    """Give factor and offset of each channel, for all pixels of a line: [2, width * C]."""
+    pairs = [(1 / (255 * s), -m / s) for m, s in zip(mean, std, strict=True)]
+    return torch.tensor(pairs, dtype=torch.float32, device=device).T.repeat(1, width)
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,18 @@ class ImageViews:
         `key` has one element an image (its slot in the global batch), so views do not depend on how many
         processes share the batch.
         """
-        return tuple(self._view(images, kind, key.fold("view", number)) for number, kind in enumerate(kinds))
-
-    def _view(self, images: Tensor, kind: Kind, key: Key) -> Tensor:
-        images = weak_view(images, key.fold("weak"), self.flip)
-        if kind == "strong":
-            images = rand_augment(images, key.fold("randaugment"), self.operations, self.strengths)
-            images = cutout(images, key.fold("cutout"))
-        return normalize(images, self.mean, self.std)
+        if not kinds:
+            return ()
+        order = tuple(sorted(range(len(kinds)), key=lambda number: kinds[number] == "strong"))
+        weak = len(images) * kinds.count("weak")
+        # All views in one batch, the weak ones first: few large operations instead of many small ones.
+        state = key.fold("view").each(order, images.device).state
+        assert isinstance(state, Tensor)
+        keys = state.flatten()
+        images = weak_view(images.repeat(len(kinds), 1, 1, 1), Key(keys).fold("weak"), self.flip)
+        if "strong" in kinds:
+            strong, own = images[weak:], Key(keys[weak:])
+            strong = rand_augment(strong, own.fold("randaugment"), self.operations, self.strengths)
+            images = torch.cat([images[:weak], cutout(strong, own.fold("cutout"))])
+        seen = normalize(images, self.mean, self.std).tensor_split(len(kinds))
+        return tuple(seen[order.index(number)] for number in range(len(kinds)))

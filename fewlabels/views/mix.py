@@ -6,8 +6,8 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from fewlabels.constant import constant
 from fewlabels.keys import Key
-from fewlabels.views.constant import constant
 from fewlabels.views.resample import Box, resample, whole
 
 _STEPS = 4096

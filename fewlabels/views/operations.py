@@ -14,8 +14,9 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from fewlabels.views.constant import constant
+from fewlabels.constant import constant
 
 TABLES = ("identity", "autocontrast", "brightness", "contrast", "equalize", "posterize", "solarize")
 WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -54,8 +55,8 @@ TORCHVISION: dict[str, tuple[float, float]] = {
 RANGES: dict[Strengths, dict[str, tuple[float, float]]] = {"fixmatch": FIXMATCH, "torchvision": TORCHVISION}
 
 
-_Form: TypeAlias = tuple[Tensor, Callable[..., Tensor], tuple[Tensor, ...]]
-"""which rows want it, what makes it, and of what: tensors with one entry a row"""
+_Make: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""from images and strengths to tables or images"""
 
 
 def number(name: str) -> int:
@@ -77,40 +78,50 @@ def _ranges(whose: Strengths, device: torch.device) -> Tensor:
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
     """Apply to each image [n, C, H, W] uint8 its operation [n] int64 with its strength [n] float32."""
-    of_tables: list[_Form] = [(operation == number(name), make, (images, strength)) for name, make in _TABLES.items()]
-    identity = _levels(images).to(torch.uint8).expand(*images.shape[:2], 256)
-    matrices = _matrices(operation, strength, *images.shape[2:])
-    forms: list[_Form] = [
-        (_among(operation, tuple(_TABLES)), look_up, (images, _chosen(identity, of_tables))),
-        (_among(operation, WARPS), warp, (images, matrices)),
+    if shapes_may_depend_on_values(images.device):
+        return _each_for_its_images(images, operation, strength)
+    return _each_for_all_images(images, operation, strength)
+
+
+def _each_for_its_images(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Sort the images by operation, so that each operation has a slice of them to itself."""
+    operation, order = operation.sort()
+    given = images.index_select(0, order), operation, strength.index_select(0, order)
+    ends = [0, *torch.bincount(operation, minlength=len(OPERATIONS)).cumsum(0).tolist()]
+
+    def own(*names: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Give what these operations are given; they stand beside each other in the order."""
+        rows = slice(ends[number(names[0])], ends[number(names[-1]) + 1])
+        images, operation, strength = given
+        return images[rows], operation[rows], strength[rows]
+
+    def made(make: _Make, name: str) -> Tensor:
+        images, _, strength = own(name)
+        return make(images, strength)
+
+    with_tables, _, _ = own(*_TABLES)
+    tables = [made(make, name).expand(-1, images.shape[1], 256) for name, make in _TABLES.items()]
+    with_warps, which, how_far = own(*WARPS)
+    done = [
+        own("identity")[0],
+        look_up(with_tables, torch.cat(tables)),
+        warp(with_warps, _matrices(which, how_far, *images.shape[2:])),
+        *(made(blend, name) for name, blend in _BLENDS.items()),
     ]
-    forms += [(operation == number(name), blend, (images, strength)) for name, blend in _BLENDS.items()]
-    return _chosen(images, forms)
+    return torch.cat(done).index_select(0, order.argsort())
 
 
-def _among(operation: Tensor, names: tuple[str, ...]) -> Tensor:
-    return torch.stack([operation == number(name) for name in names]).any(0)
-
-
-def _chosen(rows: Tensor, forms: list[_Form]) -> Tensor:
-    """Replace those of `rows` [n, ...] that want a form, bool [n]; each wants one at most.
-
-    Where shapes may depend on values, a form is computed for these rows only, else for all.
-    """
-    if not shapes_may_depend_on_values(rows.device):
-        for wanted, form, given in forms:
-            rows = torch.where(wanted.view(-1, *[1] * (rows.ndim - 1)), form(*given), rows)
-        return rows
-    # Appended and then selected: on a CPU that copies whole rows, while writing into them goes value by value.
-    parts, source = [rows], torch.arange(len(rows))
-    count = len(rows)
-    for wanted, form, given in forms:
-        places = wanted.nonzero()[:, 0]
-        made = form(*(each.index_select(0, places) for each in given))
-        parts.append(made.expand(-1, *rows.shape[1:]))
-        source[places] = torch.arange(count, count + len(places))
-        count += len(places)
-    return torch.cat(parts).index_select(0, source)
+def _each_for_all_images(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Compute every form for every image: no shape depends on the draw, and nothing is read to the host."""
+    tables = _levels(images.device).to(torch.uint8).expand(*images.shape[:2], 256)
+    for name, make in _TABLES.items():
+        tables = torch.where((operation == number(name))[:, None, None], make(images, strength), tables)
+    wanted = operation[:, None, None, None]
+    warped = warp(images, _matrices(operation, strength, *images.shape[2:]))
+    done = torch.where(wanted < number(WARPS[0]), look_up(images, tables), warped)
+    for name, blend in _BLENDS.items():
+        done = torch.where(wanted == number(name), blend(images, strength), done)
+    return done
 
 
 def shapes_may_depend_on_values(device: torch.device) -> bool:
@@ -126,28 +137,29 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
     return tables.gather(2, images.flatten(2).to(torch.int64)).view_as(images)
 
 
-def _levels(images: Tensor) -> Tensor:
-    return torch.arange(256, dtype=torch.int32, device=images.device)
+@constant
+def _levels(device: torch.device) -> Tensor:
+    return torch.arange(256, dtype=torch.int32, device=device)
 
 
 def _brightness(images: Tensor, strength: Tensor) -> Tensor:
-    return _blended(_levels(images), 0, strength[:, None, None])
+    return _blended(_levels(images.device), 0, strength[:, None, None])
 
 
 def _contrast(images: Tensor, strength: Tensor) -> Tensor:
-    gray = luma(images).to(torch.int64)
-    pixels = gray.shape[2] * gray.shape[3]
-    mean = (2 * gray.sum((1, 2, 3)) + pixels) // (2 * pixels)  # rounded half up
-    return _blended(_levels(images), mean[:, None, None], strength[:, None, None])
+    pixels = images.shape[2] * images.shape[3]
+    total = luma(images).sum((1, 2, 3), dtype=torch.int64)
+    mean = (2 * total + pixels) // (2 * pixels)  # rounded half up
+    return _blended(_levels(images.device), mean[:, None, None], strength[:, None, None])
 
 
 def _posterize(images: Tensor, strength: Tensor) -> Tensor:
     kept_bits = -(1 << (8 - strength.to(torch.int32)))
-    return (_levels(images) & kept_bits[:, None, None]).to(torch.uint8)
+    return (_levels(images.device) & kept_bits[:, None, None]).to(torch.uint8)
 
 
 def _solarize(images: Tensor, strength: Tensor) -> Tensor:
-    levels = _levels(images)
+    levels = _levels(images.device)
     return torch.where(levels < strength[:, None, None], levels, 255 - levels).to(torch.uint8)
 
 
@@ -156,7 +168,7 @@ def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
     del strength
     # MPS has no float64; in float32 1 of 130 levels is one off.
     exact = torch.float32 if images.device.type == "mps" else torch.float64
-    pixels, levels = images.flatten(2), _levels(images)
+    pixels, levels = images.flatten(2), _levels(images.device)
     low, high = pixels.amin(2, keepdim=True).to(exact), pixels.amax(2, keepdim=True).to(exact)
     # Not `255 / tensor`: torch makes that a reciprocal and a product, which rounds twice.
     scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
@@ -168,7 +180,7 @@ def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
 def _equalize(images: Tensor, strength: Tensor) -> Tensor:
     """Spread the levels evenly over 0..255 (ImageOps.equalize)."""
     del strength
-    counts, levels = histograms(images), _levels(images)
+    counts, levels = histograms(images), _levels(images.device)
     last = torch.where(counts > 0, levels, 0).amax(2, keepdim=True).to(torch.int64)
     step = (counts.sum(2, keepdim=True) - counts.gather(2, last)) // 255
     before = counts.cumsum(2) - counts
@@ -187,13 +199,15 @@ _TABLES = {
 
 
 def luma(images: Tensor) -> Tensor:
-    """Give the gray image [n, 1, H, W] uint8: of three channels with Pillow's integer weights, else their mean."""
+    """Give the gray image [n, 1, H, W], whole numbers as float32: Pillow's sum of three channels, else the mean."""
+    exact = images.to(torch.float32)
     if images.shape[1] == 1:
-        return images
+        return exact
     if images.shape[1] != 3:
-        return images.to(torch.float32).mean(1, keepdim=True).round().to(torch.uint8)
-    red, green, blue = images.to(torch.int32).unbind(1)
-    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.uint8)[:, None]
+        return exact.mean(1, keepdim=True).round()
+    # Pillow's integer weights; each sum is below 2**24, so float32 holds it exactly.
+    red, green, blue = exact.split(1, 1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000).mul_(1 / 65536).floor_()
 
 
 def histograms(images: Tensor) -> Tensor:
@@ -229,11 +243,10 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     a, b, c, d, e, f = (steps * 65536 + 0.5).floor().to(torch.int32)[:, :, None, None, None]
     x = torch.arange(width, dtype=torch.int32, device=images.device)
     y = torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
-    column = (a * x + (b * y + c)) >> 16
-    row = (d * x + (e * y + f)) >> 16
-    within_column, within_row = column.clamp(0, width - 1), row.clamp(0, height - 1)
-    inside = (column == within_column) & (row == within_row)
-    return take(images, within_row * width + within_column) * inside
+    # Clamped into a border of zeros: that is cheaper than to tell apart what lies outside.
+    column = (a * x + (b * y + c)).bitwise_right_shift_(16).clamp_(-1, width)
+    row = (d * x + (e * y + f)).bitwise_right_shift_(16).clamp_(-1, height)
+    return take(F.pad(images, (1, 1, 1, 1)), row.mul_(width + 2).add_(column).add_(width + 3))
 
 
 def take(images: Tensor, index: Tensor) -> Tensor:
@@ -247,28 +260,28 @@ def take(images: Tensor, index: Tensor) -> Tensor:
 
 def _blended(image: Tensor, degenerate: Tensor | int, share: Tensor) -> Tensor:
     """Blend whole numbers as Pillow does: float32, cut to a byte and towards zero."""
-    return (degenerate + share * (image - degenerate)).clamp(0, 255).to(torch.uint8)
+    return (degenerate + share * (image - degenerate)).clamp_(0, 255).to(torch.uint8)
 
 
 def _color(images: Tensor, strength: Tensor) -> Tensor:
-    return _blended(images.to(torch.int32), luma(images).to(torch.int32), strength[:, None, None, None])
+    return _blended(images.to(torch.float32), luma(images), strength[:, None, None, None])
 
 
 def _sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    return _blended(images.to(torch.int32), smooth(images).to(torch.int32), strength[:, None, None, None])
+    return _blended(images.to(torch.float32), smooth(images), strength[:, None, None, None])
 
 
 _BLENDS = {"color": _color, "sharpness": _sharpness}
 
 
 def smooth(images: Tensor) -> Tensor:
-    """Filter with Pillow's SMOOTH kernel, (1 1 1; 1 5 1; 1 1 1) / 13; the border pixels stay."""
-    if min(images.shape[2:]) < 3:
-        return images
-    # Sums of slices, not a convolution: a convolution may be computed in fewer bits than asked for.
+    """Filter with Pillow's SMOOTH kernel, (1 1 1; 1 5 1; 1 1 1) / 13; the border pixels stay. As float32."""
     exact = images.to(torch.float32)
+    if min(images.shape[2:]) < 3:
+        return exact
+    # Sums of slices, not a convolution: a convolution may be computed in fewer bits than asked for.
     rows = exact[:, :, :-2] + exact[:, :, 1:-1] + exact[:, :, 2:]
     sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * exact[:, :, 1:-1, 1:-1]
-    out = images.clone()
-    out[:, :, 1:-1, 1:-1] = (sums / 13 + 0.5).to(torch.uint8)
+    out = exact.clone()
+    out[:, :, 1:-1, 1:-1] = (sums / 13 + 0.5).floor_()
     return out

@@ -51,7 +51,8 @@ def main(out: str) -> None:
             state, feed = begin(dataclasses.replace(job, share=share), make())
             run(state, feed, 0, recipe.steps, watch=lambda *_: None)
             if share.rank == 0:
-                save_file(dict(state.learner.state_dict()), f"{out}-{name}.safetensors")
+                found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}
+                save_file(found, f"{out}-{name}.safetensors")
 
 
 if __name__ == "__main__":

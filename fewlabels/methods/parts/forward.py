@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewlabels.models.network import Network
 
@@ -53,20 +53,12 @@ def target_logits(net: Network, weak: Tensor) -> Tensor:
 
 
 @contextmanager
-def statistics_kept(net: nn.Module) -> Generator[None]:
+def statistics_kept(net: Network) -> Generator[None]:
     """Normalize by the batch as in training, without moving the running statistics."""
-    norms = [
-        m
-        for m in net.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training and m.track_running_stats
-    ]
-    for norm in norms:
+    for norm in net.norms:
         norm.track_running_stats = False
-    saved = [(norm.running_mean, norm.running_var) for norm in norms]
-    for norm in norms:
-        norm.running_mean = norm.running_var = None
     try:
         yield
     finally:
-        for norm, (mean, var) in zip(norms, saved, strict=True):
-            norm.running_mean, norm.running_var, norm.track_running_stats = mean, var, True
+        for norm in net.norms:
+            norm.track_running_stats = True

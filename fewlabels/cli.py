@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -45,6 +45,8 @@ class Predict:
     """write a .parquet or .csv file instead of lines"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
+    batch: int | Literal["auto"] = "auto"
+    """images through the network at a time; auto finds the fastest number by the work itself"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _predict(command: Predict, words: list[str]) -> None:
     _no_method(words)
     from fewlabels.runs.predict import predict
 
-    predict(command.run, command.images, command.out, command.device)
+    predict(command.run, command.images, command.out, command.device, command.batch)
 
 
 def _methods(command: Methods, words: list[str]) -> None:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fewlabels.constant import constant
+from fewlabels.constant import constant, constant_to_compiler
 
 Part: TypeAlias = "int | str | Tensor"
 
@@ -66,7 +66,7 @@ def _mixed(numbers: Sequence[int], device: torch.device) -> Tensor:
 
 
 # Constants to a compiler, which need not understand how they come about.
-@torch.compiler.assume_constant_result
+@constant_to_compiler
 def _signed_number(part: int | str) -> int:
     return _signed(_number(part))
 
@@ -75,7 +75,7 @@ def _number(part: int | str) -> int:
     return _mix_int((zlib.crc32(part.encode()) if isinstance(part, str) else operator.index(part)) & _BITS64)
 
 
-@torch.compiler.assume_constant_result
+@constant_to_compiler
 def _fold_int(state: int, part: int | str) -> int:
     return _mix_int(state ^ _number(part))
 

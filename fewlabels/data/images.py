@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -125,3 +127,24 @@ def decode_all(images: Sequence[ImageLike], form: Form) -> tuple[Tensor, dict[in
     good = pixels[[place for place in range(len(images)) if place not in broken]] if broken else pixels
     # A copy in any case: of one channel the transposed view counts as contiguous, and other strides give other sums.
     return torch.from_numpy(good.transpose(0, 3, 1, 2).copy()), broken
+
+
+def decoded(images: Sequence[ImageLike], form: Form) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
+    """Decode chunk after chunk, in threads, ahead of what the caller does with them; few are held at a time.
+
+    Yields:
+        The place of the chunk's first image in the sequence, and what `decode_all` gives for the chunk.
+    """
+    threads = os.cpu_count() or 1
+    coming: deque[tuple[int, Future[tuple[Tensor, dict[int, str]]]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        for start in range(0, len(images), CHUNK):
+            coming.append((start, pool.submit(decode_all, images[start : start + CHUNK], form)))
+            if len(coming) > threads:
+                first, chunk = coming.popleft()
+                yield first, *chunk.result()
+        for first, chunk in coming:
+            yield first, *chunk.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

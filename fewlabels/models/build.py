@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fewlabels.errors import UserError
 from fewlabels.models.classifier import Card, Classifier, load_tensors
@@ -162,6 +161,8 @@ def _is_classifier(path: Path) -> bool:
 
 def flops(classifier: Classifier) -> int:
     """Count the floating-point operations of one image's forward pass (a multiply-add is two)."""
+    from torch.utils.flop_counter import FlopCounterMode  # a tenth of a second to import
+
     card = classifier.card
     was_training = classifier.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from torch.nn import functional as F
 
 from fewlabels.data.decode import Form
 from fewlabels.data.image import ImageLike, image_name
-from fewlabels.data.images import Images, ResidentImages, decode_all
+from fewlabels.data.images import Images, ResidentImages, decoded
 from fewlabels.data.pixels import image_list
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
+from fewlabels.models.pace import Pace
 from fewlabels.views.images import normalize
 
 FORMAT = 1
@@ -95,26 +97,54 @@ class Classifier(nn.Module):
         """Give the features [n, D] of these rows, in evaluation mode, on the CPU."""
         return self._evaluated(images, rows, self.features, self.head.in_features)
 
-    def probabilities(self, images: Images, rows: Labels) -> Tensor:
+    def probabilities(self, images: Images, rows: Labels, pace: Pace | None = None) -> Tensor:
         """Give class probabilities [n, K] of these rows, in evaluation mode, on the CPU."""
-        return self._evaluated(images, rows, lambda x: F.softmax(self(x).float(), dim=1), self.head.out_features)
+        return self._evaluated(images, rows, lambda x: F.softmax(self(x).float(), dim=1), self.head.out_features, pace)
 
     @torch.no_grad()
-    def _evaluated(self, images: Images, rows: Labels, of: Callable[[Tensor], Tensor], columns: int) -> Tensor:
+    def _evaluated(
+        self,
+        images: Images,
+        rows: Labels,
+        of: Callable[[Tensor], Tensor],
+        columns: int,
+        pace: Pace | None = None,
+    ) -> Tensor:
         self.eval()
+        pace = pace or Pace(EVALUATED)
         out = torch.empty(len(rows), columns)
-        start, size = 0, EVALUATED
+        start = 0
         while start < len(rows):
-            part = rows[start : start + size]
+            part = rows[start : start + pace.size]
+            began = time.perf_counter()
             try:
                 pixels = images.take(part).to(self.device)
                 out[start : start + len(part)] = of(normalize(pixels, self.card.mean, self.card.std))
-                start += len(part)
             except torch.OutOfMemoryError:
-                if size == 1:
+                if pace.size == 1:
                     raise
-                size //= 2  # each row's outcome is its own, so smaller parts change nothing but the time
+                pace.halve()
+            else:
+                pace.took(len(part), time.perf_counter() - began)
+                start += len(part)
         return out
+
+    def classified(
+        self, images: Sequence[ImageLike], batch: int | Literal["auto"] = "auto"
+    ) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
+        """Classify images part by part; decoding runs ahead of the network, and few images are held at a time.
+
+        Args:
+            images: as in `predict`, a sequence.
+            batch: images through the network at a time; "auto" finds the fastest number by the work itself.
+
+        Yields:
+            The place of the part's first image; the probabilities [n, K] of those that can be read, in order; and for
+            each of the others its place in the part and the reason.
+        """
+        pace = Pace(batch)
+        for first, pixels, broken in decoded(images, self.card.form):
+            yield first, self.probabilities(ResidentImages(pixels), np.arange(len(pixels)), pace), broken
 
     def predict(self, images: Sequence[ImageLike] | NDArray[Any]) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Classify images as they come.
@@ -130,13 +160,17 @@ class Classifier(nn.Module):
             UserError: an image cannot be read; every such image is named.
         """
         listed_images = image_list(images)
-        decoded, broken = decode_all(listed_images, self.card.form)
+        found: list[Tensor] = []
+        broken: dict[int, str] = {}
+        for first, probabilities, reasons in self.classified(listed_images):
+            found.append(probabilities)
+            broken |= {first + place: reason for place, reason in reasons.items()}
         if broken:
             listed = "; ".join(
                 f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10]
             )
             raise UserError(f"{len(broken)} of the images cannot be read: {listed}. Leave them out and try again.")
-        probabilities = self.probabilities(ResidentImages(decoded), np.arange(len(decoded))).numpy()
+        probabilities = torch.cat([torch.empty(0, self.head.out_features), *found]).numpy()
         return np.asarray(self.card.classes)[probabilities.argmax(1)], probabilities
 
     def save(self, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, safe_cell
 
-_WRITERS: dict[str, Callable[..., Any]] = {".parquet": pyarrow.parquet.write_table, ".csv": pyarrow.csv.write_csv}
+_WRITERS: dict[str, Any] = {".parquet": pyarrow.parquet.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
+GROUP = 1 << 16  # rows that are written together
 PREFIX = "p_"  # of the columns with a class's probability
 
 
@@ -33,7 +35,7 @@ def write_predictions(path: Path, table: Table, probabilities: NDArray[np.float3
         "split": np.where(table.test, "test", "train"),
         "source": np.where(given, "given", "predicted"),
     }
-    write_table(path, columns | class_columns(table.classes, labels, probabilities))
+    write_table(path, [columns | class_columns(table.classes, labels, probabilities)])
 
 
 def class_columns(
@@ -51,21 +53,43 @@ def check_suffix(path: Path) -> None:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a name that ends in .parquet or .csv")
 
 
-def write_table(path: Path, columns: dict[str, Any]) -> None:
-    """Write columns as .parquet or .csv, whole or not at all.
+def write_table(path: Path, parts: Iterable[dict[str, Any]]) -> None:
+    """Write columns as .parquet or .csv, part by part as they come, whole or not at all.
 
     Raises:
         UserError: another suffix, or a place that cannot be written.
     """
     check_suffix(path)
-    if path.suffix == ".csv":
-        columns = {safe_cell(name): _safe(values) for name, values in columns.items()}
     try:
-        replace_file(path, partial(_WRITERS[path.suffix], pa.table(columns)))
+        replace_file(path, partial(_write_parts, (_safe(part) if path.suffix == ".csv" else part for part in parts)))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
-def _safe(values: Any) -> Any:
-    texts = len(values) and isinstance(values[0], str)
-    return list(map(safe_cell, values)) if texts else values
+def _write_parts(parts: Iterable[dict[str, Any]], aside: Path) -> None:
+    kind = _WRITERS[aside.with_suffix("").suffix]  # of NAME.csv.part
+    with ExitStack() as held:
+        writer: Any = None
+        for table in _grouped(map(pa.table, parts)):
+            writer = writer or held.enter_context(kind(aside, table.schema))
+            writer.write_table(table)
+
+
+def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
+    """Put small tables together: a Parquet file of many small groups is large and slow."""
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        if sum(len(each) for each in held) >= GROUP:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _safe(columns: dict[str, Any]) -> dict[str, Any]:
+    return {safe_cell(name): list(map(safe_cell, v)) if _are_texts(v) else v for name, v in columns.items()}
+
+
+def _are_texts(values: Any) -> bool:
+    return len(values) > 0 and isinstance(values[0], str)

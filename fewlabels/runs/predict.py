@@ -3,58 +3,78 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
-from fewlabels.data.images import CHUNK, ResidentImages, decode_all
 from fewlabels.data.sources.folders import images_in
 from fewlabels.data.sources.walk import written
 from fewlabels.errors import UserError
-from fewlabels.models.classifier import Classifier
 from fewlabels.runs.outputs import check_suffix, class_columns, write_table
 from fewlabels.runs.run import load
 
 
-def predict(run: Path, images: Sequence[Path], out: Path | None, device: str = "cpu") -> None:
+def predict(
+    run: Path, images: Sequence[Path], out: Path | None, device: str = "cpu", batch: int | Literal["auto"] = "auto"
+) -> None:
     """Classify image files, or all in folders: print a line each, or write them to a .parquet or .csv file.
 
     Images that cannot be read are named at the end; the others are classified all the same.
 
+    Args:
+        run: folder of a trained run.
+        images: files and folders.
+        out: the file to write, or None to print.
+        device: where the network works.
+        batch: images through the network at a time; "auto" finds the fastest number by the work itself.
+
     Raises:
-        UserError: no trained run, no images, or none that can be read.
+        UserError: no trained run, no images, or none that can be read; a batch below 1.
     """
+    if batch != "auto" and batch < 1:
+        raise UserError(f"--batch {batch}: give a whole number, at least 1, or auto")
     if out is not None:
         check_suffix(out)
     classifier = load(run, device=device)
     paths, aside = _paths(images)
-    probabilities, broken = _classified(classifier, paths)
-    if not len(probabilities):
-        raise UserError(f"none of the {len(paths)} files can be read as an image; the first, {paths[0]}: {broken[0]}")
-    names = [written(str(path)) for i, path in enumerate(paths) if i not in broken]
-    columns = {"path": names} | class_columns(classifier.card.classes, probabilities.argmax(1), probabilities)
+    counts: Counter[str] = Counter()
+    parts = _columns(classifier.classified(paths, batch), classifier.card.classes, paths, aside, counts)
     if out is None:
-        for name, label, probability in zip(names, columns["label"], columns["probability"], strict=True):
-            print(f"{name}\t{label}\t{probability:.3f}")
+        for part in parts:
+            for name, label, probability in zip(part["path"], part["label"], part["probability"], strict=True):
+                print(f"{name}\t{label}\t{probability:.3f}")
     else:
-        write_table(out, columns)
-        counts = np.unique(columns["label"], return_counts=True)
-        print(f"{out}: {len(names)} images; " + ", ".join(f"{n} {label}" for label, n in zip(*counts, strict=True)))
-    for name, reason in (aside | {str(paths[i]): reason for i, reason in broken.items()}).items():
+        write_table(out, parts)
+        said = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
+        print(f"{out}: {counts.total()} images; {said}")
+    for name, reason in aside.items():
         print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 
 
-def _classified(classifier: Classifier, paths: Sequence[Path]) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Give probabilities of those that can be read, and for the others the reason; few images are held at a time."""
-    found: list[NDArray[np.float32]] = []
-    broken: dict[int, str] = {}
-    for start in range(0, len(paths), CHUNK):
-        pixels, reasons = decode_all(paths[start : start + CHUNK], classifier.card.form)
-        broken |= {start + place: reason for place, reason in reasons.items()}
-        found.append(classifier.probabilities(ResidentImages(pixels), np.arange(len(pixels))).numpy())
-    return np.concatenate(found), broken
+def _columns(
+    classified: Iterable[tuple[int, Tensor, dict[int, str]]],
+    classes: Sequence[str],
+    paths: Sequence[Path],
+    aside: dict[str, str],
+    counts: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    """Give the columns of one part after the other; count the labels, and add to `aside` what cannot be read."""
+    first_broken = ""
+    for first, probabilities, broken in classified:
+        for place, reason in broken.items():
+            first_broken = first_broken or f"{paths[first + place]}: {reason}"
+            aside[str(paths[first + place])] = reason
+        here = paths[first : first + len(probabilities) + len(broken)]
+        names = [written(str(path)) for place, path in enumerate(here) if place not in broken]
+        if names:
+            columns = class_columns(classes, probabilities.argmax(1).numpy(), probabilities.numpy())
+            counts.update(columns["label"].tolist())
+            yield {"path": names} | columns
+    if not counts:
+        raise UserError(f"none of the {len(paths)} files can be read as an image; the first, {first_broken}")
 
 
 def _paths(images: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:

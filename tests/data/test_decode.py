@@ -3,7 +3,9 @@
 import io
 import os
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -665,3 +667,11 @@ def test_one_image_where_a_list_is_expected_is_refused(image):
 def test_an_image_is_named_by_its_path_or_its_place():
     assert image_name("b/a.png", 3) == "b/a.png"
     assert image_name(GRAY, 3) == "image 3"
+
+
+def test_warnings_are_as_before_when_threads_have_decoded(tmp_path):
+    """Each thread would put back what another one had set."""
+    path, before = png(tmp_path / "a.png", Image.fromarray(COLOR)), list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decode(path, COLOR_FORM), range(200)))
+    assert warnings.filters == before

@@ -100,6 +100,8 @@ class Options:
     """processor threads; measured at the start where none are given, and kept by the run"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the arithmetic in the backbone; bfloat16 where the device multiplies it fast"""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """make one program of the step: minutes at the start, and on a GPU a shorter step"""
     log: Literal["none", "tensorboard"] = "none"
     """write the metrics here too"""
     out: MaybePath = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,13 +34,17 @@ class Share:
 WHOLE = Share()
 
 
-class _Seen(NamedTuple):
-    """The rows of a step and their views."""
+class Inputs(NamedTuple):
+    """What the host chooses for a step: rows, int64 [B] and [M], and their images, uint8 [n, C, H, W]."""
 
     labeled_rows: Tensor
-    labeled: tuple[Tensor, ...]
+    labeled_images: Tensor
     unlabeled_rows: Tensor
-    unlabeled: tuple[Tensor, ...]
+    unlabeled_images: Tensor
+
+
+_Seen: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""the views of labeled and of unlabeled images"""
 
 
 class ImageFeed:
@@ -79,44 +84,76 @@ class ImageFeed:
         self._labeled = (labeled, batch)
         self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
         self._samplers: dict[int, tuple[Sampler, Sampler]] = {}
+        self._compiled: Callable[[Inputs, Tensor, int], _Seen] | None = None
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
-        self._coming: tuple[tuple[int, int], Future[_Seen]] | None = None
+        self._coming: tuple[tuple[int, int], Future[tuple[Inputs, _Seen]]] | None = None
 
     def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
         coming, self._coming = self._coming, None
         made = coming[1].result() if coming else None  # also one that is not wanted: two at once would share samplers
         if made is None or coming is None or coming[0] != (step, branch):
-            made = self._make(step, branch, step_tensor)
-        return Batch(
-            labeled=made.labeled,
-            labels=self.labels[made.labeled_rows],
-            unlabeled=made.unlabeled,
-            rows=made.unlabeled_rows,
-            step=step_tensor,
-            share=step_tensor.to(torch.float32) / self.steps,
-            key=self._key(step, branch, step_tensor).fold("method"),
-        )
+            made = self._make(step, branch)
+        return self._put_together(*made, step_tensor, self._key(step, branch))
 
-    def prepare(self, step: int, step_tensor: Tensor, branch: int = 0) -> None:
+    def prepare(self, step: int, branch: int = 0) -> None:
         """Begin to make the batch of `step` in another thread, where a core is idle; it will be the same."""
         if self.images.device.type == "cpu" and torch.get_num_threads() < (os.cpu_count() or 1):
-            self._coming = (step, branch), self._ahead.submit(self._make, step, branch, step_tensor)
+            self._coming = (step, branch), self._ahead.submit(self._make, step, branch)
 
-    def _make(self, step: int, branch: int, step_tensor: Tensor) -> _Seen:
-        labeled, unlabeled = self._rows(step, branch)
-        key = self._key(step, branch, step_tensor)
-        seen = _Seen(
-            *self._stream(labeled, self.wanted.labeled, key.fold("labeled")),
-            *self._stream(unlabeled, self.wanted.unlabeled, key.fold("unlabeled")),
+    def inputs(self, step: int, branch: int = 0) -> Inputs:
+        """Choose what a step sees, on the device."""
+        labeled, unlabeled = map(self._mine, self._rows(step, branch))
+        device = self.images.device
+        chosen = Inputs(
+            torch.from_numpy(labeled).to(device, non_blocking=True),
+            self.images.take(labeled),
+            torch.from_numpy(unlabeled).to(device, non_blocking=True),
+            self.images.take(unlabeled),
         )
-        self.images.expect(*(self._mine(rows) for rows in self._rows(step + 1, branch)))
-        return seen
+        self.images.expect(*map(self._mine, self._rows(step + 1, branch)))
+        return chosen
 
-    def _key(self, step: int, branch: int, step_tensor: Tensor) -> Key:
-        # As a number on a CPU: it folds the same, outside of tensors. On a GPU a captured step reads the tensor.
-        now = step if self.images.device.type == "cpu" else step_tensor
-        return self.key.fold(branch, "views").fold(now)
+    def batch_of(self, inputs: tuple[Tensor, ...], step_tensor: Tensor, branch: int = 0) -> Batch:
+        """Make the batch of what `inputs` gave from tensors alone, as a captured step needs it; it equals `batch`."""
+        chosen = Inputs(*inputs)
+        see = self._see_at if self._compiled is None else self._compiled
+        return self._put_together(chosen, see(chosen, step_tensor, branch), step_tensor, self._key(step_tensor, branch))
+
+    def compile(self) -> None:
+        """Let `batch_of` make its views by one compiled function."""
+        if self._compiled is None:
+            self._compiled = torch.compile(self._see_at, dynamic=False, fullgraph=True)
+
+    def _make(self, step: int, branch: int) -> tuple[Inputs, _Seen]:
+        inputs = self.inputs(step, branch)
+        # A number folds as a tensor does, and on the host, where it costs nothing.
+        return inputs, self._see_at(inputs, step, branch)
+
+    def _see_at(self, inputs: Inputs, step: int | Tensor, branch: int) -> _Seen:
+        key = self._key(step, branch)
+        return (
+            self._see(inputs.labeled_images, self.wanted.labeled, key.fold("labeled"), self._labeled[1]),
+            self._see(inputs.unlabeled_images, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled[1]),
+        )
+
+    def _see(self, images: Tensor, kinds: tuple[Kind, ...], key: Key, batch: int) -> tuple[Tensor, ...]:
+        first = self.share.of(batch).start
+        return self.views.make(images, kinds, key.each(range(first, first + len(images)), images.device))
+
+    def _put_together(self, inputs: Inputs, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
+        return Batch(
+            labeled=seen[0],
+            labels=self.labels[inputs.labeled_rows],
+            unlabeled=seen[1],
+            rows=inputs.unlabeled_rows,
+            step=step_tensor,
+            share=step_tensor.to(torch.float32) / self.steps,
+            key=key.fold("method"),
+        )
+
+    def _key(self, step: int | Tensor, branch: int) -> Key:
+        return self.key.fold(branch, "views").fold(step)
 
     def _rows(self, step: int, branch: int) -> tuple[Labels, Labels]:
         labeled, unlabeled = self._samplers_of(branch)
@@ -133,11 +170,3 @@ class ImageFeed:
                 Sampler(*self._unlabeled, key.fold("unlabeled")),
             )
         return self._samplers[branch]
-
-    def _stream(self, rows: Labels, kinds: tuple[Kind, ...], key: Key) -> tuple[Tensor, tuple[Tensor, ...]]:
-        device = self.images.device
-        mine = self.share.of(len(rows))
-        here = rows[mine]
-        slots = key.each(range(mine.start, mine.stop), device)
-        views = self.views.make(self.images.take(here), kinds, slots)
-        return torch.from_numpy(here).to(device, non_blocking=True), views

@@ -254,6 +254,7 @@ def _config(
     chosen = asdict(plan)
     why = chosen.pop("why")
     threads = chosen.pop("threads")
+    compiled = chosen["recipe"].pop("compile")  # like the threads, it moves the last digits alone
     return plain(
         {
             "format": FORMAT,
@@ -274,6 +275,7 @@ def _config(
             "where": {
                 "device": str(device),
                 "threads": threads,
+                "compiled": compiled,
                 "machine": platform.machine(),
                 "torch": str(torch.__version__),
             },

@@ -125,8 +125,13 @@ def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
 
 
 def _seconds_a_step(job: Job, method: Method, tries: int) -> float:
-    state, feed = begin(job, copy.deepcopy(method))
+    state, feed = begin(_eager(job), copy.deepcopy(method))
     return statistics.median(_timed_steps(state, feed, 0, tries))
+
+
+def _eager(job: Job) -> Job:
+    """Give the job without compiling, which takes longer than a few steps."""
+    return replace(job, recipe=replace(job.recipe, compile=False))
 
 
 def _timed_steps(state: State, feed: ImageFeed, first: int, count: int) -> list[float]:
@@ -151,7 +156,7 @@ def fastest_threads(job: Job, method: Method, tries: int = 3) -> tuple[int, str]
     most = torch.get_num_threads()
     if any_of(most == 1 or job.rows.images.device.type != "cpu"):
         return most, "as many as the machine gives"
-    state, feed = begin(job, copy.deepcopy(method))
+    state, feed = begin(_eager(job), copy.deepcopy(method))
     times: dict[int, list[float]] = {1: [], most: []}
     try:
         for step in range(tries):

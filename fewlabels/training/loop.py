@@ -14,6 +14,7 @@ from fewlabels.keys import Key
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.network import Network
+from fewlabels.training.captured import Captured
 from fewlabels.training.optimizer import ScheduledOptimizer
 from fewlabels.training.processes import mean_gradients, share
 from fewlabels.training.recipe import Recipe
@@ -30,8 +31,20 @@ class Feed(Protocol):
         """Make the batch of `step` (a number, and the same as a 0-dim tensor on the device)."""
         ...
 
-    def prepare(self, step: int, step_tensor: Tensor, branch: int = 0) -> None:
+    def prepare(self, step: int, branch: int = 0) -> None:
         """Begin to make the batch of `step` meanwhile, where that costs nothing else."""
+        ...
+
+    def inputs(self, step: int, branch: int = 0) -> tuple[Tensor, ...]:
+        """Choose what a step sees, on the device."""
+        ...
+
+    def batch_of(self, inputs: tuple[Tensor, ...], step_tensor: Tensor, branch: int = 0) -> Batch:
+        """Make the batch of these inputs from tensors alone; equal to `batch`."""
+        ...
+
+    def compile(self) -> None:
+        """Let `batch_of` be compiled."""
         ...
 
 
@@ -102,12 +115,28 @@ def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: in
     A segment of a run is a run: steps depend on the state and the step number alone.
     """
     state.learner.train()
+    step_of = _compiled_step(state, feed, branch) if state.recipe.compile else partial(_step, state, feed, branch)
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
         _seed(feed.key.fold(branch, "framework", step, share().rank).seed(), state.step.device)
-        batch = feed.batch(step, state.step, branch)
-        metrics = update(state, batch, meanwhile=partial(feed.prepare, step + 1, state.step, branch))
-        watch(state, step + 1, metrics)
+        watch(state, step + 1, step_of(step))
+
+
+def _step(state: State, feed: Feed, branch: int, step: int) -> dict[str, Tensor]:
+    batch = feed.batch(step, state.step, branch)
+    return update(state, batch, meanwhile=partial(feed.prepare, step + 1, branch))
+
+
+def _compiled_step(state: State, feed: Feed, branch: int) -> Callable[[int], dict[str, Tensor]]:
+    """Compile the views and the method's forward and backward pass; on a GPU the whole step is one graph."""
+    feed.compile()
+    state.method.compile(dynamic=False, fullgraph=True)
+
+    def step_of(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return update(state, feed.batch_of(inputs, state.step, branch))
+
+    advance = Captured(step_of) if state.step.device.type == "cuda" else step_of
+    return lambda step: advance(feed.inputs(step, branch))
 
 
 def _seed(number: int, device: torch.device) -> None:

@@ -64,7 +64,8 @@ class ScheduledOptimizer:
 
 def _make(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     if recipe.optimizer == "adamw":
-        return AdamW(groups, lr=recipe.lr, fused=True)
+        captured = any(p.device.type == "cuda" for group in groups for p in group["params"])
+        return AdamW(groups, lr=recipe.lr, fused=True, capturable=captured)
     return SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
 
 

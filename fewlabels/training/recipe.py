@@ -24,6 +24,7 @@ class Recipe:
         precision: of the arithmetic in the backbone.
         accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
             Batch norm and adaptive thresholds see one part at a time.
+        compile: whether the step is compiled.
     """
 
     steps: int
@@ -38,3 +39,4 @@ class Recipe:
     batch_norm_memory: float | None
     precision: Literal["float32", "bfloat16"]
     accumulate: int = 1
+    compile: bool = False

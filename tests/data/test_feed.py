@@ -182,7 +182,7 @@ def idle_core(monkeypatch):
 @pytest.mark.parametrize("prepared", [4, 3, 0])
 def test_a_batch_made_ahead_is_the_same_and_another_one_is_not_taken(idle_core, prepared):
     feed = feed_of()
-    feed.prepare(prepared, torch.tensor(3))
+    feed.prepare(prepared)
     assert feed._coming is not None
     assert same(batch_of(feed, 4), batch_of(feed_of(), 4))
     assert feed._coming is None
@@ -192,13 +192,13 @@ def test_a_batch_made_ahead_is_the_same_and_another_one_is_not_taken(idle_core, 
 def test_nothing_is_made_ahead_where_no_core_is_idle(monkeypatch):
     monkeypatch.setattr("os.cpu_count", torch.get_num_threads)
     feed = feed_of()
-    feed.prepare(4, torch.tensor(4))
+    feed.prepare(4)
     assert feed._coming is None
 
 
 def test_what_fails_ahead_fails_where_it_is_wanted(idle_core, monkeypatch):
     feed = feed_of()
     monkeypatch.setattr(feed.images, "take", lambda rows: 1 / 0)
-    feed.prepare(4, torch.tensor(4))
+    feed.prepare(4)
     with pytest.raises(ZeroDivisionError):
         batch_of(feed, 4)

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewlabels.data.images import ResidentImages
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
@@ -31,6 +35,14 @@ class NoReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class NoCopies(NoReads):
+    """Fails also where a value of the host becomes a tensor."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not func.__name__.startswith("lift_fresh"), "copies a value from the host"
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 @pytest.mark.parametrize("name", [*method_names(), "layermatch all"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimizer):
@@ -41,7 +53,75 @@ def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimize
             update(state, feed.batch(step, state.step))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_captured_step_copies_nothing_from_the_host(small_job, as_on_a_gpu, optimizer):
+    """A graph may hold no copy from the host: `torch.tensor` makes one, and a number folded into a key too."""
+    state, feed = begin(small_job(optimizer=optimizer), LayerMatch(average="both"))
+    for step in range(3):
+        inputs = feed.inputs(step)
+        with NoCopies() if step else nullcontext():  # in the first constants are made and kept
+            update(state, feed.batch_of(inputs, state.step))
+
+
+def test_a_step_from_tensors_alone_is_the_same_step(small_job):
+    outcomes = []
+    for make in (lambda feed, state, step: feed.batch(step, state.step),
+                 lambda feed, state, step: feed.batch_of(feed.inputs(step), state.step)):  # fmt: skip
+        state, feed = begin(small_job(), LayerMatch())
+        for step in range(3):
+            update(state, make(feed, state, step))
+        outcomes.append(parameters_of(state))
+    assert_same(*outcomes)
+
+
+@pytest.mark.parametrize("passes", ["one", "two", "three"])
+def test_a_compiled_run_is_compiled_once_and_equals_the_other(small_job, passes, graphs):
+    plain, feed = begin(small_job(steps=5), LayerMatch(passes=passes, average="both"))
+    run(plain, feed, 0, 5, watch=lambda *_: None)
+    state, feed = begin(small_job(steps=5, compile=True), LayerMatch(passes=passes, average="both"))
+    counts = []
+    run(state, feed, 0, 3, watch=lambda *_: counts.append(len(graphs)))
+    run(state, feed, 3, 5, watch=lambda *_: counts.append(len(graphs)))
+    assert counts == [2] * 5  # the views, and the method
+    for mine, theirs in zip(state.learner.parameters(), plain.learner.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Collect what is compiled, without the minutes that a compiler of machine code takes."""
+    seen, compiler = [], torch.compile
+
+    def backend(module, inputs):
+        seen.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", partial(compiler, backend=backend))
+    torch._dynamo.reset()
+    yield seen
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_captured_run_equals_the_other_on_a_gpu(small_job, optimizer):
+    def job(**recipe):
+        made = small_job(steps=12, optimizer=optimizer, **recipe)
+        images = ResidentImages(made.rows.images.images.cuda())
+        return replace(made, rows=replace(made.rows, images=images))
+
+    outcomes = []
+    for recipe in ({}, {"compile": True}):
+        state, feed = begin(job(**recipe), LayerMatch(average="both"))
+        losses = []
+        run(state, feed, 0, 12, watch=lambda state, step, found, losses=losses: losses.append(found["loss"].item()))
+        outcomes.append(losses)
+    assert np.allclose(*outcomes, rtol=1e-3, atol=1e-4)
+
+
 def test_the_guard_sees_a_read():
+    with NoCopies(), pytest.raises(AssertionError, match="copies"):
+        torch.tensor(1.0)
     with NoReads(), pytest.raises(AssertionError, match="host"):
         bool(torch.ones(()) > 0)
     with NoReads(), pytest.raises(AssertionError, match="mask"):

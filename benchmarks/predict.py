@@ -3,10 +3,12 @@
     python benchmarks/predict.py photos --run runs/photos-layermatch-0 --json benchmarks/results/predict.json
 
 The field's script is torchvision's transforms in a DataLoader with two workers and the same network, without gradients.
+The memory of ours is also measured on a folder of the same photos many times over (as links on the disk).
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from typing import Any
 import tyro
 from accuracy import machine
 from outcome import medians, ratios, say
+from streaming import watched
 
 import fewlabels
 
@@ -60,7 +63,23 @@ class Question:
     photos: tyro.conf.Positional[Path]
     run: Path
     repeats: int = 5
+    times: int = 8
+    """how many times over the photos lie in the larger folder"""
     json: Path | None = None
+
+
+def peak(question: Question, times: int) -> dict[str, float]:
+    """Measure the memory of ours on the photos, so many times over."""
+    with tempfile.TemporaryDirectory(dir=question.photos.parent) as place:
+        for number in range(times):
+            for path in question.photos.rglob("*"):
+                if path.is_file():
+                    link = Path(place) / "photos" / str(number) / path.relative_to(question.photos)
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(path, link)
+        words = ["predict", str(question.run), str(Path(place) / "photos"), "--out", str(Path(place) / "out.parquet")]
+        note = watched(words, Path(place) / "cache")
+    return {"peak_anonymous_mb": note["peak_anonymous_mb"], "seconds": note["seconds"]}
 
 
 def main(question: Question) -> None:
@@ -87,6 +106,7 @@ def main(question: Question) -> None:
         "n": question.repeats,
         "seconds": medians(times),
         "ratio": ratios(times["ours"], fastest),
+        "memory": {str(n * count): peak(question, n) for n in (1, question.times)},
     }
     say(result, question.json)
 

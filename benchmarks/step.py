@@ -1,12 +1,14 @@
-"""How fast a whole FixMatch step is on a CPU: ours and the field's, in turn, the same network and batch.
+"""How fast a whole FixMatch step is: ours and the field's, in turn, the same network and batch.
 
     python benchmarks/step.py digits --json benchmarks/results/step-digits.json
-    python benchmarks/step.py cifar --json benchmarks/results/step-cifar.json
+    python benchmarks/step.py cifar --steps 2 --repeats 3 --json benchmarks/results/step-cifar.json
+    python benchmarks/step.py classic --device cuda --compile --json benchmarks/results/step-classic.json
 
-The field's form is two DataLoaders (one persistent worker for the labeled images, two for the unlabeled ones),
-torchvision's views on Pillow images, eager, all views in one pass, an ema by a loop over parameters. Both sides get the
-better of one and two threads. The field's is measured as its users run it, and also with our arithmetic (bfloat16,
-channels last).
+The field's form is two DataLoaders (one persistent worker for the labeled images, two for the unlabeled ones; more on
+machines with more cores), torchvision's views on Pillow images, eager, all views in one pass, an ema by a loop over
+parameters. On a CPU both sides get the better of one and all threads. The field's is measured as its users run it, and
+also with our arithmetic (bfloat16, channels last). Beside it stands the limit: the arithmetic of the step over the
+measured rate of a matrix product.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import torch
 import tyro
 from accuracy import machine
 from field import MEAN, STD, Viewed, loader, transforms
+from limits import matmul_rate, synchronize
 from outcome import ratios, say
 from torch.nn import functional as F
 
@@ -35,7 +38,7 @@ from fewlabels.data.decode import Form
 from fewlabels.data.images import ResidentImages
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
-from fewlabels.models.build import build_classifier
+from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.runs.choose import fast_bfloat16
 from fewlabels.runs.show import Show
@@ -45,17 +48,21 @@ from fewlabels.training.recipe import Recipe
 from fewlabels.views.images import ImageViews
 
 ROWS = 1000
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Question:
     """What is measured."""
 
-    task: tyro.conf.Positional[Literal["digits", "cifar"]]
-    """digits: the small network, 16x16 gray, 40 + 120; cifar: WRN-28-2, 32x32 in color, 16 + 112"""
+    task: tyro.conf.Positional[Literal["digits", "cifar", "classic"]]
+    """digits: the small network, 16x16 gray, 40 + 120; cifar: WRN-28-2, 32x32 in color, 16 + 112; classic: 64 + 448"""
     steps: int = 20
     """in a timed piece, after eight that are not timed"""
     repeats: int = 5
+    device: str = "cpu"
+    compile: bool = False
+    """ours compiled, on a GPU captured"""
     json: Path | None = None
 
 
@@ -83,25 +90,34 @@ class Task:
         card = Card(self.model, tuple("0123456789"), Form(self.channels, (self.size, self.size)), *self.statistics())
         return build_classifier(card, key=Key(0))
 
+    def arithmetic(self) -> float:
+        """Count the floating-point operations of a step: all views forward, labeled and strong ones backward too."""
+        return flops(self.classifier()) * (3 * self.batch + 4 * self.unlabeled_batch)
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Give the channels' mean and deviation."""
         return MEAN[: self.channels], STD[: self.channels]
 
 
 TASKS = {"digits": Task("small_cnn", 1, 16, 40, 120), "cifar": Task("wrn_28_2", 3, 32, 16, 112)}
+TASKS["classic"] = Task("wrn_28_2", 3, 32, 64, 448)
 
 
-def ours(task: Task, passes: Literal["one", "two", "three"]) -> Callable[[int], None]:
+def ours(
+    task: Task, passes: Literal["one", "two", "three"], device: torch.device = CPU, compiled: bool = False
+) -> Callable[[int], None]:
     """Give a function that does a number of our steps."""
     rows, labels = np.arange(ROWS), task.labels()
-    precision = "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"
+    precision = "bfloat16" if fast_bfloat16(device) else "float32"
     recipe = Recipe(
         steps=10**6, batch=task.batch, unlabeled_batch=task.unlabeled_batch, optimizer="sgd", lr=0.03,
         weight_decay=5e-4, layer_decay=None, warm_up=0, ema_memory=1000.0, batch_norm_memory=1000.0,
-        precision=precision,
+        precision=precision, compile=compiled,
     )  # fmt: skip
     job = Job(
-        rows=Rows(ResidentImages(torch.from_numpy(task.images())), labels, labels, rows[:100], rows, rows[:0]),
+        rows=Rows(
+            ResidentImages(torch.from_numpy(task.images()).to(device)), labels, labels, rows[:100], rows, rows[:0]
+        ),
         views=ImageViews(*task.statistics(), "horizontal"),
         recipe=recipe,
         build=task.classifier,
@@ -115,6 +131,7 @@ def ours(task: Task, passes: Literal["one", "two", "three"]) -> Callable[[int], 
     def steps(count: int) -> None:
         first = next(begun) * 1000
         run(state, feed, first, first + count, watch=lambda *_: None)
+        synchronize(device)
 
     return steps
 
@@ -122,16 +139,18 @@ def ours(task: Task, passes: Literal["one", "two", "three"]) -> Callable[[int], 
 class Field:
     """The field's step."""
 
-    def __init__(self, task: Task, our_arithmetic: bool) -> None:
-        self.ours, self.task = our_arithmetic, task
-        self.network = task.classifier().train()
+    def __init__(self, task: Task, our_arithmetic: bool, device: torch.device) -> None:
+        self.ours, self.task, self.device = our_arithmetic, task, device
+        self.network = task.classifier().train().to(device)
         self.ema = deepcopy(self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
         views = [transforms(kind, task.size, channels=task.channels) for kind in ("weak", "strong")]
         self.labeled = loader(Viewed(task.images()[:100], task.labels()[:100], views[:1]), task.batch, 1)
-        self.unlabeled = loader(Viewed(task.images(), task.labels(), views), task.unlabeled_batch, 2)
+        self.unlabeled = loader(
+            Viewed(task.images(), task.labels(), views), task.unlabeled_batch, max(2, (os.cpu_count() or 2) - 2)
+        )
         self.workers = [w.pid for it in (self.labeled, self.unlabeled) for w in it._workers]  # pyright: ignore
         self.pause()
 
@@ -149,11 +168,11 @@ class Field:
         """Do steps."""
         for _ in range(count):
             (x, y), (weak, strong, _) = next(self.labeled), next(self.unlabeled)
-            inputs = torch.cat([x, weak, strong])
+            inputs, y = torch.cat([x, weak, strong]).to(self.device), y.to(self.device)
             if self.ours:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            bfloat16 = self.ours and fast_bfloat16(torch.device("cpu"))
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            bfloat16 = self.ours and fast_bfloat16(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
                 logits = self.network(inputs).float()
             z, z_w, z_s = logits.split([len(x), len(weak), len(strong)])
             p, target = torch.softmax(z_w.detach(), 1).max(1)
@@ -165,13 +184,21 @@ class Field:
             with torch.no_grad():
                 for mine, theirs in zip(self.ema.parameters(), self.network.parameters(), strict=True):
                     mine.mul_(0.999).add_(theirs, alpha=0.001)
+        synchronize(self.device)
+
+
+def name_of(device: torch.device) -> str:
+    """Name the device in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def main(question: Question) -> None:
     """Measure each side in turn."""
     task = TASKS[question.task]
-    three, one = ours(task, "three"), ours(task, "one")
-    fields = {"field": Field(task, False), "field, our arithmetic": Field(task, True)}
+    device = torch.device(question.device)
+    three, one = (ours(task, passes, device, question.compile) for passes in ("three", "one"))
+    fields = {"field": Field(task, False, device), "field, our arithmetic": Field(task, True, device)}
+    most = torch.get_num_threads()
     times: dict[str, dict[int, list[float]]] = {}
 
     def measure(name: str, steps: Callable[[int], None], threads: int) -> None:
@@ -184,7 +211,7 @@ def main(question: Question) -> None:
 
     try:
         for _ in range(question.repeats):
-            for threads in (1, 2):
+            for threads in (1, most) if device == CPU else (most,):
                 measure("ours, three passes", three, threads)
                 measure("ours, one pass", one, threads)
                 for name, field in fields.items():
@@ -196,12 +223,17 @@ def main(question: Question) -> None:
             field.go_on()
     best = {name: min(by.values(), key=median) for name, by in times.items()}
 
+    torch.set_num_threads(most)
+    bfloat16 = torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    limit = 1e3 * task.arithmetic() / matmul_rate(device, bfloat16)
     result: dict[str, Any] = {
-        "where": machine() | {"machine": f"{platform.machine()}, CPU, {os.cpu_count()} cores"},
+        "where": machine() | {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "device": name_of(device)},
         "task": question.task,
         "n": question.repeats,
         "steps": question.steps,
         "milliseconds_a_step": {n: {t: round(median(v), 1) for t, v in by.items()} for n, by in times.items()},
+        "limit_milliseconds": round(limit, 2),
+        "share_of_the_limit": round(limit / median(best["ours, three passes"]), 3),
         "ratio": ratios(best["ours, three passes"], best["field"]),
         "ratio_one_pass": ratios(best["ours, one pass"], best["field"]),
         "ratio_same_arithmetic": ratios(best["ours, three passes"], best["field, our arithmetic"]),

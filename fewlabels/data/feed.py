@@ -98,7 +98,8 @@ class ImageFeed:
 
     def prepare(self, step: int, branch: int = 0) -> None:
         """Begin to make the batch of `step` in another thread, where a core is idle; it will be the same."""
-        if self.images.device.type == "cpu" and torch.get_num_threads() < (os.cpu_count() or 1):
+        busy = torch.get_num_threads() * self.share.world
+        if self.images.device.type == "cpu" and busy < (os.cpu_count() or 1):
             self._coming = (step, branch), self._ahead.submit(self._make, step, branch)
 
     def inputs(self, step: int, branch: int = 0) -> Inputs:

@@ -45,7 +45,7 @@ class Predict:
     """write a .parquet or .csv file instead of lines"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
-    batch: int | Literal["auto"] = "auto"
+    batch: int | Literal["auto"] = 256
     """images through the network at a time; auto finds the fastest number by the work itself"""
 
 

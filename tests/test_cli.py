@@ -75,7 +75,7 @@ def test_predict_lines_and_files(trained, tmp_path, capsys):
 
 def test_predict_leaves_no_file_where_no_image_can_be_read(trained, tmp_path, capsys):
     (tmp_path / "4.png").write_bytes(b"broken")
-    assert run("predict", trained[0], tmp_path / "4.png", "--out", tmp_path / "p.csv", "--batch", "2") == 2
+    assert run("predict", trained[0], tmp_path / "4.png", "--out", tmp_path / "p.csv", "--batch", "auto") == 2
     assert "none of the 1 files can be read" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4.png"]
 
@@ -102,7 +102,6 @@ def test_methods_and_data(capsys):
         (["train", "digits", "--stepps", "3"], "--steps"),
         (["train", "digits", "--method", "fixmatch", "--method.confidence", ".9"], "confidence"),
         (["predict", "nowhere", "x.png"], "no trained model"),
-        (["predict", "nowhere", "x.png", "--batch", "0"], "at least 1, or auto"),
         (["methods", "fixmatchh"], "Did you mean fixmatch"),
         (["data", "nowhere.npz"], "no data at"),
         (["data", "digits", "--method.threshold", "1"], "go with `fewlabels train`"),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from fewlabels.data.images import Images
+from fewlabels.data.images import Images, cores
 from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
@@ -91,15 +90,18 @@ class ImageFeed:
     def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
         coming, self._coming = self._coming, None
-        made = coming[1].result() if coming else None  # also one that is not wanted: two at once would share samplers
-        if made is None or coming is None or coming[0] != (step, branch):
-            made = self._make(step, branch)
-        return self._put_together(*made, step_tensor, self._key(step, branch))
+        if coming is not None:
+            wait([coming[1]])  # also where it is not wanted: two at once would share samplers
+        made = coming[1].result() if coming and coming[0] == (step, branch) else self._make(step, branch)
+        now = step if self.images.device.type == "cpu" else step_tensor  # so that methods draw on the device
+        return self._put_together(*made, step_tensor, self._key(now, branch))
 
     def prepare(self, step: int, branch: int = 0) -> None:
-        """Begin to make the batch of `step` in another thread, where a core is idle; it will be the same."""
-        busy = torch.get_num_threads() * self.share.world
-        if self.images.device.type == "cpu" and busy < (os.cpu_count() or 1):
+        """Begin to make the batch of `step` in another thread; it will be the same.
+
+        Where the network works with one thread and a core is idle: more threads and this one wait for each other.
+        """
+        if self.images.device.type == "cpu" and torch.get_num_threads() == 1 and self.share.world < cores():
             self._coming = (step, branch), self._ahead.submit(self._make, step, branch)
 
     def inputs(self, step: int, branch: int = 0) -> Inputs:

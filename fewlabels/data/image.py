@@ -7,10 +7,9 @@ import os
 import stat
 import warnings
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,6 +19,10 @@ from PIL import Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+# Pillow warns of odd metadata and of half its limit of pixels; neither keeps an image from being read. Ignored for
+# good, since `warnings.catch_warnings` around each image puts back the wrong filters where several threads decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -94,29 +97,6 @@ def encoded_bytes(image: Path | str | bytes | Slice) -> bytes:
         return file.read()
 
 
-class _Quiet:
-    """No warnings while any thread is within; `catch_warnings` alone puts back the wrong ones with several threads."""
-
-    def __init__(self) -> None:
-        self._lock, self._within, self._before = Lock(), 0, ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._within == 0:
-                self._before.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-            self._within += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._within -= 1
-            if self._within == 0:
-                self._before.close()
-
-
-_QUIET = _Quiet()
-
-
 @contextmanager
 def opened(encoded: bytes) -> Generator[Image.Image]:
     """Open an encoded image, within the limits; it is decoded when it is asked for its pixels.
@@ -126,8 +106,7 @@ def opened(encoded: bytes) -> Generator[Image.Image]:
     """
     if not encoded:
         raise ValueError("the file is empty")
-    # Pillow warns of odd metadata and of half its limit of pixels; neither keeps an image from being read.
-    with _QUIET, Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
         if file.width * file.height > MOST_PIXELS:
             raise ValueError(f"{file.width}x{file.height} pixels; at most {MOST_PIXELS:,} are read")
         yield file

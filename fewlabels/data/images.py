@@ -18,6 +18,7 @@ from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.data.table import Labels
 
 CHUNK = 256  # images that are looked at together
+MOST_THREADS = 8  # that decode ahead: each holds a chunk
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -129,22 +130,34 @@ def decode_all(images: Sequence[ImageLike], form: Form) -> tuple[Tensor, dict[in
     return torch.from_numpy(good.transpose(0, 3, 1, 2).copy()), broken
 
 
-def decoded(images: Sequence[ImageLike], form: Form) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
+def cores() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoded(
+    images: Sequence[ImageLike], form: Form, chunk: int = CHUNK
+) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
     """Decode chunk after chunk, in threads, ahead of what the caller does with them; few are held at a time.
+
+    Args:
+        images: what to decode.
+        form: what to bring it to.
+        chunk: images that are given together.
 
     Yields:
         The place of the chunk's first image in the sequence, and what `decode_all` gives for the chunk.
     """
-    threads = os.cpu_count() or 1
+    threads = min(MOST_THREADS, cores())
     coming: deque[tuple[int, Future[tuple[Tensor, dict[int, str]]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        for start in range(0, len(images), CHUNK):
-            coming.append((start, pool.submit(decode_all, images[start : start + CHUNK], form)))
+        for start in range(0, len(images), chunk):
+            coming.append((start, pool.submit(decode_all, images[start : start + chunk], form)))
             if len(coming) > threads:
-                first, chunk = coming.popleft()
-                yield first, *chunk.result()
-        for first, chunk in coming:
-            yield first, *chunk.result()
+                first, pixels = coming.popleft()
+                yield first, *pixels.result()
+        for first, pixels in coming:
+            yield first, *pixels.result()
     finally:
         pool.shutdown(cancel_futures=True)

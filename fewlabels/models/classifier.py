@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fewlabels.data.decode import Form
 from fewlabels.data.image import ImageLike, image_name
-from fewlabels.data.images import Images, ResidentImages, decoded
+from fewlabels.data.images import CHUNK, Images, ResidentImages, decoded
 from fewlabels.data.pixels import image_list
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
@@ -130,28 +130,36 @@ class Classifier(nn.Module):
         return out
 
     def classified(
-        self, images: Sequence[ImageLike], batch: int | Literal["auto"] = "auto"
+        self, images: Sequence[ImageLike], batch: int | Literal["auto"] = EVALUATED
     ) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
         """Classify images part by part; decoding runs ahead of the network, and few images are held at a time.
 
         Args:
             images: as in `predict`, a sequence.
-            batch: images through the network at a time; "auto" finds the fastest number by the work itself.
+            batch: images through the network at a time; "auto" finds the fastest number by the work itself, and the
+                last digits of what it gives may then differ from run to run.
+
+        Raises:
+            UserError: a batch below 1.
 
         Yields:
             The place of the part's first image; the probabilities [n, K] of those that can be read, in order; and for
             each of the others its place in the part and the reason.
         """
         pace = Pace(batch)
-        for first, pixels, broken in decoded(images, self.card.form):
+        chunk = CHUNK if batch == "auto" else max(CHUNK, batch)
+        for first, pixels, broken in decoded(images, self.card.form, chunk):
             yield first, self.probabilities(ResidentImages(pixels), np.arange(len(pixels)), pace), broken
 
-    def predict(self, images: Sequence[ImageLike] | NDArray[Any]) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+    def predict(
+        self, images: Sequence[ImageLike] | NDArray[Any], batch: int | Literal["auto"] = EVALUATED
+    ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Classify images as they come.
 
         Args:
             images: paths, PIL images or arrays [H, W] or [H, W, C] (uint8, or floats in 0..1), or one array of
                 all of them; one image is a list of one.
+            batch: as in `classified`.
 
         Returns:
             Class names [n] and probabilities [n, K].
@@ -162,7 +170,7 @@ class Classifier(nn.Module):
         listed_images = image_list(images)
         found: list[Tensor] = []
         broken: dict[int, str] = {}
-        for first, probabilities, reasons in self.classified(listed_images):
+        for first, probabilities, reasons in self.classified(listed_images, batch):
             found.append(probabilities)
             broken |= {first + place: reason for place, reason in reasons.items()}
         if broken:

@@ -29,7 +29,6 @@ TINY = 16  # pixels; smaller images are enlarged to it
 STEPS = {"quick": 300, "normal": 1200, "full": 12_000}
 FEW_ROWS = 2000
 SMALL = 40  # pixels
-COMPILED_STEPS = 10_000  # from which on a GPU compiles; not measured yet
 TINY_SHARE = 0.5  # tiny images learn in half of them
 PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
@@ -273,20 +272,13 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
             "the device multiplies it fast" if bf16 else "the device is not faster with bfloat16",
         ),
         accumulate=accumulate,
-        compile=_compile(options, steps, device, reasons),
+        compile=pick(
+            "compile",
+            {"auto": None, "yes": True, "no": False}[options.compile],
+            False,
+            "on a CPU the compiled step is slower, and on a GPU it is not measured yet; --compile yes compiles",
+        ),
     )
-
-
-def _compile(options: Options, steps: int, device: torch.device, reasons: Reasons) -> bool:
-    if options.compile != "auto":
-        reasons.why["compile"] = "given"
-        return options.compile == "yes"
-    if device.type != "cuda":
-        reasons.why["compile"] = "measured on CPUs: the compiled step is slower"
-        return False
-    long = steps >= COMPILED_STEPS
-    reasons.why["compile"] = f"{steps} steps are {'enough' if long else 'too few'} to pay for minutes of compiling"
-    return long
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -13,12 +13,13 @@ from torch import Tensor
 from fewlabels.data.sources.folders import images_in
 from fewlabels.data.sources.walk import written
 from fewlabels.errors import UserError
+from fewlabels.models.classifier import EVALUATED
 from fewlabels.runs.outputs import check_suffix, class_columns, write_table
 from fewlabels.runs.run import load
 
 
 def predict(
-    run: Path, images: Sequence[Path], out: Path | None, device: str = "cpu", batch: int | Literal["auto"] = "auto"
+    run: Path, images: Sequence[Path], out: Path | None, device: str = "cpu", batch: int | Literal["auto"] = EVALUATED
 ) -> None:
     """Classify image files, or all in folders: print a line each, or write them to a .parquet or .csv file.
 
@@ -29,13 +30,11 @@ def predict(
         images: files and folders.
         out: the file to write, or None to print.
         device: where the network works.
-        batch: images through the network at a time; "auto" finds the fastest number by the work itself.
+        batch: images through the network at a time; as in `Classifier.classified`.
 
     Raises:
         UserError: no trained run, no images, or none that can be read; a batch below 1.
     """
-    if batch != "auto" and batch < 1:
-        raise UserError(f"--batch {batch}: give a whole number, at least 1, or auto")
     if out is not None:
         check_suffix(out)
     classifier = load(run, device=device)

@@ -86,6 +86,7 @@ def prepare(
     first_says(lambda: held.enter_context(folder.alone()))
     plan = make_plan(options, table, device)
     _check_shares(plan, options, share)
+    _check_compiled(plan, device, share)
     whole = table
     brought = bring_images(table, plan, options, device, stop, show)
     table = _checked(brought.table, whole)
@@ -174,6 +175,11 @@ def _with_near_copies(table: Table, images: Images) -> Table:
     )
 
 
+def _check_compiled(plan: Plan, device: torch.device, share: Share) -> None:
+    if plan.recipe.compile and device.type == "cuda" and share.world > 1:
+        raise UserError("--compile yes works with one GPU: batch norm over several cannot be compiled; leave it out")
+
+
 def _check_shares(plan: Plan, options: Options, share: Share) -> None:
     batch, unlabeled, parts = plan.recipe.batch, plan.recipe.unlabeled_batch, options.accumulate or 1
     if batch % (share.world * parts) or unlabeled % (share.world * parts):
@@ -254,7 +260,6 @@ def _config(
     chosen = asdict(plan)
     why = chosen.pop("why")
     threads = chosen.pop("threads")
-    compiled = chosen["recipe"].pop("compile")  # like the threads, it moves the last digits alone
     return plain(
         {
             "format": FORMAT,
@@ -275,7 +280,6 @@ def _config(
             "where": {
                 "device": str(device),
                 "threads": threads,
-                "compiled": compiled,
                 "machine": platform.machine(),
                 "torch": str(torch.__version__),
             },

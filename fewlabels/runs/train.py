@@ -225,10 +225,21 @@ def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
     with job.show.progress(name, first, last, images) as bar:
         watch.bar = bar
         try:
+            if job.recipe.compile:
+                torch.compiler.reset()  # what was compiled for other trainings counts against a limit
             run(state, feed, first, last, watch=watch)
+        except RuntimeError as error:
+            if not _is_compilers(error):
+                raise
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"{name}: the step cannot be compiled ({said}); leave --compile yes out") from error
         except ExplodedError as error:
             raise UserError(_exploded(error, name, job.recipe, watch.saved, folder)) from error
     return Trained(state.averaged.eval(), watch.seconds)
+
+
+def _is_compilers(error: RuntimeError) -> bool:
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch"))
 
 
 def _exploded(error: ExplodedError, name: str, recipe: Recipe, saved: int | None, folder: Path) -> str:

@@ -50,5 +50,6 @@ class Captured:
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(each.clone() for each in inputs)
-        with torch.cuda.graph(self.graph, stream=self.aside):
+        # Another thread may read images into pinned memory meanwhile.
+        with torch.cuda.graph(self.graph, stream=self.aside, capture_error_mode="thread_local"):
             self.out = self.function(self.inputs)

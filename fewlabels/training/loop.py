@@ -51,6 +51,10 @@ class Feed(Protocol):
 Watch: TypeAlias = Callable[["State", int, dict[str, Tensor]], None]
 
 
+Step: TypeAlias = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
+"""from what a feed chose for a step to the method's record"""
+
+
 class State:
     """All that a step changes: parameters, the method's memories, the averages, the optimizer, the step number.
 
@@ -68,6 +72,8 @@ class State:
         self.ema = Ema(self.learner, recipe.ema_memory)
         self.optimizer = ScheduledOptimizer(self.learner, network.classifier.backbone, recipe)
         self.step = torch.zeros((), dtype=torch.int64, device=network.classifier.device)
+        self.compiled: dict[int, Step] = {}
+        """the compiled step of each branch"""
 
     @property
     def averaged(self) -> Classifier:
@@ -115,28 +121,32 @@ def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: in
     A segment of a run is a run: steps depend on the state and the step number alone.
     """
     state.learner.train()
-    step_of = _compiled_step(state, feed, branch) if state.recipe.compile else partial(_step, state, feed, branch)
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
         _seed(feed.key.fold(branch, "framework", step, share().rank).seed(), state.step.device)
-        watch(state, step + 1, step_of(step))
+        if state.recipe.compile:
+            metrics = _compiled_step(state, feed, branch)(feed.inputs(step, branch))
+        else:
+            coming = partial(feed.prepare, step + 1, branch) if step + 1 < last_step else _nothing
+            metrics = update(state, feed.batch(step, state.step, branch), coming)
+        watch(state, step + 1, metrics)
 
 
-def _step(state: State, feed: Feed, branch: int, step: int) -> dict[str, Tensor]:
-    batch = feed.batch(step, state.step, branch)
-    return update(state, batch, meanwhile=partial(feed.prepare, step + 1, branch))
+def _nothing() -> None:
+    pass
 
 
-def _compiled_step(state: State, feed: Feed, branch: int) -> Callable[[int], dict[str, Tensor]]:
-    """Compile the views and the method's forward and backward pass; on a GPU the whole step is one graph."""
-    feed.compile()
-    state.method.compile(dynamic=False, fullgraph=True)
+def _compiled_step(state: State, feed: Feed, branch: int) -> Step:
+    """Compile views, forward and backward pass, once for a state; on a GPU the whole step becomes one graph."""
+    if branch not in state.compiled:
+        feed.compile()
+        state.method.compile(dynamic=False, fullgraph=True)
 
-    def step_of(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        return update(state, feed.batch_of(inputs, state.step, branch))
+        def step_of(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            return update(state, feed.batch_of(inputs, state.step, branch))
 
-    advance = Captured(step_of) if state.step.device.type == "cuda" else step_of
-    return lambda step: advance(feed.inputs(step, branch))
+        state.compiled[branch] = Captured(step_of) if state.step.device.type == "cuda" else step_of
+    return state.compiled[branch]
 
 
 def _seed(number: int, device: torch.device) -> None:
@@ -146,7 +156,7 @@ def _seed(number: int, device: torch.device) -> None:
         torch.manual_seed(number)
 
 
-def update(state: State, batch: Batch, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
+def update(state: State, batch: Batch, meanwhile: Callable[[], None] = _nothing) -> dict[str, Tensor]:
     """Do one update of the parameters and the averages; give the method's record, without gradients.
 
     `meanwhile` is called before the backward pass: that one alone leaves Python free for another thread.

@@ -64,8 +64,8 @@ class ScheduledOptimizer:
 
 def _make(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     if recipe.optimizer == "adamw":
-        captured = any(p.device.type == "cuda" for group in groups for p in group["params"])
-        return AdamW(groups, lr=recipe.lr, fused=True, capturable=captured)
+        on_gpu = groups[0]["params"][0].device.type == "cuda"
+        return AdamW(groups, lr=recipe.lr, fused=True, capturable=on_gpu and recipe.compile)
     return SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
 
 

@@ -85,11 +85,11 @@ def send_from_first(tensors: dict[str, Tensor] | None, device: torch.device) -> 
 @contextmanager
 def joined(device: torch.device) -> Generator[Share]:
     """Join the other processes where `torchrun` started several; leave them in the end."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs belong to the current one
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world() > 1:
         yield share()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))

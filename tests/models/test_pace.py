@@ -1,16 +1,13 @@
 """How many images go through a network at a time."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 
 from fewlabels.data.decode import Form
-from fewlabels.data.images import CHUNK, ResidentImages
+from fewlabels.data.images import CHUNK, MOST_THREADS, ResidentImages, decoded
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
-from fewlabels.models import classifier as classifier_module
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card
 from fewlabels.models.pace import SIZES, TRIES, Pace
@@ -38,10 +35,26 @@ def test_the_first_try_of_a_size_may_be_slow():
     assert pace.size == SIZES[1]
 
 
-def test_less_than_the_size_says_nothing():
+def test_less_than_half_of_the_size_says_nothing():
     pace = Pace()
-    pace.took(SIZES[0] - 1, 0.0)
+    pace.took(SIZES[0] // 2 - 1, 0.0)
     assert pace.size == SIZES[0]
+    pace.took(SIZES[0] - 1, 0.0)  # one of them could not be read
+    assert pace.size == SIZES[1]
+
+
+@pytest.mark.parametrize("batch", [0, -3])
+def test_a_batch_is_one_image_at_least(batch):
+    with pytest.raises(UserError, match="at least 1, or auto"):
+        build_classifier(CARD, key=Key(0)).predict(IMAGES[:2], batch)
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(512, {512, 70}), (100, {100, 56, 70})])
+def test_a_given_batch_is_what_goes_through_the_network(batch, sizes):
+    classifier, seen = build_classifier(CARD, key=Key(0)).eval(), set()
+    classifier.backbone.register_forward_pre_hook(lambda _, given: seen.add(len(given[0])))
+    list(classifier.classified(list(IMAGES), batch))
+    assert seen == sizes
 
 
 def test_a_given_size_stays_and_a_halved_one_too():
@@ -52,7 +65,7 @@ def test_a_given_size_stays_and_a_halved_one_too():
     assert (given.size, found.size) == (48, SIZES[0] // 2)
 
 
-@pytest.mark.parametrize("batch", ["auto", 1, 100])
+@pytest.mark.parametrize("batch", ["auto", 1, 100, 256])
 def test_parts_of_any_size_give_what_the_whole_gives(batch):
     classifier = build_classifier(CARD, key=Key(0)).eval()
     pixels = torch.from_numpy(IMAGES[:, None])
@@ -60,7 +73,7 @@ def test_parts_of_any_size_give_what_the_whole_gives(batch):
     parts = list(classifier.classified(list(IMAGES), batch))
     assert [first for first, _, _ in parts] == [0, CHUNK, 2 * CHUNK]
     torch.testing.assert_close(torch.cat([p for _, p, _ in parts]), whole, rtol=1e-5, atol=1e-6)
-    labels, probabilities = classifier.predict(list(IMAGES))
+    labels, probabilities = classifier.predict(list(IMAGES), batch)
     assert np.allclose(probabilities, whole.numpy(), rtol=1e-5, atol=1e-6)
     assert labels.tolist() == ["ab"[k] for k in whole.argmax(1)]
 
@@ -75,17 +88,19 @@ def test_broken_images_of_later_parts_have_their_own_place():
     assert classifier.predict([])[1].shape == (0, 2)
 
 
-def test_few_images_are_decoded_ahead(monkeypatch):
-    counted = itertools.count()
-    decode_all = classifier_module.decoded.__globals__["decode_all"]
+def test_few_images_are_decoded_ahead():
+    class Listed(list):
+        """Remembers how far it was read."""
 
-    def counting(images, form):
-        next(counted)
-        return decode_all(images, form)
+        read = 0
 
-    monkeypatch.setitem(classifier_module.decoded.__globals__, "decode_all", counting)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    parts = classifier_module.decoded([IMAGES[0]] * (20 * CHUNK), CARD.form)
-    next(parts)
+        def __getitem__(self, part):
+            self.read = max(self.read, part.stop)
+            return super().__getitem__(part)
+
+    images = Listed([IMAGES[0]] * 30)
+    parts = decoded(images, CARD.form, chunk=1)
+    for given in range(3):
+        next(parts)
+        assert images.read <= given + 2 + MOST_THREADS
     parts.close()
-    assert next(counted) <= 4

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewlabels.data.images import ResidentImages
+from fewlabels.errors import UserError
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
-from fewlabels.runs.train import begin
+from fewlabels.runs.train import begin, train
 from fewlabels.training.loop import run, set_batch_norm_memory, update
 from tests.conftest import assert_same, parameters_of
 from tests.training import two_processes
@@ -85,6 +86,23 @@ def test_a_compiled_run_is_compiled_once_and_equals_the_other(small_job, passes,
     assert counts == [2] * 5  # the views, and the method
     for mine, theirs in zip(state.learner.parameters(), plain.learner.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_many_compiled_trainings_one_after_another(small_job, graphs, tmp_path):
+    """A compiler refuses the ninth form of one function; each training is to begin anew."""
+    for seed in range(9):
+        train(small_job(steps=2, compile=True, seed=1000 + seed), FixMatch(), "fixmatch", tmp_path / str(seed))
+    assert len(graphs) == 2 * 9
+
+
+def test_what_cannot_be_compiled_is_said(small_job, graphs, tmp_path):
+    class Reads(FixMatch):
+        def forward(self, net, batch):
+            out = super().forward(net, batch)
+            return out if out["loss"].item() > 0 else {}
+
+    with pytest.raises(UserError, match="leave --compile yes out"):
+        train(small_job(steps=2, compile=True), Reads(), "reads", tmp_path)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ seeds may work side by side; the last one that ends writes the whole result. The
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -98,13 +99,14 @@ def interval(values: list[float], level: float = 0.95) -> dict[str, float]:
     return {name: round(value, 2) for name, value in rounded.items()} | {"n": n}
 
 
-def machine() -> dict[str, str]:
+def machine(device: str = "CPU, 1 thread a run") -> dict[str, str]:
     """Say where this was measured."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     )
     return {
-        "machine": f"{platform.machine()}, {platform.system()}, CPU, 1 thread a run",
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+        "device": device,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "fewlabels": fewlabels.__version__,

@@ -8,6 +8,7 @@ Ctrl-C or by --minutes, and given again it continues; its clock runs while it wo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from accuracy import machine
 from outcome import say
 
 from fewlabels.training.record import read_lines
+
+NOTED = 20.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Clock:
         return time.perf_counter() - self._began
 
     @property
+    def since_noted(self) -> float:
+        """Seconds since the last point: a kill loses them."""
+        return self._before + self.sitting - (self.points[-1]["seconds"] if self.points else 0.0)
+
+    @property
     def evaluations(self) -> list[dict[str, float]]:
         """The points with an accuracy."""
         return [point for point in self.points if "accuracy" in point]
@@ -94,6 +102,8 @@ def sit(command: list[str], metrics: Path, clock: Clock, log: Path, minutes: flo
             while process.poll() is None and (minutes is None or clock.sitting < 60 * minutes):
                 time.sleep(0.5)
                 _tell(metrics, clock)
+                if clock.since_noted > NOTED:
+                    clock.note()
         except KeyboardInterrupt:
             pass
         if process.poll() is None:
@@ -114,7 +124,8 @@ def _tell(metrics: Path, clock: Clock) -> None:
 
 def main(question: Question) -> None:
     """Train, and tell the accuracy whenever it has been measured."""
-    name = "-".join(map(str, (question.method, question.seed, question.model, question.steps, question.batch)))
+    told = " ".join(words(question, Path())[3:])  # another command is another run
+    name = f"{question.method}-{question.seed}-{question.steps}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
     out, log = question.work / name, question.work / f"{name}.txt"
     question.work.mkdir(parents=True, exist_ok=True)
     clock = Clock(question.work / f"{name}.jsonl")
@@ -123,7 +134,7 @@ def main(question: Question) -> None:
     if code not in (0, 130):
         raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
     result: dict[str, Any] = {
-        "where": machine() | {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"},
+        "where": machine(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"),
         "question": {k: str(v) for k, v in vars(question).items() if k not in ("json", "work", "minutes")},
         "finished": code == 0,
         "accuracy_over_time": clock.evaluations,

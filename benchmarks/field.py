@@ -96,6 +96,7 @@ def loader(data: Viewed, batch: int, workers: int) -> Iterator[list[Tensor]]:
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
         )
     )

@@ -22,8 +22,6 @@ from accuracy import machine
 from outcome import medians, ratios, say
 from streaming import watched
 
-import fewlabels
-
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -101,7 +99,7 @@ def main(question: Question) -> None:
     others = [name for name in sides if name != "ours"]
     fastest = [min(times[name][i] for name in others) for i in range(question.repeats)]
     result: dict[str, Any] = {
-        "where": machine() | {"fewlabels": fewlabels.__version__},
+        "where": machine("CPU, all threads"),
         "images": count,
         "n": question.repeats,
         "seconds": medians(times),

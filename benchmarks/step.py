@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import platform
 import signal
 import time
 from collections.abc import Callable
@@ -139,13 +138,15 @@ def ours(
 class Field:
     """The field's step."""
 
-    def __init__(self, task: Task, our_arithmetic: bool, device: torch.device) -> None:
+    def __init__(self, task: Task, our_arithmetic: bool, device: torch.device, compiled: bool) -> None:
         self.ours, self.task, self.device = our_arithmetic, task, device
         self.network = task.classifier().train().to(device)
         self.ema = deepcopy(self.network)
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-4, nesterov=True
+            self.network.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=our_arithmetic
         )
+        if our_arithmetic and compiled:
+            self.network.compile()
         views = [transforms(kind, task.size, channels=task.channels) for kind in ("weak", "strong")]
         self.labeled = loader(Viewed(task.images()[:100], task.labels()[:100], views[:1]), task.batch, 1)
         self.unlabeled = loader(
@@ -168,7 +169,8 @@ class Field:
         """Do steps."""
         for _ in range(count):
             (x, y), (weak, strong, _) = next(self.labeled), next(self.unlabeled)
-            inputs, y = torch.cat([x, weak, strong]).to(self.device), y.to(self.device)
+            y = y.to(self.device, non_blocking=True)
+            inputs = torch.cat([part.to(self.device, non_blocking=True) for part in (x, weak, strong)])
             if self.ours:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             bfloat16 = self.ours and fast_bfloat16(self.device)
@@ -197,13 +199,17 @@ def main(question: Question) -> None:
     task = TASKS[question.task]
     device = torch.device(question.device)
     three, one = (ours(task, passes, device, question.compile) for passes in ("three", "one"))
-    fields = {"field": Field(task, False, device), "field, our arithmetic": Field(task, True, device)}
+    torch.backends.cudnn.benchmark = True
+    names = {"field": False, "field, our arithmetic": True}
+    fields = {name: Field(task, arithmetic, device, question.compile) for name, arithmetic in names.items()}
     most = torch.get_num_threads()
     times: dict[str, dict[int, list[float]]] = {}
 
+    warm_up = 4 * max(2, (os.cpu_count() or 2) - 2)  # also what the workers have made in advance
+
     def measure(name: str, steps: Callable[[int], None], threads: int) -> None:
         torch.set_num_threads(threads)
-        steps(8)  # also what the workers have made in advance
+        steps(warm_up)
         start = time.perf_counter()
         steps(question.steps)
         seconds = (time.perf_counter() - start) / question.steps
@@ -227,7 +233,7 @@ def main(question: Question) -> None:
     bfloat16 = torch.bfloat16 if fast_bfloat16(device) else torch.float32
     limit = 1e3 * task.arithmetic() / matmul_rate(device, bfloat16)
     result: dict[str, Any] = {
-        "where": machine() | {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "device": name_of(device)},
+        "where": machine(name_of(device)),
         "task": question.task,
         "n": question.repeats,
         "steps": question.steps,

@@ -37,7 +37,8 @@ from fewlabels.views.images import ImageViews
 LINES = 100  # of metrics.jsonl in a run
 CHECKPOINTS = 20
 EVALUATIONS = 10
-EVALUATED_ROWS = 2000  # of the hidden rows, while training; all at the end
+TESTED_ROWS = 10_000  # of the test rows, while training; all at the end
+HIDDEN_ROWS = 2000  # of the hidden rows, likewise
 
 _NOTHING: tuple[int, dict[str, Any]] = (0, {})
 
@@ -332,8 +333,8 @@ class _Watch:
     def _evaluate(self, state: State) -> dict[str, float]:
         rows, out = self.job.rows, {}
         for name, chosen, truth in (
-            ("test_accuracy", rows.test, rows.labels),
-            ("unlabeled_accuracy", spread(rows.hidden, EVALUATED_ROWS), rows.truth),
+            ("test_accuracy", spread(rows.test, TESTED_ROWS), rows.labels),
+            ("unlabeled_accuracy", spread(rows.hidden, HIDDEN_ROWS), rows.truth),
         ):
             value = accuracy(predict_rows(state.averaged, rows, chosen).argmax(1), truth[chosen])
             if value is not None:

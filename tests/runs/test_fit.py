@@ -14,6 +14,7 @@ import fewlabels
 from fewlabels import UserError
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.runs import train
 
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
@@ -36,6 +37,22 @@ def test_a_run_writes_its_files(digits_run):
     assert all(0 < row["accuracy"] <= 1 and row["seconds"] > 0 for row in summary["rows"])
     assert summary["labeled"] == 40 and summary["unlabeled"] == 1402 and summary["test"] == 355
     assert 0 < summary["unlabeled_accuracy"] < 1
+
+
+def test_few_rows_are_evaluated_while_training_and_all_at_the_end(tmp_path, monkeypatch):
+    seen, predict = [], train.predict_rows
+
+    def counted(classifier, rows, chosen):
+        seen.append(len(chosen))
+        return predict(classifier, rows, chosen)
+
+    monkeypatch.setattr(train, "predict_rows", counted)
+    monkeypatch.setattr(train, "TESTED_ROWS", 30)
+    monkeypatch.setattr(train, "HIDDEN_ROWS", 20)
+    run = fewlabels.fit("digits", labels_per_class=4, out=tmp_path / "run", baseline=False, **SMALL)
+    assert set(seen) == {30, 20}
+    assert run.accuracy * 355 == pytest.approx(round(run.accuracy * 355))
+    assert run.accuracy * 30 != pytest.approx(round(run.accuracy * 30))
 
 
 def test_the_reported_accuracy_is_that_of_the_saved_classifier(digits_run):

@@ -101,7 +101,7 @@ class Options:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the arithmetic in the backbone; bfloat16 where the device multiplies it fast"""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """compile the step, which takes minutes at the start; meant for long runs on a GPU, where it becomes one graph"""
+    """compile the step (auto: no): minutes at the start; meant for long runs on a GPU, on a CPU it is slower"""
     log: Literal["none", "tensorboard"] = "none"
     """write the metrics here too"""
     out: MaybePath = None

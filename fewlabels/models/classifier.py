@@ -159,7 +159,7 @@ class Classifier(nn.Module):
         Args:
             images: paths, PIL images or arrays [H, W] or [H, W, C] (uint8, or floats in 0..1), or one array of
                 all of them; one image is a list of one.
-            batch: as in `classified`.
+            batch: images through the network at a time, or "auto"; see `classified`.
 
         Returns:
             Class names [n] and probabilities [n, K].

@@ -26,8 +26,8 @@ class Pace:
     """
 
     def __init__(self, given: int | Literal["auto"] = "auto") -> None:
-        if given != "auto" and given < 1:
-            raise UserError(f"batch is {given}; give a whole number, at least 1, or auto")
+        if given != "auto" and (type(given) is not int or given < 1):
+            raise UserError(f"batch is {given!r}; give a whole number, at least 1, or auto")
         self.size = SIZES[0] if given == "auto" else given
         self._trials = islice(cycle(SIZES), 1, TRIES * len(SIZES)) if given == "auto" else None
         self._seconds: dict[int, list[float]] = defaultdict(list)

@@ -19,7 +19,7 @@ from fewlabels.errors import UserError
 from fewlabels.files import replace_file, safe_cell
 
 _WRITERS: dict[str, Any] = {".parquet": pyarrow.parquet.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
-GROUP = 1 << 12  # rows that are written together
+GROUP = 1 << 10  # rows that are written together; more, held longer, would cut the heap into pieces
 PREFIX = "p_"  # of the columns with a class's probability
 
 

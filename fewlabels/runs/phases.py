@@ -65,8 +65,9 @@ def say_estimate(work: Work) -> None:
     parameters = sum(p.numel() for p in classifier.parameters())
     # Two checkpoints of parameters, their average and one to two optimizer moments, for each training; and the model.
     disk = parameters * 4 * (2 * 4 * (1 + _with_baseline(work)) + 1)
+    eager = ", not compiled" if recipe.compile else ""
     work.show.line(
-        f"estimate: {_duration(seconds)} ({1000 * a_step:.0f} ms a step), {max(disk / 1e6, 1):.0f} MB on disk; "
+        f"estimate: {_duration(seconds)} ({1000 * a_step:.0f} ms a step{eager}), {max(disk / 1e6, 1):.0f} MB on disk; "
         f"{parameters:,} parameters, {flops(classifier) / 1e6:,.1f} MFLOP an image"
     )
 

@@ -48,7 +48,8 @@ def predict(
     else:
         write_table(out, parts)
         said = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
-        print(f"{out}: {counts.total()} images; {said}")
+        unread = f", {len(aside)} set aside" if aside else ""
+        print(f"{out}: {counts.total()} images{unread}; {said}")
     for name, reason in aside.items():
         print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 

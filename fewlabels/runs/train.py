@@ -170,6 +170,7 @@ def fastest_threads(job: Job, method: Method, tries: int = 3) -> tuple[int, str]
         torch.set_num_threads(most)
     one, all_of_them = (statistics.median(taken) for taken in times.values())
     figures = f"measured: {1000 * one:.0f} ms a step with 1 thread, {1000 * all_of_them:.0f} with {most}"
+    figures += "; more threads must be a fifth faster"
     return (most if all_of_them < 0.8 * one else 1), figures
 
 
@@ -227,6 +228,7 @@ def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
         watch.bar = bar
         try:
             if job.recipe.compile:
+                job.show.line(f"{name}: compiling the step, which may take minutes; the time left is wrong until then")
                 torch.compiler.reset()  # what was compiled for other trainings counts against a limit
             run(state, feed, first, last, watch=watch)
         except RuntimeError as error:

@@ -43,7 +43,7 @@ def test_less_than_half_of_the_size_says_nothing():
     assert pace.size == SIZES[1]
 
 
-@pytest.mark.parametrize("batch", [0, -3])
+@pytest.mark.parametrize("batch", [0, -3, "many", None, 2.5, True])
 def test_a_batch_is_one_image_at_least(batch):
     with pytest.raises(UserError, match="at least 1, or auto"):
         build_classifier(CARD, key=Key(0)).predict(IMAGES[:2], batch)

@@ -36,7 +36,9 @@ def test_more_threads_must_be_a_fifth_faster(small_job, two_threads, monkeypatch
     monkeypatch.setattr(train.time, "perf_counter", tick)
     threads, reason = fastest_threads(small_job(), FixMatch())
     assert threads == chosen
-    assert reason == f"measured: 10 ms a step with 1 thread, {1000 * two:.0f} with 2"
+    assert (
+        reason == f"measured: 10 ms a step with 1 thread, {1000 * two:.0f} with 2; more threads must be a fifth faster"
+    )
     assert torch.get_num_threads() == 2
 
 

@@ -351,7 +351,11 @@ class _Watch:
         if not self.writes:
             return
         sums = {f"record/{name}": t for name, t in self.record.tensors().items()}
-        notes = {"seconds": self.seconds, "accumulate": state.recipe.accumulate}
+        notes = {
+            "seconds": self.seconds,
+            "accumulate": state.recipe.accumulate,
+            "threads": torch.get_num_threads(),  # sums depend on it
+        }
         checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, notes)
 
 

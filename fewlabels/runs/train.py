@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import math
 import statistics
@@ -192,6 +193,7 @@ def _fitted(job: Job, name: str, work: Callable[[Job], T]) -> T:
         except torch.OutOfMemoryError as error:
             job = _in_more_parts(job, name, error)
         # Outside of `except`, so that nothing holds what filled the memory any more.
+        gc.collect()  # a compiled step and its state hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -76,7 +76,7 @@ def field(question: Question) -> dict[str, Callable[[], Any]]:
     sides["torchvision v2 on tensors, by image, no cutout"] = by_image(weak, strong, tensors)
     sides["torchvision v2 on the batch, one draw for all, no cutout"] = lambda: (weak(tensors), strong(tensors))
     if importlib.util.find_spec("kornia"):
-        sides["kornia"] = _kornia(question, tensors.to(question.device))
+        sides["kornia, one draw of operations for all"] = _kornia(question, tensors.to(question.device))
     return sides
 
 
@@ -105,7 +105,7 @@ def main(question: Question) -> None:
     sides = {"ours": ours(question, ("weak", "strong")), "ours, strong alone": ours(question, ("strong",))}
     sides |= field(question)
     if "cuda" in question.device:
-        sides = {name: side for name, side in sides.items() if name in ("ours", "ours, strong alone", "kornia")}
+        sides = {name: side for name, side in sides.items() if "torchvision" not in name}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(question.repeats + 1):
         for name, side in sides.items():

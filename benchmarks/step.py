@@ -1,7 +1,7 @@
 """How fast a whole FixMatch step is: ours and the field's, in turn, the same network and batch.
 
     python benchmarks/step.py digits --json benchmarks/results/step-digits.json
-    python benchmarks/step.py cifar --steps 2 --repeats 3 --json benchmarks/results/step-cifar.json
+    python benchmarks/step.py cifar --steps 3 --repeats 4 --json benchmarks/results/step-cifar.json
     python benchmarks/step.py classic --device cuda --compile --json benchmarks/results/step-classic.json
 
 The field's form is two DataLoaders (one persistent worker for the labeled images, two for the unlabeled ones; more on

@@ -93,10 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         _say(f"{error}. To go on, give the same command again{_again(words)}")
         return 130
-    except BrokenPipeError:
-        # Whoever read the lines has enough; Python itself would complain once more when it closes its output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         _say(f"{error}. Make room or give a place that can be read and written, then try again.")
         return 2
@@ -184,7 +180,12 @@ def _predict(command: Predict, words: list[str]) -> None:
     _no_method(words)
     from fewlabels.runs.predict import predict
 
-    predict(command.run, command.images, command.out, command.device, command.batch)
+    try:
+        predict(command.run, command.images, command.out, command.device, command.batch)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the lines has enough; Python itself would complain once more when it closes its output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _methods(command: Methods, words: list[str]) -> None:

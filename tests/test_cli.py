@@ -80,6 +80,15 @@ def test_predict_leaves_no_file_where_no_image_can_be_read(trained, tmp_path, ca
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4.png"]
 
 
+def test_predict_ends_well_where_nobody_reads_on(trained, tmp_path):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "0.png")
+    words = [sys.executable, "-m", "fewlabels", "predict", str(trained[0]), str(tmp_path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 0)
+    process.stderr.close()
+
+
 def test_methods_and_data(capsys):
     assert run("methods") == 0
     listed = capsys.readouterr().out

@@ -34,6 +34,11 @@ class Options:
 
     method: str = "layermatch"
     """how to learn; `fewlabels methods` lists them, and one's own options are --method.OPTION VALUE"""
+    policy: str = "auto"
+    """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
+    '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
+    center_memory: Share | None = None
+    """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
     """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name"""
     pretrained: bool = False

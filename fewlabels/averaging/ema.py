@@ -23,7 +23,7 @@ def averaged_tensors(module: nn.Module) -> list[Tensor]:
 
 
 class Ema(nn.Module):
-    """An average of `source`, debiased at the start: e <- m e + (1 - m) w, m = min(1 - 1/memory, (1+t)/(10+t)).
+    """An average of `source`, debiased at the start: e <- m e + (1 - m) w, with `horizon.momentum`.
 
     torch's own `AveragedModel` reads its counter on the host in each update, which stops the device, and
     averages all buffers or none; a method's memories must not be averaged over time.
@@ -31,17 +31,18 @@ class Ema(nn.Module):
     Args:
         source: the module to follow; copied, never changed.
         memory: steps that the average remembers.
+        start: how slowly it forgets its first steps; see `momentum`.
     """
 
-    def __init__(self, source: nn.Module, memory: float) -> None:
+    def __init__(self, source: nn.Module, memory: float, start: float = 10.0) -> None:
         super().__init__()
         self.module = deepcopy(source).requires_grad_(False)
-        self.memory = memory
+        self.memory, self.start = memory, start
 
     @torch.no_grad()
     def update(self, source: nn.Module, step: Tensor) -> None:
         """Take in the parameters of `source` after update number `step` (0-dim int64, from 0)."""
-        share = 1 - momentum(self.memory, step)
+        share = 1 - momentum(self.memory, step, self.start)
         averages, values = averaged_tensors(self.module), averaged_tensors(source)
         differences = torch._foreach_sub(values, averages)
         torch._foreach_mul_(differences, share)

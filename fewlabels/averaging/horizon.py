@@ -19,7 +19,11 @@ def horizon(paper_steps: float, steps: int) -> float:
     return max(1.0, min(paper_steps, steps * max(SHARE, paper_steps / PAPER_STEPS)))
 
 
-def momentum(memory: float, step: Tensor) -> Tensor:
-    """Give the debiased momentum at `step` (any shape; `step` from 0): min(1 - 1 / memory, (1 + t) / (10 + t))."""
+def momentum(memory: float, step: Tensor, start: float = 10.0) -> Tensor:
+    """Give the debiased momentum at `step` (any shape; `step` from 0): min(1 - 1 / memory, (1 + t) / (start + t)).
+
+    With a start of 10 the average remembers at most a ninth of the steps so far, whatever its memory; with 2 it is the
+    plain mean of all, until their number reaches the memory.
+    """
     t = step.to(torch.get_default_dtype())
-    return ((1 + t) / (10 + t)).clamp(max=1 - 1 / memory)
+    return ((1 + t) / (start + t)).clamp(max=1 - 1 / memory)

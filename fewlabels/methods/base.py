@@ -60,9 +60,8 @@ class Method(nn.Module):
         """Say which views of the labeled and unlabeled rows the method wants."""
         return Views()
 
-    def layer_rule(self, task: Task) -> LayerRule:
-        """Say how unlabeled rows use the head."""
-        del task
+    def layer_rule(self) -> LayerRule:
+        """Say how unlabeled rows use the layers, where the user says nothing else."""
         return LayerRule()
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:

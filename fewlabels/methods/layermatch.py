@@ -15,6 +15,7 @@ from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.parts.output_average import OutputAverage
 from fewlabels.methods.parts.thresholds import FixedThreshold, SelfAdaptiveThreshold, SoftWeight
+from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import LayerRule, Network
 from fewlabels.views.batch import Batch, Views
 
@@ -22,30 +23,29 @@ from fewlabels.views.batch import Batch, Views
 class LayerMatch(Method):
     """A threshold method in which each kind of layer uses the pseudo-labels in its own way.
 
-    Grad-ReLU: the unlabeled loss gives no gradient to the head (W, b) and flows through it to the features.
-    Avg-Clustering: features of unlabeled rows are drawn to averaged class centers, or to averaged outputs.
+    Grad-ReLU (policy): the unlabeled loss gives no gradient to the head (W, b) and flows through it to the features.
+    Avg-Clustering (center memory): features of unlabeled rows are drawn to averaged class centers.
+    Both are the network's rule for unlabeled rows, so every other method can have them too.
 
     ::
 
         f, f_w, f_s = features of weak(x), weak(u), strong(u)            [B, D], [M, D], [M, D]
-        W_u = sg(V) + head_scale * (W - sg(W)), V = W or its average     [K, D]; the bias likewise
+        W_u = sg(V) + s * (W - sg(W)), V = W or its average, s = 0      [K, D]; the bias likewise
         z   = W f + b                                                   [B, K]
         p   = softmax(W_u f_w + b_u), or its average over each row's visits; y^ = argmax p   [M, K], [M]
         z_s = W_u f_s + b_u                                             [M, K]
         row weight = of the chosen threshold                            [M]
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))
 
-    With head_scale 1, average none and a fixed threshold it is FixMatch.
+    With a fixed threshold and the policy `all` it is FixMatch.
     """
 
     threshold: Literal["fixed", "self_adaptive", "soft"] = "self_adaptive"
     """which rows count: as in FixMatch, FreeMatch, or SoftMatch (without its alignment)"""
     confidence: Share = 0.95
     """a row counts from this probability of its target on (fixed threshold)"""
-    head_scale: Share = 0.0
-    """factor on the unlabeled gradient of the head: 0 is Grad-ReLU, 1 the usual"""
-    average: Literal["none", "centers", "outputs", "both"] = "none"
-    """what is averaged over time: the class centers, the outputs that make the targets, or both"""
+    outputs: Literal["now", "averaged"] = "now"
+    """what makes the targets: the network's predictions, or their average over each row's visits"""
     memory: NotNegative = 1000.0
     """steps (of outputs: visits of a row) that averages remember in a run of the paper's length"""
     weight: NotNegative = 1.0
@@ -62,13 +62,12 @@ class LayerMatch(Method):
             self.row_weight = SelfAdaptiveThreshold(task.classes, memory)
         else:
             self.row_weight = SoftWeight(task.classes, memory)
-        averaged = self.average in ("outputs", "both")
-        self.outputs = OutputAverage(task.rows, task.classes, memory) if averaged else None
+        averaged = self.outputs == "averaged"
+        self.average = OutputAverage(task.rows, task.classes, memory) if averaged else None
 
-    def layer_rule(self, task: Task) -> LayerRule:
-        """Scale the head's unlabeled gradient, and average its centers where asked."""
-        averaged = self.average in ("centers", "both")
-        return LayerRule(self.head_scale, horizon(self.memory, task.steps) if averaged else None)
+    def layer_rule(self) -> LayerRule:
+        """Keep pseudo-labels from the head."""
+        return LayerRule(policy=PRESETS["grad_relu"])
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -79,8 +78,8 @@ class LayerMatch(Method):
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
         z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
         p = z_w.softmax(1)
-        if self.outputs is not None:
-            p = self.outputs(p, batch.rows)
+        if self.average is not None:
+            p = self.average(p, batch.rows)
         row_weight = self.row_weight(p, batch.step)
 
         labeled_loss = F.cross_entropy(z, batch.labels)

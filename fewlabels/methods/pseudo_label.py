@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,7 +41,7 @@ class PseudoLabel(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `kept`."""
         (labeled,), (weak,) = batch.labeled, batch.unlabeled
-        own, of_weak = net.features(torch.cat([labeled, weak])).split([len(labeled), len(weak)])
+        own, of_weak = net.joint_features([labeled, weak])
         z_w = net.unlabeled_logits(of_weak)
         p = z_w.detach().softmax(1)
         row_weight = at_least(p, self.threshold)

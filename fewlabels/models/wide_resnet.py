@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Literal
 
 import torch
@@ -37,7 +38,7 @@ class Block(nn.Module):
         return residual + out
 
 
-class WideResNet(nn.Module):
+class WideResNet(nn.Sequential):
     """Features of a Wide ResNet.
 
     Args:
@@ -51,9 +52,7 @@ class WideResNet(nn.Module):
     def __init__(
         self, channels: int, widths: tuple[int, ...], blocks: int = 4, first_stride: int = 1, norm: Norm = "batch"
     ) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        stages = []
+        parts: dict[str, nn.Module] = {"stem": nn.Conv2d(channels, 16, 3, padding=1, bias=False)}
         before = 16
         for i, width in enumerate(widths):
             strides = [first_stride if i == 0 else 2] + [1] * (blocks - 1)
@@ -62,19 +61,17 @@ class WideResNet(nn.Module):
                 Block(before if j == 0 else width, width, stride, norm, activate_shortcut=i == j == 0)
                 for j, stride in enumerate(strides)
             ]
-            stages.append(nn.Sequential(*stage))
+            parts[f"stage{i + 1}"] = nn.Sequential(*stage)
             before = width
-        self.stages = nn.Sequential(*stages)
-        self.norm = _norm(norm, before)
+        super().__init__(OrderedDict(parts | {"norm": _norm(norm, before)}))
         self.num_features = before
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map images [n, C, H, W] to features [n, D]: the mean over the last map."""
-        out = self.stages(self.stem(x))
-        return torch.mean(F.leaky_relu(self.norm(out), 0.1), (2, 3))
+        return torch.mean(F.leaky_relu(super().forward(input), 0.1), (2, 3))
 
 
 def wrn_28_2(channels: int, norm: Norm = "batch") -> WideResNet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import method_class, method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
+from fewlabels.models.layers import Policy, read_policy
 from fewlabels.runs.choose import choose_device
 from fewlabels.runs.phases import finish, free_phase, labels_only_phase, method_phase, say_estimate
 from fewlabels.runs.prepare import Work, prepare
@@ -32,6 +34,7 @@ def fit(
     method: str | Method = "layermatch",
     model: str | nn.Module = "auto",
     unlabeled: str | Path | Array | None = None,
+    policy: str | Policy = "auto",
     show: Show | None = None,
     **options: Any,
 ) -> Run:
@@ -44,6 +47,8 @@ def fit(
         method: a name, or a method with its options, such as `FixMatch(threshold=0.9)`.
         model: a name, or a backbone of your own that maps float images [n, C, H, W] to features [n, D].
         unlabeled: more images without labels: a folder, an array or a Dataset.
+        policy: factors on the gradient of unlabeled images by layer, such as {"head": 0, "backbone.stage3": 0.5}, or
+            the name of a preset.
         show: where to say what happens; silent by default.
         options: the other fields of `fewlabels.Options`.
 
@@ -67,6 +72,7 @@ def fit(
         method=method_name(made),
         model=CUSTOM if isinstance(model, nn.Module) else model,
         unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
+        policy=policy if isinstance(policy, str) else json.dumps(read_policy(policy)),
         **options,
     )
     device = choose_device(chosen.device)

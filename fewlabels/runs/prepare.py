@@ -28,11 +28,13 @@ from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.layers import Policy, read_policy
+from fewlabels.models.network import LayerRule
 from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, fastest_threads, tensorboard_writer
+from fewlabels.runs.train import Job, Rows, fastest_threads, layer_rule, seconds_a_step, tensorboard_writer
 from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
@@ -73,11 +75,8 @@ def prepare(
     The folder is kept from other commands until `held` is closed.
     """
     name = method_name(method)
-    if options.freeze and getattr(method, "head_scale", 1) == 0:
-        raise UserError(
-            f"--freeze trains the head alone, and {name} keeps pseudo-labels from the head: nothing would be learned "
-            "from the unlabeled images. Give --method.head-scale 1, or --method fixmatch."
-        )
+    policy = None if options.policy == "auto" else read_policy(options.policy)
+    _check_frozen(name, options, method.layer_rule().policy if policy is None else policy)
     if options.log == "tensorboard":
         tensorboard_writer()  # before work is done that would be in vain
     table = with_split(table, options)
@@ -93,13 +92,27 @@ def prepare(
     _check_agreement(table, brought.content, plan)
     table = _with_near_copies(table, brought.images)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
-    job = replace(_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop)
+    job = replace(
+        _job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
+    )
+    if policy is not None:
+        seconds_a_step(job, method, tries=1)  # unknown layers, or a pass that cannot tell gradients apart
     plan = _with_threads(plan, options, folder, job, method)
-    config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
+    config = _config(
+        table, brought.content, options, plan, method, layer_rule(job, method), device, _begun_with(options, backbone)
+    )
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, plan, show)
     return Work(folder, table, options, method, name, plan, job, show)
+
+
+def _check_frozen(name: str, options: Options, policy: Policy) -> None:
+    if options.freeze and policy.get("head") == 0:
+        raise UserError(
+            f"--freeze trains the head alone, and {name} keeps pseudo-labels from the head: nothing would be learned "
+            "from the unlabeled images. Give --policy all, or --method fixmatch."
+        )
 
 
 def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, method: Method) -> Plan:
@@ -253,6 +266,7 @@ def _config(
     options: Options,
     plan: Plan,
     method: Method,
+    rule: LayerRule,
     device: torch.device,
     begun_with: str | None,
 ) -> dict[str, Any]:
@@ -273,6 +287,7 @@ def _config(
                 "test": len(table.test_rows),
             },
             "method": {"name": method_name(method), **option_values(method)},
+            "layers": asdict(rule),
             "options": {name: getattr(options, name) for name in _IDENTITY},
             "begun_with": begun_with,
             "plan": chosen,
@@ -319,5 +334,6 @@ def _job(
         labeled_in_unlabeled=options.labeled_in_unlabeled,
         key=key.fold("run"),
         show=show,
+        center_memory=options.center_memory,
         tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,
     )

@@ -25,7 +25,8 @@ from fewlabels.evaluation.accuracy import accuracy
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method, Task
 from fewlabels.models.classifier import Classifier
-from fewlabels.models.network import Network
+from fewlabels.models.layers import Policy
+from fewlabels.models.network import LayerRule, Network
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.checkpoint import Checkpoint
@@ -71,7 +72,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a training needs, the same for the method and for labels only."""
+    """What a training needs, the same for the method and for labels only.
+
+    `policy` and `center_memory` take the place of what a method's own layer rule says.
+    """
 
     rows: Rows
     views: ImageViews
@@ -80,6 +84,8 @@ class Job:
     labeled_in_unlabeled: bool
     key: Key
     show: Show
+    policy: Policy | None = None
+    center_memory: float | None = None
     share: Share = WHOLE
     stop: Callable[[], bool] = lambda: False
     tensorboard: Path | None = None
@@ -93,6 +99,15 @@ class Trained:
     seconds: float
 
 
+def layer_rule(job: Job, method: Method) -> LayerRule:
+    """Give the method's rule for its layers, or what the user gave instead."""
+    own = method.layer_rule()
+    return LayerRule(
+        policy=own.policy if job.policy is None else job.policy,
+        center_memory=own.center_memory if job.center_memory is None else job.center_memory,
+    )
+
+
 def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build().to(job.rows.images.device)
@@ -101,7 +116,7 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
         classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
-    network = Network(classifier, method.layer_rule(task), job.recipe.precision).to(classifier.device)
+    network = Network(classifier, layer_rule(job, method), job.recipe.precision, task.steps).to(classifier.device)
     state = State(network, method.to(classifier.device), job.recipe)
     also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
     feed = ImageFeed(

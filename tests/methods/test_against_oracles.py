@@ -17,7 +17,7 @@ from fewlabels.methods.parts.output_average import OutputAverage
 from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.models.network import Network
+from fewlabels.models.network import LayerRule, Network
 from fewlabels.training.schedule import cosine
 from fewlabels.views.batch import Batch
 from tests.oracles import basics, layer_rule, threshold_methods
@@ -42,7 +42,7 @@ def float64():
 
 def identity_network(rule=None):
     card = Card("custom", tuple("abcde"), Form(1, (1, D)), (0.0,), (1.0,))
-    return Network(Classifier(FeaturesAsInput(), D, card), rule)
+    return Network(Classifier(FeaturesAsInput(), D, card), rule, steps=STEPS)
 
 
 def logits_network():
@@ -126,19 +126,17 @@ def test_losses_and_gradients_over_consecutive_steps(case):
 
 @pytest.mark.parametrize("threshold", ["fixed", "self_adaptive", "soft"])
 @pytest.mark.parametrize("head_scale", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("average", ["none", "centers"])
-def test_layermatch_over_consecutive_steps(threshold, head_scale, average):
-    method = LayerMatch(
-        threshold=threshold, head_scale=head_scale, average=average, confidence=0.5, weight=0.7, memory=4.0
-    )
+@pytest.mark.parametrize("center_memory", [0.0, 0.1, 1.0])
+def test_layermatch_over_consecutive_steps(threshold, head_scale, center_memory):
+    method = LayerMatch(threshold=threshold, confidence=0.5, weight=0.7, memory=4.0)
     task = Task(K, D, 50, STEPS)
     method.setup(task)
     method.double()
-    net, rng = identity_network(method.layer_rule(task)), np.random.default_rng(5)
-    momentum = momentum_of(4.0)
+    net = identity_network(LayerRule({"head": head_scale}, center_memory))
+    rng = np.random.default_rng(5)
     oracle = layer_rule.LayerMatch(
-        K, threshold, scale=head_scale, use_average=average == "centers", lambda_=0.7, threshold=0.5,
-        momentum=momentum, center_momentum=momentum,
+        K, threshold, scale=head_scale, use_average=center_memory > 0, lambda_=0.7, threshold=0.5,
+        momentum=momentum_of(4.0), center_momentum=1 - 1 / max(1, center_memory * STEPS),
     )  # fmt: skip
     head = net.classifier.head
     for step in range(7):
@@ -175,10 +173,10 @@ def test_averaged_outputs_over_visits():
 
 
 def test_layermatch_takes_its_targets_from_averaged_outputs():
-    method = LayerMatch(threshold="fixed", average="outputs", confidence=0.0)
+    method = LayerMatch(threshold="fixed", outputs="averaged", confidence=0.0)
     task = Task(K, D, 20, STEPS)
     method.setup(task)
-    net, rng = identity_network(method.layer_rule(task)), np.random.default_rng(1)
+    net, rng = identity_network(method.layer_rule()), np.random.default_rng(1)
     memory = layer_rule.OutputAverage(20, K, momentum_of())
     head = net.classifier.head
     for step in range(5):

@@ -21,8 +21,7 @@ LEARNING = {
     "fixmatch": lambda: FixMatch(threshold=0.0),
     "freematch": lambda: FreeMatch(),
     "layermatch": lambda: LayerMatch(threshold="fixed", confidence=0.0),
-    "layermatch centers": lambda: LayerMatch(threshold="fixed", confidence=0.0, average="centers"),
-    "layermatch both": lambda: LayerMatch(threshold="self_adaptive", average="both"),
+    "layermatch outputs": lambda: LayerMatch(threshold="self_adaptive", outputs="averaged"),
     "layermatch soft": lambda: LayerMatch(threshold="soft"),
 }
 
@@ -74,7 +73,8 @@ def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(sm
 def test_the_head_scale_scales_the_unlabeled_gradient_of_the_head_and_of_nothing_else(small_job, scale):
     gradients = {}
     for s in (scale, 1.0):
-        state, feed = begin(small_job("group"), LayerMatch(threshold="fixed", confidence=0.0, head_scale=s))
+        job = dataclasses.replace(small_job("group"), policy={"head": s})
+        state, feed = begin(job, LayerMatch(threshold="fixed", confidence=0.0))
         out = state.method(state.network, feed.batch(0, state.step))
         parameters = dict(state.network.classifier.named_parameters())
         found = torch.autograd.grad(out["unlabeled_loss"], list(parameters.values()), allow_unused=True)
@@ -113,11 +113,11 @@ def test_with_weight_zero_a_method_is_supervised(small_job, method):
     assert_close(train(job, Supervised()), train(job, method))
 
 
-def test_layermatch_with_a_head_scale_of_one_and_no_average_is_fixmatch(small_job):
+def test_layermatch_with_a_fixed_threshold_and_the_policy_all_is_fixmatch_and_the_other_way_round(small_job):
     job = small_job()
-    assert_same(
-        train(job, FixMatch(threshold=0.12)), train(job, LayerMatch(threshold="fixed", confidence=0.12, head_scale=1.0))
-    )
+    fixmatch, layermatch = FixMatch(threshold=0.12), LayerMatch(threshold="fixed", confidence=0.12)
+    assert_same(train(job, fixmatch), train(dataclasses.replace(job, policy={}), layermatch))
+    assert_same(train(dataclasses.replace(job, policy={"head": 0.0}), fixmatch), train(job, layermatch))
 
 
 def test_layermatch_differs_from_fixmatch_by_default(small_job):
@@ -134,31 +134,36 @@ OPTIONS = {
         {"passes": "one"}, {"passes": "two"},
     ],
     "layermatch": [
-        {"threshold": "soft"}, {"threshold": "self_adaptive"}, {"confidence": 0.9}, {"head_scale": 0.5},
-        {"average": "centers"}, {"average": "outputs"}, {"average": "both"}, {"weight": 3.0},
+        {"threshold": "soft"}, {"threshold": "self_adaptive"}, {"confidence": 0.9}, {"outputs": "averaged"},
+        {"weight": 3.0},
         {"passes": "one"}, {"passes": "two"},
     ],
 }  # fmt: skip
 
 
+# So low that rows are kept from the first step on.
+START = {
+    "pseudo_label": {"threshold": 0.1},
+    "fixmatch": {"threshold": 0.12},
+    "layermatch": {"threshold": "fixed", "confidence": 0.12},
+}
+
+
 @pytest.mark.parametrize(("name", "options"), [(n, o) for n, several in OPTIONS.items() for o in several], ids=str)
 def test_each_option_changes_the_training(small_job, name, options):
-    start = {
-        "pseudo_label": {"threshold": 0.1},
-        "fixmatch": {"threshold": 0.12},
-        "layermatch": {"threshold": "fixed", "confidence": 0.12},
-    }.get(name, {})
+    start = START.get(name, {})
     if options == {"memory": 1.0}:
         start = {"memory": 4000.0}
     # A row must come again before the average of its outputs is another than its output.
-    job = small_job(steps=60, unlabeled_batch=48) if {"memory", "average"} & set(options) else small_job()
+    job = small_job(steps=60, unlabeled_batch=48) if {"memory", "outputs"} & set(options) else small_job()
     first, second = train(job, method_class(name)(**start)), train(job, method_class(name)(**start | options))
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
 
 
-def test_the_memory_of_averaged_centers_changes_the_training(small_job):
+@pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
+def test_the_memory_of_averaged_centers_changes_the_training_of_every_method(small_job, name):
     job = small_job(steps=60)
-    first, second = (
-        train(job, LayerMatch(threshold="fixed", confidence=0.12, average="centers", memory=m)) for m in (1.0, 1000.0)
-    )
-    assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
+    method = method_class(name)(**START.get(name, {}))
+    found = [train(dataclasses.replace(job, center_memory=share), method) for share in (0.0, 0.1, 1.0)]
+    heads = [parameters["network.classifier.head.weight"] for parameters in found]
+    assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[1], heads[2])

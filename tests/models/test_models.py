@@ -108,7 +108,7 @@ def test_weights_fill_the_backbone_from_a_classifier_or_from_a_backbone(tmp_path
     for name in ("model", "backbone"):
         built = build_classifier(card(classes="xy"), key=Key(2), weights=tmp_path / f"{name}.safetensors")
         assert torch.equal(
-            built.backbone.state_dict()["stages.0.weight"], source.backbone.state_dict()["stages.0.weight"]
+            built.backbone.state_dict()["stage1.0.0.weight"], source.backbone.state_dict()["stage1.0.0.weight"]
         )
         assert built.head.out_features == 2
 
@@ -149,15 +149,15 @@ def test_a_frozen_backbone_stays_as_it_is():
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("memory", [None, 5.0])
+@pytest.mark.parametrize("memory", [0.0, 0.5])
 def test_the_layer_rule_has_the_value_of_the_average_and_the_scaled_gradient(scale, memory):
-    net = Network(build_classifier(card(), key=Key(0)), LayerRule(scale, memory))
+    net = Network(build_classifier(card(), key=Key(0)), LayerRule({"head": scale}, memory), steps=10)
     head = net.classifier.head
     start = head.weight.detach().clone()
     with torch.no_grad():
         head.weight += 1
     net.advance(torch.tensor(0))
-    expected = start + 0.9 if memory else start + 1
+    expected = start + 0.5 if memory else start + 1
     f = torch.randn(7, 64, requires_grad=True)
     z = net.unlabeled_logits(f)
     torch.testing.assert_close(z, f @ expected.T + head.bias)

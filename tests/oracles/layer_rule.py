@@ -56,9 +56,10 @@ def head_gradients(
 
 
 class CenterAverage:
-    """Avg-Clustering of LayerMatch: W_avg <- m_t W_avg + (1 - m_t) W, m_t = debiased(m, t).
+    """Avg-Clustering of LayerMatch: W_avg <- m_t W_avg + (1 - m_t) W, m_t = min(m, (1 + t) / (2 + t)).
 
-    The bias likewise. It starts at the head given first. `momentum` is the already scaled m.
+    So it is the plain mean of the heads seen (with the first) until m is reached. The bias likewise.
+    It starts at the head given first. `momentum` is the already scaled m.
     """
 
     def __init__(self, W: Floats, b: Floats, momentum: float = 0.999) -> None:
@@ -68,7 +69,7 @@ class CenterAverage:
 
     def update(self, W: Floats, b: Floats, t: int) -> None:
         """Take in the head of step t (from 0)."""
-        m = debiased(self.momentum, t)
+        m = min(self.momentum, (1 + t) / (2 + t))
         self.W_avg = m * self.W_avg + (1 - m) * W
         self.b_avg = m * self.b_avg + (1 - m) * b
 

@@ -272,9 +272,12 @@ def test_center_average() -> None:
     average = CenterAverage(W, b)
     average.update(W, b, 0)
     close(average.W_avg, W)
-    average.update(3 * W, b + 1, 1)
-    close(average.W_avg, (2 / 11 + 3 * 9 / 11) * W)
-    close(average.b_avg, b + 9 / 11)
+    average.update(4 * W, b + 1, 1)
+    close(average.W_avg, 2 * W)  # the mean of 1, 1, 4
+    close(average.b_avg, b + 1 / 3)
+    short = CenterAverage(W, b, 0.2)
+    short.update(6 * W, b, 0)
+    close(short.W_avg, 5 * W)
 
 
 def test_output_average() -> None:
@@ -358,7 +361,7 @@ def test_layermatch_average_and_empty(kind: ThresholdKind) -> None:
     close(method.step(*first, 0, 9)["loss"], plain.step(*first, 0, 9)["loss"])
     method.step(*second, 1, 9)
     assert method.centers is not None
-    close(method.centers.W_avg, 1 / 10 * first[4] + 9 / 10 * second[4])
+    close(method.centers.W_avg, (first[4] + second[4]) / 2)
     x, y, weak, strong, W, b = first
     out = LayerMatch(K, kind).step(x, y, weak[:0], strong[:0], W, b, 0, 9)
     base = Supervised().step(x @ W.T + b, y, weak[:0, :1], strong[:0, :1], 0, 9)

@@ -44,11 +44,20 @@ class NoCopies(NoReads):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+POLICY = {"head": 0.5, "backbone.stage2": 0.25, "backbone.stage1.0": 0.0}
+
+
+def with_rule(job, policy=None):
+    return replace(job, policy=policy, center_memory=0.5)
+
+
 @pytest.mark.parametrize("name", [*method_names(), "layermatch all"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimizer):
-    method = LayerMatch(threshold="soft", average="both") if name == "layermatch all" else method_class(name)()
-    state, feed = begin(small_job(optimizer=optimizer), method)
+    job, method = small_job(optimizer=optimizer), method_class(name.split()[0])()
+    if name == "layermatch all":
+        job, method = with_rule(job, POLICY), LayerMatch(threshold="soft", outputs="averaged")
+    state, feed = begin(job, method)
     for step in range(2):
         with NoReads():
             update(state, feed.batch(step, state.step))
@@ -57,7 +66,7 @@ def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimize
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_captured_step_copies_nothing_from_the_host(small_job, as_on_a_gpu, optimizer):
     """A graph may hold no copy from the host: `torch.tensor` makes one, and a number folded into a key too."""
-    state, feed = begin(small_job(optimizer=optimizer), LayerMatch(average="both"))
+    state, feed = begin(with_rule(small_job(optimizer=optimizer)), LayerMatch(outputs="averaged"))
     for step in range(3):
         inputs = feed.inputs(step)
         with NoCopies() if step else nullcontext():  # in the first constants are made and kept
@@ -77,9 +86,11 @@ def test_a_step_from_tensors_alone_is_the_same_step(small_job):
 
 @pytest.mark.parametrize("passes", ["one", "two", "three"])
 def test_a_compiled_run_is_compiled_once_and_equals_the_other(small_job, passes, graphs):
-    plain, feed = begin(small_job(steps=5), LayerMatch(passes=passes, average="both"))
+    policy = POLICY if passes == "three" else None
+    plain, feed = begin(with_rule(small_job(steps=5), policy), LayerMatch(passes=passes, outputs="averaged"))
     run(plain, feed, 0, 5, watch=lambda *_: None)
-    state, feed = begin(small_job(steps=5, compile=True), LayerMatch(passes=passes, average="both"))
+    job = with_rule(small_job(steps=5, compile=True), policy)
+    state, feed = begin(job, LayerMatch(passes=passes, outputs="averaged"))
     counts = []
     run(state, feed, 0, 3, watch=lambda *_: counts.append(len(graphs)))
     run(state, feed, 3, 5, watch=lambda *_: counts.append(len(graphs)))
@@ -130,7 +141,7 @@ def test_a_captured_run_equals_the_other_on_a_gpu(small_job, optimizer):
 
     outcomes = []
     for recipe in ({}, {"compile": True}):
-        state, feed = begin(job(**recipe), LayerMatch(average="both"))
+        state, feed = begin(with_rule(job(**recipe)), LayerMatch(outputs="averaged"))
         losses = []
         run(state, feed, 0, 12, watch=lambda state, step, found, losses=losses: losses.append(found["loss"].item()))
         outcomes.append(losses)
@@ -151,8 +162,8 @@ def test_the_guard_sees_a_read():
     [("layermatch", "sgd"), ("freematch", "adamw"), ("supervised", "sgd")],
 )
 def test_a_run_that_stopped_at_any_step_continues_to_the_same_bytes(small_job, method, optimizer):
-    job = small_job(steps=24, optimizer=optimizer)
-    options = {"average": "both"} if method == "layermatch" else {}
+    job = with_rule(small_job(steps=24, optimizer=optimizer), POLICY if method == "layermatch" else None)
+    options = {"outputs": "averaged"} if method == "layermatch" else {}
     whole, feed = begin(job, method_class(method)(**options))
     run(whole, feed, 0, 24, watch=lambda *_: None)
     for stop in np.random.default_rng(0).permutation(np.arange(1, 24))[:20]:
@@ -187,7 +198,7 @@ def test_dropout_is_a_function_of_the_step(small_job):
     outcomes = []
     for seed in (1, 2):
         state, feed = begin(job, FixMatch())
-        state.network.classifier.backbone.stages.append(torch.nn.Dropout(0.5))
+        state.network.classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
         torch.manual_seed(seed)
         run(state, feed, 0, 4, watch=lambda *_: None)
         outcomes.append(parameters_of(state))

@@ -26,7 +26,8 @@ from tests.conftest import small_recipe
 METHODS = {
     "fixmatch": lambda: FixMatch(threshold=0.12),
     "freematch": lambda: FreeMatch(fairness=1.0),
-    "layermatch": lambda: LayerMatch(threshold="soft", average="both"),
+    "layermatch": lambda: LayerMatch(threshold="soft", outputs="averaged"),
+    "policy": lambda: LayerMatch(threshold="soft"),
 }
 
 
@@ -44,11 +45,12 @@ def main(out: str) -> None:
         return Classifier(SmallCNN(1, (8, 16), "group"), 16, card)
 
     recipe = small_recipe(steps=8)
+    rules = {"layermatch": {"center_memory": 0.5}, "policy": {"policy": {"head": 0.5, "backbone.stage1": 0.25}}}
     # With key 0 a value lies on the kink of a leaky ReLU, and rounding decides its gradient.
     job = Job(rows, ImageViews(card.mean, card.std), recipe, build, True, Key(1), Show(None))
     with joined(torch.device("cpu")) as share:
         for name, make in METHODS.items():
-            state, feed = begin(dataclasses.replace(job, share=share), make())
+            state, feed = begin(dataclasses.replace(job, share=share, **rules.get(name, {})), make())
             run(state, feed, 0, recipe.steps, watch=lambda *_: None)
             if share.rank == 0:
                 found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}

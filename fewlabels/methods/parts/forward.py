@@ -26,30 +26,24 @@ def logits_of(
     - "three": of labeled views alone, as evaluation will see images; strong views have a pass of their own too.
     """
     if passes == "one":
-        features = net.features(torch.cat([labeled, weak, strong]))
-        own, of_weak, of_strong = features.split([len(labeled), len(weak), len(strong)])
+        own, of_weak, of_strong = net.joint_features([labeled, weak, strong])
         with torch.no_grad():
             weak_logits = net.unlabeled_logits(of_weak)
         return net.logits(own), weak_logits, net.unlabeled_logits(of_strong)
     weak_logits = target_logits(net, weak)
     if passes == "two":
-        own, of_strong = net.features(torch.cat([labeled, strong])).split([len(labeled), len(strong)])
+        own, of_strong = net.joint_features([labeled, strong])
     else:
         own = net.features(labeled)
         with statistics_kept(net):
-            of_strong = features_of(net, strong)
+            of_strong = net.unlabeled_features(strong)
     return net.logits(own), weak_logits, net.unlabeled_logits(of_strong)
-
-
-def features_of(net: Network, views: Tensor) -> Tensor:
-    """Give features [n, D]; n may be 0, which batch norm refuses."""
-    return net.features(views) if len(views) else views.new_zeros(0, net.classifier.head.in_features)
 
 
 def target_logits(net: Network, weak: Tensor) -> Tensor:
     """Give logits [M, K] of views that only make targets: no gradient, and no batch statistics move."""
     with torch.no_grad(), statistics_kept(net):
-        return net.unlabeled_logits(features_of(net, weak))
+        return net.unlabeled_logits(net.unlabeled_features(weak))
 
 
 @contextmanager

@@ -1,0 +1,312 @@
+"""Do pseudo-labels benefit all layers? Three experiments on one data set, with paired differences over seeds.
+
+    python benchmarks/layers.py digits --labels-per-class 1 --seeds 1000-1019
+    python benchmarks/layers.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 1000-1002 --parts thresholds
+
+noise: pseudo-labels of which a known share is wrong reach all layers, the backbone alone, or the head alone.
+clusters: how features cluster over time, with class centers averaged over parts of the run.
+thresholds: three thresholds, each with none, one and both of LayerMatch's strategies.
+
+Stopped and given again it continues: each training leaves a small file under --work. Several commands may share the
+work, with parts of the seeds; the last that ends writes the whole result. The JSON goes to benchmarks/results/, and
+`python benchmarks/draw_layers.py` makes the plots and tables of docs/layers.md from it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from accuracy import interval, machine, subset
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Options, Share
+from fewlabels.data.feed import WHOLE
+from fewlabels.data.sources.open import open_table
+from fewlabels.data.table import UNLABELED, Labels, Table, spread
+from fewlabels.files import replace_text
+from fewlabels.keys import Key
+from fewlabels.methods.base import Method
+from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.methods.parts.forward import logits_of
+from fewlabels.methods.parts.losses import consistency
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.layers import PRESETS
+from fewlabels.models.network import Network
+from fewlabels.runs.prepare import prepare
+from fewlabels.runs.show import Show
+from fewlabels.runs.train import Job, Rows, begin, predict_rows
+from fewlabels.training.loop import run
+from fewlabels.views.batch import Batch, Views
+
+HERE = Path(__file__).parent
+POINTS = 10  # measurements over a run
+FITTED = 2000  # hidden rows that features are judged on
+CENTERS = 0.05  # share of the run, where the memory of the centers is not the question
+MEMORIES = (0.0, 0.01, 0.05, 0.2, 1.0)
+NOISES = (0.0, 0.2, 0.4, 0.6)
+THRESHOLDS = ("fixed", "self_adaptive", "soft")
+STRATEGIES: dict[str, tuple[str, float]] = {
+    "none": ("all", 0.0),
+    "grad_relu": ("grad_relu", 0.0),
+    "centers": ("all", CENTERS),
+    "both": ("grad_relu", CENTERS),
+}
+
+Part = Literal["noise", "clusters", "thresholds"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    data: tyro.conf.Positional[str]
+    """digits, or an .npz file"""
+    labels_per_class: int = 1
+    seeds: str = "1000-1019"
+    """first and last seed; 1000 and up are for development, 0 and up to report"""
+    parts: tuple[Part, ...] = ("noise", "clusters", "thresholds")
+    rows: int | None = None
+    """take so many unlabeled rows of the training split, drawn by the seed"""
+    steps: int | None = None
+    """of a training; None as `fewlabels train` chooses"""
+    cells: tuple[str, ...] = ()
+    """only cells whose name begins with one of these"""
+    work: Path = Path("runs/benchmarks/layers")
+    """where finished trainings are noted"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of an experiment, for every seed."""
+
+    name: str
+    make: Callable[[], Method]
+    policy: str
+    center_memory: float = 0.0
+    watches_features: bool = False
+
+
+class GivenTargets(Method):
+    """Targets are the true classes, of which a known share was replaced by others; each row always has the same.
+
+    ::
+
+        y^ = y, or with the probability `noise` another class           [M]
+        loss = mean CE(z, y) + weight * mean CE(logits(strong(u)), y^)
+    """
+
+    noise: Share = 0.0
+    """share of wrong targets"""
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+
+    def know(self, truth: Labels, classes: int, seed: int) -> None:
+        """Draw the targets of all rows, once."""
+        rows, key = torch.arange(len(truth)), Key(seed).fold("noise")
+        right, wrong = torch.from_numpy(truth), key.fold("whether").fold(rows).uniform() < self.noise
+        other = (right + 1 + (key.fold("which").fold(rows).uniform() * (classes - 1)).long()) % classes
+        self.register_buffer("targets", torch.where(wrong, other, right))
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view, as FixMatch does."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss` and its parts."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        z, _, z_s = logits_of(net, labeled, weak, strong, "three")
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = consistency(z_s, self.get_buffer("targets")[batch.rows], z_s.new_ones(len(z_s)))
+        return {"loss": labeled_loss + self.weight * unlabeled_loss, "unlabeled_loss": unlabeled_loss}
+
+
+def cells_of(part: Part) -> list[Cell]:
+    """List the trainings of an experiment."""
+    if part == "noise":
+        return [
+            Cell(f"noise-{noise:g}-{policy}", lambda noise=noise: GivenTargets(noise=noise), policy, 0.0, True)
+            for noise in NOISES
+            for policy in ("all", "backbone_only", "head_only")
+        ]
+    if part == "clusters":
+        return [Cell(f"memory-{share:g}", LayerMatch, "grad_relu", share, True) for share in MEMORIES]
+    return [
+        Cell(f"{threshold}-{name}", lambda threshold=threshold: LayerMatch(threshold=threshold), policy, share)
+        for threshold in THRESHOLDS
+        for name, (policy, share) in STRATEGIES.items()
+    ]
+
+
+class Trainings:
+    """The trainings of one seed, which share their data."""
+
+    def __init__(self, question: Question, table: Table, seed: int) -> None:
+        self.question, self.table, self.seed = question, table, seed
+        self.place = question.work / "-".join(
+            map(str, (table.name, question.labels_per_class, question.rows or "all", question.steps or "auto"))
+        )
+
+    @cached_property
+    def job(self) -> Job:
+        """What each training needs."""
+        question, chosen = self.question, self.table
+        if question.rows is not None:
+            chosen = subset(self.table, question.rows, question.labels_per_class, self.seed)
+        with ExitStack() as held:
+            options = Options(
+                labels_per_class=question.labels_per_class,
+                seed=self.seed,
+                steps=question.steps,
+                threads=1,
+                device="cpu",
+                out=Path(held.enter_context(tempfile.TemporaryDirectory())) / "run",
+            )
+            return prepare(
+                chosen, options, LayerMatch(), None, torch.device("cpu"),
+                share=WHOLE, stop=lambda: False, show=Show(None), held=held,
+            ).job  # fmt: skip
+
+    def outcome(self, cell: Cell) -> dict[str, Any]:
+        """Train, or read what was found where that is done."""
+        path = self.place / f"{cell.name}-{self.seed}.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(path, json.dumps({"points": self._points(cell)}))
+        found = json.loads(path.read_text())
+        print(f"{self.place.name} {cell.name} seed {self.seed}: {100 * last(found)['accuracy']:.2f} %", flush=True)
+        return found
+
+    def _points(self, cell: Cell) -> list[dict[str, float]]:
+        """Train, and measure over the run."""
+        job, method = replace(self.job, policy=PRESETS[cell.policy], center_memory=cell.center_memory), cell.make()
+        if isinstance(method, GivenTargets):
+            truth = np.where(job.rows.truth == UNLABELED, job.rows.labels, job.rows.truth)
+            method.know(truth, len(np.unique(truth)), self.seed)
+        state, feed = begin(job, method)
+        ends = [job.recipe.steps * (i + 1) // POINTS for i in range(POINTS)]
+        points = []
+        for first, end in pairwise([0, *ends]):
+            run(state, feed, first, end, watch=lambda *_: None)
+            points.append({"step": end} | measured(state.averaged, job.rows, cell.watches_features))
+        return points
+
+
+def last(found: dict[str, Any]) -> dict[str, float]:
+    """Give what was measured after the last step."""
+    return found["points"][-1]
+
+
+def measured(classifier: Classifier, rows: Rows, features_too: bool) -> dict[str, float]:
+    """Give accuracies on the test split and on hidden labels, and what the features are worth."""
+    hidden = spread(rows.hidden, FITTED)
+    found = {
+        name: float((predict_rows(classifier, rows, chosen).argmax(1) == truth[chosen]).mean())
+        for name, chosen, truth in (("accuracy", rows.test, rows.labels), ("hidden", rows.hidden, rows.truth))
+    }
+    if features_too:
+        train, test = (classifier.embed(rows.images, chosen).double().numpy() for chosen in (hidden, rows.test))
+        found |= judged(train, rows.truth[hidden], test, rows.labels[rows.test])
+    return found
+
+
+def judged(train: NDArray[Any], truth: Labels, test: NDArray[Any], tested: Labels) -> dict[str, float]:
+    """Judge features by true labels: their scatter, nearest class centers, and a linear classifier."""
+    classes = np.unique(truth)
+    centers = np.stack([train[truth == k].mean(0) for k in classes])
+    of_row = centers[np.searchsorted(classes, truth)]
+    between, within = ((of_row - train.mean(0)) ** 2).sum(), ((train - of_row) ** 2).sum()
+    nearest = classes[((test[:, None] - centers[None]) ** 2).sum(2).argmin(1)]
+    scaler = StandardScaler().fit(train)
+    linear = LogisticRegression(max_iter=300).fit(scaler.transform(train), truth)
+    return {
+        "scatter": float(between / within),
+        "nearest_center": float((nearest == tested).mean()),
+        "linear": float(linear.score(scaler.transform(test), tested)),
+    }
+
+
+def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give mean and interval of each number after the last step, and means over time."""
+    names = [name for name in last(runs[0]) if name != "step"]
+    of = {name: np.array([[point[name] for point in found["points"]] for found in runs]) for name in names}
+    accuracy = of["accuracy"]
+    return {
+        **{name: _raw(each[:, -1]) if name == "scatter" else interval(list(each[:, -1])) for name, each in of.items()},
+        "last_fifth": interval(list(accuracy[:, -1] - accuracy[:, int(0.8 * POINTS) - 1])),
+        "over_time": {name: each.mean(0).round(4).tolist() for name, each in of.items()},
+        "steps": [point["step"] for point in runs[0]["points"]],
+        "each": accuracy[:, -1].round(5).tolist(),
+    }
+
+
+def _raw(values: NDArray[Any]) -> dict[str, float]:
+    """Give mean and interval of numbers that are no shares."""
+    return {name: value if name == "n" else round(value / 100, 4) for name, value in interval(list(values)).items()}
+
+
+def differences(found: Mapping[str, list[dict[str, Any]]], pairs: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """Give paired differences of the accuracy on the test split, in points."""
+    return {
+        name: interval(
+            [last(a)["accuracy"] - last(b)["accuracy"] for a, b in zip(found[first], found[second], strict=True)]
+        )
+        for name, (first, second) in pairs.items()
+        if one in found and two in found
+    }
+
+
+def pairs_of(part: Part) -> dict[str, tuple[str, str]]:
+    """Name the differences that answer the question."""
+    if part == "noise":
+        return {f"{n:g} wrong: {p} - all": (f"noise-{n:g}-{p}", f"noise-{n:g}-all")
+                for n in NOISES for p in ("backbone_only", "head_only")}  # fmt: skip
+    if part == "clusters":
+        return {f"memory {share:g} - none": (f"memory-{share:g}", "memory-0") for share in MEMORIES[1:]}
+    return {f"{t}: {s} - none": (f"{t}-{s}", f"{t}-none") for t in THRESHOLDS for s in STRATEGIES if s != "none"}
+
+
+def main(question: Question) -> None:
+    """Answer the question and write the result."""
+    torch.set_num_threads(1)
+    begin_at, _, end_at = question.seeds.partition("-")
+    table = open_table(question.data)
+    seeds = [Trainings(question, table, seed) for seed in range(int(begin_at), int(end_at or begin_at) + 1)]
+    for part in question.parts:
+        cells = [cell for cell in cells_of(part) if not question.cells or cell.name.startswith(question.cells)]
+        # Seed by seed, so that what is there at any moment can be compared.
+        by_seed = [{cell.name: trainings.outcome(cell) for cell in cells} for trainings in seeds]
+        found = {cell.name: [outcomes[cell.name] for outcomes in by_seed] for cell in cells}
+        result = {
+            "question": {
+                "part": part,
+                "data": table.name,
+                "labels_per_class": question.labels_per_class,
+                "unlabeled": question.rows,
+                "seeds": question.seeds,
+            },
+            "where": machine(),
+            "differences": differences(found, pairs_of(part)),
+            "cells": {name: summed(runs) for name, runs in found.items()},
+        }
+        name = f"layers-{part}-{table.name}-{question.labels_per_class}-{question.seeds}"
+        replace_text(HERE / "results" / f"{name}.json", json.dumps(result, indent=2) + "\n")
+        print(json.dumps(result["differences"], indent=2))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))

@@ -266,7 +266,7 @@ def differences(found: Mapping[str, list[dict[str, Any]]], pairs: Mapping[str, t
             [last(a)["accuracy"] - last(b)["accuracy"] for a, b in zip(found[first], found[second], strict=True)]
         )
         for name, (first, second) in pairs.items()
-        if one in found and two in found
+        if first in found and second in found
     }
 
 

@@ -13,10 +13,23 @@ if TYPE_CHECKING:
     from fewlabels.methods.base import Method
     from fewlabels.models.classifier import Classifier
     from fewlabels.runs.fit import fit
+    from fewlabels.runs.probe import probe
     from fewlabels.runs.run import Run, load
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Interrupted", "Method", "Options", "Run", "Table", "UserError", "fit", "load", "open_table"]
+__all__ = [
+    "Classifier",
+    "Interrupted",
+    "Method",
+    "Options",
+    "Run",
+    "Table",
+    "UserError",
+    "fit",
+    "load",
+    "open_table",
+    "probe",
+]
 
 _HOME = {
     "Classifier": "models.classifier",
@@ -29,6 +42,7 @@ _HOME = {
     "fit": "runs.fit",
     "load": "runs.run",
     "open_table": "data.sources.open",
+    "probe": "runs.probe",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -50,6 +51,20 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Say how far pseudo-labels agree with true labels in each layer of a run, at its newest checkpoint."""
+
+    run: tyro.conf.Positional[Path]
+    """folder of the run"""
+    data: str | None = None
+    """what the run was made from, where it lies elsewhere now"""
+    json: MaybePath = None
+    """write what was found here, with what --probe-every noted while training"""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps; the run's own by default"""
+
+
+@dataclass(frozen=True)
 class Methods:
     """List the methods, or show one with its options."""
 
@@ -72,6 +87,7 @@ class Data:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Data, tyro.conf.subcommand("data")]
 )
@@ -188,6 +204,20 @@ def _predict(command: Predict, words: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _probe(command: Probe, words: list[str]) -> None:
+    _no_method(words)
+
+    from rich.console import Console
+
+    from fewlabels.files import replace_text
+    from fewlabels.runs.probe import probe
+    from fewlabels.runs.show import Show
+
+    found = probe(command.run, command.data, device=command.device, show=Show(Console()))
+    if command.json is not None:
+        replace_text(command.json, json.dumps(found, indent=2) + "\n")
+
+
 def _methods(command: Methods, words: list[str]) -> None:
     _no_method(words)
     from fewlabels.methods.describe import describe_method, list_methods
@@ -205,6 +235,7 @@ def _data(command: Data, words: list[str]) -> None:
 _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
     Train: _train,
     Predict: _predict,
+    Probe: _probe,
     Methods: _methods,
     Data: _data,
 }

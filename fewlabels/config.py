@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, get_args, get_origin, get_type_hints
@@ -97,6 +98,9 @@ class Options:
     """images in the device's memory, or read from disk as they come; the outcome is the same"""
     cache: MaybePath = None
     """folder for decoded images (the user's folder for caches, or $FEWLABELS_CACHE)"""
+    probe_every: Count | None = None
+    """steps from one layer probe to the next: how far pseudo-labels agree with true labels, in each layer; each costs
+    about as much as NNN steps, and changes nothing in the training"""
     baseline: bool = True
     """train labels only as well, with the same network for as many steps"""
     device: str = "auto"
@@ -114,6 +118,12 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self, "options")
+
+
+def with_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn texts into paths where an option is one."""
+    hints = get_type_hints(Options, include_extras=True)
+    return {k: Path(v) if isinstance(v, str) and hints.get(k) == MaybePath else v for k, v in options.items()}
 
 
 def option_values(options: Any) -> dict[str, Any]:

@@ -65,5 +65,9 @@ class Method(nn.Module):
         return LayerRule()
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        """Give the losses of a batch: 0-dim tensors; the key `loss` is trained on, all are recorded."""
+        """Give the losses of a batch: 0-dim tensors are recorded, and the key `loss` is trained on.
+
+        The layer probe reads `unlabeled_loss`, and of each unlabeled row `target` (int64 [M], or [M, K]) and
+        `row_weight` [M].
+        """
         raise NotImplementedError

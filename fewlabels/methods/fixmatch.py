@@ -43,13 +43,15 @@ class FixMatch(Method):
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
         z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
         p = z_w.softmax(1)
-        row_weight = at_least(p, self.threshold)
+        target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = F.cross_entropy(z, batch.labels)
-        unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
+        unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),
+            "target": target,
+            "row_weight": row_weight,
         }

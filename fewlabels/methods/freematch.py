@@ -54,10 +54,10 @@ class FreeMatch(Method):
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
         z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
         p = z_w.softmax(1)
-        row_weight = self.threshold(p, batch.step)
+        target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 
         labeled_loss = F.cross_entropy(z, batch.labels)
-        unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
+        unlabeled_loss = consistency(z_s, target, row_weight)
         fairness_loss = fairness(self.threshold.p_mean, self.threshold.histogram, z_s, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss + self.fairness * fairness_loss,
@@ -65,5 +65,7 @@ class FreeMatch(Method):
             "unlabeled_loss": unlabeled_loss,
             "fairness_loss": fairness_loss,
             "kept": mean_rows(row_weight),
+            "target": target,
+            "row_weight": row_weight,
             "tau": self.threshold.tau.clone(),
         }

@@ -80,13 +80,15 @@ class LayerMatch(Method):
         p = z_w.softmax(1)
         if self.average is not None:
             p = self.average(p, batch.rows)
-        row_weight = self.row_weight(p, batch.step)
+        target, row_weight = p.argmax(1), self.row_weight(p, batch.step)
 
         labeled_loss = F.cross_entropy(z, batch.labels)
-        unlabeled_loss = consistency(z_s, p.argmax(1), row_weight)
+        unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),
+            "target": target,
+            "row_weight": row_weight,
         }

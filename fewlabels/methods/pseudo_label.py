@@ -44,14 +44,16 @@ class PseudoLabel(Method):
         own, of_weak = net.joint_features([labeled, weak])
         z_w = net.unlabeled_logits(of_weak)
         p = z_w.detach().softmax(1)
-        row_weight = at_least(p, self.threshold)
+        target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = F.cross_entropy(net.logits(own), batch.labels)
-        unlabeled_loss = consistency(z_w, p.argmax(1), row_weight)
+        unlabeled_loss = consistency(z_w, target, row_weight)
         ramp = (batch.share / self.ramp).clamp(max=1) if self.ramp else 1.0
         return {
             "loss": labeled_loss + self.weight * ramp * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),
+            "target": target,
+            "row_weight": row_weight,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -68,6 +69,12 @@ class Network(nn.Module):
         norms = (m for m in classifier.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         self.norms = [norm for norm in norms if norm.track_running_stats]
         self.centers = _averaged_centers(classifier, rule.center_memory, steps) if rule.center_memory else None
+
+    def unscaled(self) -> Network:
+        """Give a copy in which the gradient of unlabeled rows reaches every layer as it is."""
+        copy = deepcopy(self)
+        copy.scales = {}
+        return copy
 
     def features(self, x: Tensor) -> Tensor:
         """Map normalized images of labeled rows [n, C, H, W] to features [n, D].

@@ -16,8 +16,8 @@ from fewlabels.data.images import Images
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.accuracy import confusion
 from fewlabels.files import replace_text
-from fewlabels.report.plots import confusion_matrix, curves
-from fewlabels.report.words import percent, verdict
+from fewlabels.report.plots import agreement, confusion_matrix, curves
+from fewlabels.report.words import AGREEMENT_MEANING, percent, verdict
 from fewlabels.training.record import read_lines
 
 SHOWN = 12  # images in a gallery
@@ -67,6 +67,7 @@ def write_report(
         _numbers(summary),
         "<h2>While it learned</h2>",
         _curves(folder, summary["method"]),
+        *_agreement(folder),
         *_confusion(table, probabilities),
         *_galleries(table, images, probabilities),
     ]
@@ -122,6 +123,18 @@ def _curves(folder: Path, method: str) -> str:
         if svg
     ]
     return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _agreement(folder: Path) -> list[str]:
+    svg = agreement(read_lines(folder / "probe.jsonl"))
+    if svg is None:
+        return []
+    text = "agreement of pseudo-labels with true labels, by layer and step"
+    return [
+        "<h2>Do pseudo-labels help every layer?</h2>",
+        f'<figure role="img" aria-label="{text.capitalize()}" style="margin:0">{svg}',
+        f"<figcaption>{html.escape(AGREEMENT_MEANING)}</figcaption></figure>",
+    ]
 
 
 def _confusion(table: Table, probabilities: NDArray[np.float32]) -> list[str]:

@@ -64,6 +64,33 @@ def curves(lines_of: Mapping[str, Sequence[Line]], key: str, label: str, scale: 
     return _svg(figure) if drawn else None
 
 
+def agreement(probes: Sequence[Mapping[str, Any]], most: int = 12) -> str | None:
+    """Draw layer probes: layers down, steps across, colored and labeled by the cosine; below, the wrong share.
+
+    Args:
+        probes: lines of `probe.jsonl`.
+        most: columns; of more probes some are shown, evenly spread.
+    """
+    if not probes:
+        return None
+    shown = [probes[i] for i in np.linspace(0, len(probes) - 1, min(len(probes), most)).astype(int)]
+    layers = [layer["layer"] for layer in shown[0]["layers"]]
+    cosines = np.array([[layer["cosine"] for layer in probe["layers"]] for probe in shown], dtype=float).T
+    figure = _figure(2.6 + 0.52 * len(shown), 1.6 + 0.3 * len(layers))
+    axes = figure.axes[0]
+    image = axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    for i, j in np.argwhere(~np.isnan(cosines)):
+        color = "white" if abs(cosines[i, j]) > 0.6 else "#222222"
+        axes.text(j, i, f"{cosines[i, j]:+.1f}", ha="center", va="center", fontsize=8, color=color)
+    wrong = ["" if probe["wrong"] is None else f"\n{100 * probe['wrong']:.0f} %" for probe in shown]
+    axes.set_xticks(range(len(shown)), [f"{probe['step']}{said}" for probe, said in zip(shown, wrong, strict=True)])
+    axes.set_yticks(range(len(layers)), layers)
+    axes.set_xlabel("step, and below it how many of the kept pseudo-labels are wrong" if any(wrong) else "step")
+    bar = figure.colorbar(image, ax=axes, ticks=[-1, 0, 1], fraction=0.05)
+    bar.ax.set_yticklabels(["against true labels", "neither", "with true labels"], color=_INK)
+    return _svg(figure)
+
+
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     """Draw counts [K, K]: true classes down, predicted ones across, each row colored by its shares."""
     k = len(classes)

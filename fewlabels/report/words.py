@@ -26,3 +26,28 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     if not difference["clear"]:
         return [f"Whether the unlabeled data helped is not settled: {against}."]
     return [f"The unlabeled data helped: {against}."]
+
+
+AGREEMENT_MEANING = (
+    "The cosine is that of the angle between the gradient of the pseudo-labels and that of true labels. Above 0 "
+    "pseudo-labels move the layer to where true labels would, below 0 away from there; near 0 they do neither. A layer "
+    "that the method keeps pseudo-labels from is shown as if it did not."
+)
+RATIO_MEANING = "The norm ratio is the length of the first gradient over that of the second."
+
+
+def number(value: float | None, form: str) -> str:
+    """Write a number in a form; None as a dash."""
+    return "-" if value is None else format(value, form)
+
+
+def agreement_title(probed: dict[str, Any]) -> str:
+    """Say what a layer probe compared, and how many of the pseudo-labels are wrong."""
+    whose = "the hidden labels of the same images" if probed["against"] == "hidden" else "the labels of test images"
+    kept = f"{percent(probed['kept'])} of the pseudo-labels kept" if probed["kept"] is not None else "kept: not known"
+    wrong = (
+        f"{percent(probed['wrong'])} of these wrong"
+        if probed["wrong"] is not None
+        else "how many of them are wrong is not known"
+    )
+    return f"{probed['method']} at step {probed['step']}, against {whose}; {kept}, {wrong}"

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewlabels.config import Options
-from fewlabels.data.sources.open import Array, Data, open_table
+from fewlabels.config import Options, with_paths
+from fewlabels.data.sources.open import Array, Data, open_table, source_of
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import method_class, method_name
 from fewlabels.methods.base import Method
@@ -63,9 +63,6 @@ def fit(
         raise UserError(
             f"no option is named {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Options))}"
         )
-    for name in ("out", "weights", "split", "root", "cache"):
-        if isinstance(options.get(name), str):
-            options[name] = Path(options[name])
     made = method_class(method)() if isinstance(method, str) else copy.deepcopy(method)
     backbone = model if isinstance(model, nn.Module) else None
     chosen = Options(
@@ -73,14 +70,17 @@ def fit(
         model=CUSTOM if isinstance(model, nn.Module) else model,
         unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
         policy=policy if isinstance(policy, str) else json.dumps(read_policy(policy)),
-        **options,
+        **with_paths(options),
     )
     device = choose_device(chosen.device)
     threads = torch.get_num_threads()
     with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
         show = show if show is not None and share.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
-        work = prepare(table, chosen, made, backbone, device, share=share, stop=stop, show=show, held=held)
+        work = prepare(
+            table, chosen, made, backbone, device,
+            share=share, stop=stop, show=show, held=held, source=source_of(data),
+        )  # fmt: skip
         _say_how_shared(work)
         torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
         try:

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
+from fewlabels.config import with_paths
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv, replace_text
 
@@ -21,7 +22,22 @@ RUNS = Path("runs")
 LOCK = ".lock"
 
 # What may differ between a run and the command that continues it.
-_FREE = ("format", "version", "why", "where")
+_FREE = ("format", "version", "why", "where", "given")
+
+
+def given_options(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Give options that prepare the run of a configuration again on any device, and the words that open its data."""
+    given, plan = dict(config["given"]), config["plan"]
+    source, recipe = given.pop("data"), plan["recipe"]
+    # What was chosen by the device it was made on.
+    given |= {
+        "model": plan["model"],
+        "batch": recipe["batch"],
+        "unlabeled_ratio": recipe["unlabeled_batch"] // recipe["batch"],
+        "precision": recipe["precision"],
+        "compile": "yes" if recipe["compile"] else "no",
+    }
+    return with_paths(given), source
 
 
 def plain(value: Any) -> Any:

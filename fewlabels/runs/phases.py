@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ def labels_only_phase(work: Work) -> Trained | None:
     """Train the same network on the labeled rows alone, for as many steps; None where that was not asked for."""
     if not _with_baseline(work):
         return None
-    return train(work.job, Supervised(), LABELS_ONLY, work.folder / LABELS_ONLY)
+    return train(replace(work.job, probe_every=None), Supervised(), LABELS_ONLY, work.folder / LABELS_ONLY)
 
 
 def method_phase(work: Work) -> Trained:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, fastest_threads, layer_rule, seconds_a_step, tensorboard_writer
+from fewlabels.runs.train import Job, Rows, fastest_threads, layer_rule, make_probe, seconds_a_step, tensorboard_writer
 from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
@@ -69,10 +71,11 @@ def prepare(
     stop: Callable[[], bool],
     show: Show,
     held: ExitStack,
+    source: str | None = None,
 ) -> Work:
     """Make all that the phases need, and the run's folder; see `fit` for the arguments and errors.
 
-    The folder is kept from other commands until `held` is closed.
+    The folder is kept from other commands until `held` is closed. `source` opens the data again.
     """
     name = method_name(method)
     policy = None if options.policy == "auto" else read_policy(options.policy)
@@ -95,12 +98,13 @@ def prepare(
     job = replace(
         _job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
+    if options.probe_every:
+        make_probe(job, method)  # says what is missing
     if policy is not None:
         seconds_a_step(job, method, tries=1)  # unknown layers, or a pass that cannot tell gradients apart
     plan = _with_threads(plan, options, folder, job, method)
-    config = _config(
-        table, brought.content, options, plan, method, layer_rule(job, method), device, _begun_with(options, backbone)
-    )
+    config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
+    config |= {"layers": _layers(layer_rule(job, method)), "given": _given(options, source)}
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, plan, show)
@@ -260,13 +264,22 @@ def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
     return None
 
 
+def _layers(rule: LayerRule) -> dict[str, Any]:
+    return {"policy": json.dumps(rule.policy), "center_memory": rule.center_memory}
+
+
+def _given(options: Options, source: str | None) -> dict[str, Any]:
+    """Describe what the user gave, so that the run can be prepared again from another folder."""
+    values = {name: v.absolute() if isinstance(v, Path) else v for name, v in option_values(options).items()}
+    return plain({"data": source} | values | {"out": None})
+
+
 def _config(
     table: Table,
     content: str,
     options: Options,
     plan: Plan,
     method: Method,
-    rule: LayerRule,
     device: torch.device,
     begun_with: str | None,
 ) -> dict[str, Any]:
@@ -287,7 +300,6 @@ def _config(
                 "test": len(table.test_rows),
             },
             "method": {"name": method_name(method), **option_values(method)},
-            "layers": asdict(rule),
             "options": {name: getattr(options, name) for name in _IDENTITY},
             "begun_with": begun_with,
             "plan": chosen,
@@ -334,6 +346,7 @@ def _job(
         labeled_in_unlabeled=options.labeled_in_unlabeled,
         key=key.fold("run"),
         show=show,
+        probe_every=options.probe_every,
         center_memory=options.center_memory,
         tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,
     )

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from fewlabels.report.words import percent
+from fewlabels.report.words import number, percent
 
 PLAIN_LINES = 10  # of progress, where the output is not a terminal
 
@@ -92,4 +92,15 @@ def result_table(summary: dict[str, Any]) -> RichTable:
             row["label"], percent(row["accuracy"]), percent(row["unlabeled_accuracy"]), f"{row['seconds']:.1f}",
             style="bold" if row is summary["rows"][-1] else None,
         )  # fmt: skip
+    return table
+
+
+def agreement_table(probed: dict[str, Any]) -> RichTable:
+    """Make the table of a layer probe."""
+    table = RichTable()
+    table.add_column("layer")
+    for name in ("cosine with true labels", "norm ratio"):
+        table.add_column(name, justify="right")
+    for layer in probed["layers"]:
+        table.add_row(layer["layer"], number(layer["cosine"], "+.2f"), number(layer["ratio"], ".2f"))
     return table

@@ -9,7 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from fewlabels.data.images import Images
 from fewlabels.data.table import UNLABELED, Labels, spread
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.accuracy import accuracy
+from fewlabels.evaluation.probe import ROWS, Probe
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method, Task
 from fewlabels.models.classifier import Classifier
@@ -33,10 +34,12 @@ from fewlabels.training.checkpoint import Checkpoint
 from fewlabels.training.loop import State, run
 from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
-from fewlabels.training.record import ExplodedError, Record
+from fewlabels.training.record import ExplodedError, Record, append_line, rewind
+from fewlabels.views.batch import Views
 from fewlabels.views.images import ImageViews
 
-LINES = 100  # of metrics.jsonl in a run
+METRICS, PROBES = "metrics.jsonl", "probe.jsonl"
+LINES = 100  # of the metrics in a run
 CHECKPOINTS = 20
 EVALUATIONS = 10
 TESTED_ROWS = 10_000  # of the test rows, while training; all at the end
@@ -89,6 +92,7 @@ class Job:
     share: Share = WHOLE
     stop: Callable[[], bool] = lambda: False
     tensorboard: Path | None = None
+    probe_every: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,20 +123,62 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     network = Network(classifier, layer_rule(job, method), job.recipe.precision, task.steps).to(classifier.device)
     state = State(network, method.to(classifier.device), job.recipe)
     also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
-    feed = ImageFeed(
+    sizes = job.recipe.batch, job.recipe.unlabeled_batch
+    return state, _feed(
+        job, job.rows.labeled, np.concatenate([job.rows.unlabeled, also]), sizes, method.views(), job.key, job.share
+    )
+
+
+def _feed(
+    job: Job,
+    labeled: Labels,
+    unlabeled: Labels,
+    sizes: tuple[int, int],
+    wanted: Views,
+    key: Key,
+    share: Share = WHOLE,
+) -> ImageFeed:
+    return ImageFeed(
         job.rows.images,
         job.rows.labels,
-        labeled=job.rows.labeled,
-        unlabeled=np.concatenate([job.rows.unlabeled, also]),
-        batch=job.recipe.batch,
-        unlabeled_batch=job.recipe.unlabeled_batch,
+        labeled=labeled,
+        unlabeled=unlabeled,
+        batch=sizes[0],
+        unlabeled_batch=sizes[1],
         steps=job.recipe.steps,
-        wanted=method.views(),
+        wanted=wanted,
         views=job.views,
-        key=job.key,
-        share=job.share,
+        key=key,
+        share=share,
     )
-    return state, feed
+
+
+def make_probe(job: Job, method: Method) -> Probe:
+    """Make the layer probe of a training; each of several processes makes the whole of it.
+
+    True labels are the hidden ones of unlabeled rows, or else those of the test split.
+
+    Raises:
+        UserError: the method uses no unlabeled images, there are none, or no label is known that is not learned from.
+    """
+    rows, wanted = job.rows, method.views()
+    if not wanted.unlabeled or not len(rows.unlabeled):
+        what = "the method uses no unlabeled images" if not wanted.unlabeled else "there are no unlabeled images"
+        raise UserError(f"nothing to probe: {what}, so there are no pseudo-labels")
+    key, hidden, parts = job.key.fold("probe"), rows.hidden, job.recipe.accumulate
+    sizes = job.recipe.batch // parts, job.recipe.unlabeled_batch // parts
+    batches = math.ceil(ROWS / sizes[1])
+    if len(hidden):
+        truth = torch.from_numpy(rows.truth).to(rows.images.device)
+        return Probe(_feed(job, rows.labeled, hidden, sizes, wanted, key), truth, None, batches)
+    if not len(rows.test):
+        raise UserError(
+            "the layer probe needs true labels that are not learned from: put labeled images into test/, or hide "
+            "some of a labeled set by --labels-per-class"
+        )
+    one_view, other_key = Views(labeled=wanted.unlabeled[-1:]), key.fold("held out")
+    held_out = _feed(job, rows.test, rows.test[:0], (sizes[1], sizes[1]), one_view, other_key)
+    return Probe(_feed(job, rows.labeled, rows.unlabeled, sizes, wanted, key), None, held_out, batches)
 
 
 def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
@@ -234,7 +280,7 @@ def _in_more_parts(job: Job, name: str, error: torch.OutOfMemoryError) -> Job:
 
 def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
     state, feed = begin(job, method)
-    watch = _Watch(job, name, folder)
+    watch = _Watch(job, method, name, folder)
     first = watch.restore(state)
     watch.open_board(first)
     if first:
@@ -277,10 +323,11 @@ def _exploded(error: ExplodedError, name: str, recipe: Recipe, saved: int | None
 class _Watch:
     """Records, evaluates and saves between steps."""
 
-    def __init__(self, job: Job, name: str, folder: Path) -> None:
+    def __init__(self, job: Job, method: Method, name: str, folder: Path) -> None:
         self.job, self.name, self.folder = job, name, folder
         self.writes = job.share.rank == 0
-        self.record = Record(folder / "metrics.jsonl", max(1, job.recipe.steps // LINES))
+        self.record = Record(folder / METRICS, max(1, job.recipe.steps // LINES))
+        self.probe = make_probe(job, method) if job.probe_every else None
         self.bar: Bar | None = None
         self.saved: int | None = None
         self.seconds = 0.0
@@ -312,7 +359,8 @@ class _Watch:
         if found is None and any((self.folder / "checkpoint").glob("*")):
             self.job.show.line(f"{self.name}: no checkpoint can be read; training starts anew", "yellow")
         held.extend([found] if found else [])
-        self.record.rewind(found.step if found else 0)
+        for name in (METRICS, PROBES) if self.probe else (METRICS,):
+            rewind(self.folder / name, found.step if found else 0)
         return (found.step, found.notes) if found else _NOTHING
 
     def open_board(self, first: int) -> None:
@@ -328,6 +376,10 @@ class _Watch:
             self.bar.move(step)
         if due:
             self._line(state, step, last)
+        if self.probe is not None and self.job.probe_every and (last or step % self.job.probe_every == 0):
+            found = self.probe(state.network, state.method, state.step)
+            if self.writes:
+                append_line(self.folder / PROBES, asdict(found))
         # Several processes stop together: they ask each other, which costs an exchange, so not in each step.
         stop = (due or self.job.share.world == 1) and any_of(self.job.stop())
         if last or stop or step % max(1, self.job.recipe.steps // CHECKPOINTS) == 0:

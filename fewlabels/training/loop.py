@@ -169,6 +169,8 @@ def update(state: State, batch: Batch, meanwhile: Callable[[], None] = _nothing)
             meanwhile()
         (found["loss"] / recipe.accumulate).backward()
         for name, value in found.items():
+            if value.ndim:
+                continue  # of each row: for the layer probe
             share_of_it = value.detach() / recipe.accumulate
             metrics[name] = metrics[name] + share_of_it if name in metrics else share_of_it
     mean_gradients(state.learner.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,15 +63,7 @@ class Record:
 
     def write(self, step: int, line: dict[str, float]) -> None:
         """Append a line."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **line}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint must never be newer than its lines
-
-    def rewind(self, step: int) -> None:
-        """Forget lines after `step`: the steps come again, and none is recorded twice."""
-        kept = [line for line in read_lines(self.path) if line["step"] <= step]
-        replace_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        append_line(self.path, {"step": step, **line})
 
     def tensors(self) -> dict[str, Tensor]:
         """Give the unfinished sums, for a checkpoint."""
@@ -89,7 +82,21 @@ class ExplodedError(UserError):
         self.step = step
 
 
-def read_lines(path: Path) -> list[dict[str, float]]:
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append a JSON object to a record, and bring it to the disk: a checkpoint must never be newer than its lines."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rewind(path: Path, step: int) -> None:
+    """Forget lines after `step`: the steps come again, and none is recorded twice."""
+    kept = [line for line in read_lines(path) if line["step"] <= step]
+    replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a record; a line that was cut by a kill is left out."""
     if not path.is_file():
         return []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewlabels.errors import UserError
-from fewlabels.training.record import EXPLODED, ExplodedError, Record, read_lines
+from fewlabels.training.record import EXPLODED, ExplodedError, Record, read_lines, rewind
 
 numbers = st.floats(-100, 100, width=32)
 
@@ -109,7 +109,7 @@ def lines_file(path, *steps, tail=""):
 @pytest.mark.parametrize(("step", "kept"), [(0, []), (9, [5]), (10, [5, 10]), (99, [5, 10, 15])])
 def test_rewinding_removes_later_lines(tmp_path, step, kept):
     record = lines_file(tmp_path / "m.jsonl", 5, 10, 15)
-    record.rewind(step)
+    rewind(record.path, step)
     assert read_lines(record.path) == [{"step": k, "loss": k / 2} for k in kept]
     assert [path.name for path in tmp_path.iterdir()] == ["m.jsonl"]
 
@@ -118,7 +118,7 @@ def test_rewinding_removes_later_lines(tmp_path, step, kept):
 def test_a_torn_last_line_is_left_out_and_rewinding_removes_it(tmp_path, tail):
     record = lines_file(tmp_path / "m.jsonl", 5, 10, tail=tail)
     assert [line["step"] for line in read_lines(record.path)] == [5, 10]
-    record.rewind(10)
+    rewind(record.path, 10)
     record.write(15, {"loss": 1.0})
     assert [json.loads(line)["step"] for line in record.path.read_text().splitlines()] == [5, 10, 15]
 
@@ -132,7 +132,7 @@ def test_bytes_that_are_no_text_are_left_out(tmp_path):
 def test_without_a_file_there_are_no_lines_and_rewinding_begins_one(tmp_path):
     record = Record(tmp_path / "run" / "m.jsonl", 5)
     assert read_lines(record.path) == []
-    record.rewind(0)
+    rewind(record.path, 0)
     record.write(5, {"loss": 0.5})
     assert record.path.read_text() == '{"step": 5, "loss": 0.5}\n'
 

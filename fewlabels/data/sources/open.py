@@ -77,6 +77,13 @@ def open_table(
     return table
 
 
+def source_of(data: Data) -> str | None:
+    """Give the words that open the same data from any folder: a name or an absolute path; None for data in memory."""
+    if not isinstance(data, str | Path):
+        return None
+    return str(data) if str(data) in NAMES else str(Path(data).expanduser().absolute())
+
+
 def _open(data: Data, root: Path | None) -> Table:
     if isinstance(data, str | Path):
         return _open_named(data, root)

@@ -1,0 +1,178 @@
+"""The layer probe: what it compares, against formulas written by hand, and that the training does not notice it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fewlabels.errors import UserError
+from fewlabels.evaluation.probe import ROWS
+from fewlabels.methods import method_class, method_names
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.methods.supervised import Supervised
+from fewlabels.models.layers import layers_of
+from fewlabels.runs.train import begin, make_probe, train
+from fewlabels.training.loop import run
+from tests.conftest import assert_same
+
+
+def probed(job, method, steps=0):
+    state, feed = begin(job, method)
+    run(state, feed, 0, steps, watch=lambda *_: None)
+    probe = make_probe(job, method)
+    return probe(state.network, state.method, state.step), state, probe
+
+
+def without_truth(rows):
+    return dataclasses.replace(rows, truth=np.full_like(rows.truth, -1))
+
+
+def softmax(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.28])
+@pytest.mark.parametrize("name", ["fixmatch", "layermatch"])
+def test_the_heads_numbers_follow_the_formulas(small_job, threshold, name):
+    """dL/dW = mean of w (p - e_y^) f^T for pseudo-labels, and of (p - e_y) f^T for true ones; the bias likewise."""
+    method = FixMatch(threshold=threshold) if name == "fixmatch" else LayerMatch("fixed", threshold)
+    job = small_job("group")
+    found, state, probe = probed(job, method, steps=3)
+    net, truth = state.network.eval(), job.rows.truth
+    weight, bias = (t.detach().double().numpy() for t in (net.classifier.head.weight, net.classifier.head.bias))
+    pseudo, true, kept, wrong, rows = np.zeros((10, 17)), np.zeros((10, 17)), 0.0, 0.0, 0
+    for number in range(probe.batches):
+        batch = probe.feed.batch(number, state.step)
+        with torch.no_grad():
+            f_w, f = (net.features(view).double().numpy() for view in batch.unlabeled)
+        p_w, p = softmax(f_w @ weight.T + bias), softmax(f @ weight.T + bias)
+        y, target = truth[batch.rows.numpy()], p_w.argmax(1)
+        w = (p_w.max(1) >= threshold).astype(float)
+        one = np.hstack([f, np.ones((len(f), 1))])
+        pseudo += (w[:, None] * (p - np.eye(10)[target])).T @ one / len(f)
+        true += (p - np.eye(10)[y]).T @ one / len(f)
+        kept, wrong, rows = kept + w.sum(), wrong + (w * (target != y)).sum(), rows + len(f)
+    head = found.layers[-1]
+    assert head.layer == "head" and rows >= ROWS
+    assert head.cosine == pytest.approx((pseudo * true).sum() / np.linalg.norm(pseudo) / np.linalg.norm(true), abs=1e-4)
+    assert head.ratio == pytest.approx(np.linalg.norm(pseudo) / np.linalg.norm(true), rel=1e-4)
+    assert found.kept == pytest.approx(kept / rows) and found.wrong == pytest.approx(wrong / kept)
+    assert 0 < found.wrong < 1 and (found.kept == 1) == (threshold == 0)
+
+
+class TrueTargets(FixMatch):
+    """Pseudo-labels that are the truth."""
+
+    def forward(self, net, batch):
+        self.threshold = 0.0
+        out = super().forward(net, batch)
+        logits = net.unlabeled_logits(net.unlabeled_features(batch.unlabeled[-1]))
+        truth = self.truth[batch.rows]
+        return out | {"unlabeled_loss": self.sign * torch.nn.functional.cross_entropy(logits, truth), "target": truth}
+
+
+@pytest.mark.parametrize("sign", [1.0, -0.5])
+def test_true_targets_agree_wholly_and_their_opposite_not_at_all(small_job, sign):
+    job, method = small_job("group"), TrueTargets()
+    method.truth, method.sign = torch.from_numpy(job.rows.truth), sign
+    found, _, _ = probed(job, method)
+    assert found.wrong == 0 and found.kept == 1
+    for layer in found.layers:
+        assert layer.cosine == pytest.approx(1 if sign > 0 else -1, abs=1e-5)
+        assert layer.ratio == pytest.approx(abs(sign), rel=1e-4)
+
+
+def test_a_gradient_of_zero_has_no_angle(small_job):
+    found, _, _ = probed(small_job(), FixMatch(threshold=1.0))
+    assert found.kept == 0 and found.wrong is None
+    assert all(layer.cosine is None and layer.ratio is None for layer in found.layers)
+
+
+@pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
+def test_every_method_can_be_probed_in_every_layer(small_job, name):
+    found, state, _ = probed(small_job(), method_class(name)(), steps=8)
+    assert [layer.layer for layer in found.layers] == [*layers_of(state.network.classifier)]
+    assert 0 <= found.kept <= 1 and found.step == 8
+
+
+def test_a_layer_kept_from_pseudo_labels_is_shown_as_if_it_were_not(small_job):
+    whole, _, _ = probed(small_job(), FixMatch(threshold=0.0))
+    job = dataclasses.replace(small_job(), policy={"head": 0.0, "backbone.stage1": 0.5})
+    assert probed(job, FixMatch(threshold=0.0))[0] == whole
+
+
+def test_without_hidden_labels_the_test_split_tells_and_wrong_ones_are_not_known(small_job, digits_rows):
+    job = small_job(rows=without_truth(digits_rows))
+    found, state, probe = probed(job, LayerMatch(), steps=8)
+    assert found.wrong is None and found.kept > 0
+    assert all(layer.cosine is not None for layer in found.layers)
+    batch = probe.held_out.batch(0, state.step)
+    assert len(batch.labels) == job.recipe.unlabeled_batch and batch.unlabeled == ()
+    # Only test rows are looked at, with their own labels.
+    assert set(batch.labels.tolist()) <= set(digits_rows.labels[digits_rows.test].tolist())
+
+
+@pytest.mark.parametrize(
+    ("change", "method", "said"),
+    [
+        ({}, Supervised(), "uses no unlabeled images"),
+        ({"unlabeled": np.array([], np.int64)}, FixMatch(), "there are no unlabeled images"),
+        ({"test": np.array([], np.int64), "truth": None}, FixMatch(), "put labeled images into test/"),
+    ],
+)
+def test_what_cannot_be_probed_is_said(small_job, digits_rows, change, method, said):
+    rows = without_truth(digits_rows) if "truth" in change else digits_rows
+    changed = dataclasses.replace(rows, **{k: v for k, v in change.items() if k != "truth"})
+    with pytest.raises(UserError, match=said):
+        make_probe(small_job(rows=changed), method)
+
+
+class Silent(FixMatch):
+    """Gives its loss alone."""
+
+    def forward(self, net, batch):
+        return {"loss": super().forward(net, batch)["loss"]}
+
+
+def test_a_method_that_gives_no_unlabeled_loss_is_named(small_job):
+    with pytest.raises(UserError, match="Silent cannot be probed"):
+        probed(small_job(), Silent())
+
+
+@pytest.mark.parametrize("recipe", [{}, {"accumulate": 2}, {"compile": True}], ids=str)
+def test_the_training_does_not_notice_the_probe(small_job, tmp_path, recipe):
+    """The same bytes in each checkpoint and each line, with and without."""
+    found = {}
+    for every in (None, 5):
+        job = dataclasses.replace(small_job(steps=12, **recipe), probe_every=every)
+        out = tmp_path / str(every)
+        out.mkdir()
+        train(job, LayerMatch(outputs="averaged"), "layermatch", out)
+        found[every] = {path.name: path for path in (*out.glob("checkpoint/*"), out / "metrics.jsonl")}
+        lines = [json.loads(line) for line in (out / "probe.jsonl").open()] if every else []
+        assert [line["step"] for line in lines] == ([5, 10, 12] if every else [])
+    assert found[None].keys() == found[5].keys()
+    assert found[None]["metrics.jsonl"].read_bytes() == found[5]["metrics.jsonl"].read_bytes()
+    from fewlabels.training.checkpoint import load
+
+    first, second = (load(tmp_path / str(every) / "checkpoint") for every in (None, 5))
+    assert_same(first.tensors, second.tensors)
+
+
+def test_dropout_does_not_notice_the_probe_and_the_probe_draws_the_same_each_time(small_job):
+    plain = small_job()
+
+    def with_dropout():
+        classifier = plain.build()
+        classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
+        return classifier
+
+    job = dataclasses.replace(plain, build=with_dropout)
+    found, state, probe = probed(job, FixMatch(threshold=0.0), steps=2)
+    before = torch.get_rng_state()
+    assert probe(state.network, state.method, state.step) == found
+    assert torch.equal(before, torch.get_rng_state())

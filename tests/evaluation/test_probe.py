@@ -31,38 +31,37 @@ def without_truth(rows):
 
 
 def softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "threshold"), [("fixmatch", 0.0), ("fixmatch", 0.28), ("layermatch", 0.0), ("layermatch", 0.2)]
-)
-def test_the_heads_numbers_follow_the_formulas(small_job, name, threshold):
+@pytest.mark.parametrize("most_sure", [1.0, 0.4])
+@pytest.mark.parametrize("policy", [{}, {"head": 0.0}])
+def test_the_heads_numbers_follow_the_formulas(small_job, most_sure, policy):
     """dL/dW = mean of w (p - e_y^) f^T for pseudo-labels, and of (p - e_y) f^T for true ones; the bias likewise."""
-    method = FixMatch(threshold=threshold) if name == "fixmatch" else LayerMatch("fixed", threshold)
-    job = small_job("group")
-    found, state, probe = probed(job, method, steps=3)
-    net, truth = state.network.eval(), job.rows.truth
+    job = dataclasses.replace(small_job("group"), policy=policy)
+    _, state, probe = probed(job, FixMatch(threshold=0.0), steps=3)
+    net, truth = state.network, job.rows.truth
     weight, bias = (t.detach().double().numpy() for t in (net.classifier.head.weight, net.classifier.head.bias))
-    pseudo, true, kept, wrong, rows = np.zeros((10, 17)), np.zeros((10, 17)), 0.0, 0.0, 0
-    for number in range(probe.batches):
-        batch = probe.feed.batch(number, state.step)
-        with torch.no_grad():
-            f_w, f = (net.features(view).double().numpy() for view in batch.unlabeled)
-        p_w, p = softmax(f_w @ weight.T + bias), softmax(f @ weight.T + bias)
-        y, target = truth[batch.rows.numpy()], p_w.argmax(1)
-        w = (p_w.max(1) >= threshold).astype(float)
-        one = np.hstack([f, np.ones((len(f), 1))])
-        pseudo += (w[:, None] * (p - np.eye(10)[target])).T @ one / len(f)
-        true += (p - np.eye(10)[y]).T @ one / len(f)
-        kept, wrong, rows = kept + w.sum(), wrong + (w * (target != y)).sum(), rows + len(f)
+    batches = [probe.feed.batch(number, state.step) for number in range(probe.batches)]
+    with torch.no_grad():
+        f_w, f = (np.stack([net.features(b.unlabeled[i]).double().numpy() for b in batches]) for i in (0, 1))
+    p_w, p = softmax(f_w @ weight.T + bias), softmax(f @ weight.T + bias)
+    y = truth[np.stack([batch.rows.numpy() for batch in batches])]
+    confidence, target = p_w.max(2), p_w.argmax(2)
+    threshold = 0.0 if most_sure == 1 else np.quantile(confidence, 1 - most_sure)
+    w = (confidence >= threshold).astype(float)
+    one = np.concatenate([f, np.ones((*f.shape[:2], 1))], 2)
+    pseudo = np.einsum("bn,bnk,bnd->kd", w, p - np.eye(10)[target], one)
+    true = np.einsum("bnk,bnd->kd", p - np.eye(10)[y], one)
+
+    found = probe(net, FixMatch(threshold=float(threshold)), state.step)
     head = found.layers[-1]
-    assert head.layer == "head" and rows >= ROWS
+    assert head.layer == "head" and y.size >= ROWS
     assert head.cosine == pytest.approx((pseudo * true).sum() / np.linalg.norm(pseudo) / np.linalg.norm(true), abs=1e-4)
     assert head.ratio == pytest.approx(np.linalg.norm(pseudo) / np.linalg.norm(true), rel=1e-4)
-    assert found.kept == pytest.approx(kept / rows) and found.wrong == pytest.approx(wrong / kept)
-    assert 0 < found.wrong < 1 and (found.kept == 1) == (threshold == 0)
+    assert found.kept == pytest.approx(most_sure, abs=0.01)
+    assert found.wrong == pytest.approx((w * (target != y)).sum() / w.sum()) and 0 < found.wrong < 1
 
 
 class TrueTargets(FixMatch):

@@ -1,0 +1,147 @@
+"""The theory of docs/layers.md: what wrong labels add to the gradient of the head, and of what is before it.
+
+With labels that are j with probability T[y, j] where the truth is y, the expected gradient is the clean one plus
+
+    at the head W          mean over rows of  d_y f^T,    d_y = e_y - T_y
+    at each feature f      W^T d_y
+    at the backbone        mean over rows of  J^T W^T d_y,  J the derivative of f by the backbone's parameters
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fewlabels.data.decode import Form
+from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.network import Network
+from fewlabels.models.small_cnn import SmallCNN
+
+K, N, D = 5, 30, 16
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def network():
+    torch.manual_seed(0)
+    net = Network(
+        Classifier(SmallCNN(1, (8, D)), D, Card("small_cnn", tuple("abcde"), Form(1, (8, 8)), (0.3,), (0.4,)))
+    )
+    return net.train()
+
+
+def rows():
+    torch.manual_seed(1)
+    return torch.randn(N, 1, 8, 8), torch.arange(N) % K
+
+
+def uniform(q):
+    """Noise that takes each other class as often."""
+    return (1 - q) * torch.eye(K) + q / (K - 1) * (1 - torch.eye(K))
+
+
+def pair(q):
+    """Noise that takes some of class 0 for class 1."""
+    noise = torch.eye(K)
+    noise[0, :2] = torch.tensor([1 - q, q])
+    return noise
+
+
+def any_noise():
+    return torch.softmax(torch.randn(K, K, generator=torch.Generator().manual_seed(2)), 1)
+
+
+def gradients(net, x, y, noise):
+    """Give the expected gradients by the features and by all parameters, label by label: a loss for each label that a
+    row may get, weighted by its probability."""
+    features = net.features(x)
+    logits = net.logits(features)
+    losses = torch.stack([F.cross_entropy(logits, torch.full_like(y, j), reduction="none") for j in range(K)], 1)
+    loss = (noise[y] * losses).sum(1).mean()
+    named = dict(net.classifier.named_parameters())
+    found = torch.autograd.grad(loss, [features, *named.values()], retain_graph=True)
+    return features, found[0], dict(zip(named, found[1:], strict=True))
+
+
+@pytest.mark.parametrize("noise", [uniform(0.4), pair(0.7), any_noise()], ids=["uniform", "pair", "any"])
+def test_what_noise_adds(noise):
+    net, (x, y) = network(), rows()
+    features, clean_f, clean = gradients(net, x, y, torch.eye(K))
+    _, noisy_f, noisy = gradients(net, x, y, noise)
+    d = torch.eye(K)[y] - noise[y]
+    weight = net.classifier.head.weight.detach()
+    torch.testing.assert_close(noisy["head.weight"] - clean["head.weight"], d.T @ features.detach() / N)
+    torch.testing.assert_close(noisy["head.bias"] - clean["head.bias"], d.mean(0))
+    torch.testing.assert_close(noisy_f - clean_f, d @ weight / N)
+    backbone = {name: p for name, p in net.classifier.named_parameters() if name.startswith("backbone.")}
+    pulled = torch.autograd.grad(features, list(backbone.values()), grad_outputs=d @ weight / N)
+    for name, expected in zip(backbone, pulled, strict=True):
+        torch.testing.assert_close(noisy[name] - clean[name], expected, msg=name)
+
+
+def test_the_expectation_is_that_of_drawn_labels():
+    net, (x, y) = network(), rows()
+    noise, draws = any_noise(), 4000
+    _, _, expected = gradients(net, x, y, noise)
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.multinomial(noise[y], draws, replacement=True, generator=generator)  # [N, draws]
+    features = net.features(x).detach()
+    p = net.logits(features).softmax(1).detach()
+    each = torch.stack([(p - torch.eye(K)[drawn[:, i]]).T @ features / N for i in range(draws)])
+    error = (each.mean(0) - expected["head.weight"]) / (each.std(0) / np.sqrt(draws))
+    assert error.abs().max() < 5
+
+
+@pytest.mark.parametrize("q", [0.2, 0.6, 0.8, 0.95])
+def test_uniform_noise_shrinks_the_first_gradients_and_turns_none_before_it_wins(q):
+    """Where all classes are equally likely, each gradient is 1 - q K / (K - 1) times the clean one."""
+    net, (x, y) = network(), rows()
+    with torch.no_grad():
+        net.classifier.head.bias.zero_()
+        net.classifier.head.weight[1:] -= net.classifier.head.weight[:1]
+        center = net.features(x).mean(0)
+        weight = net.classifier.head.weight
+        weight -= (weight @ center)[:, None] * center / (center @ center)
+    features = net.features(x).detach()
+    scale = 1 - q * K / (K - 1)
+    # Features moved to where the logits are equal, so that p is 1 / K.
+    flat = features - features @ torch.linalg.pinv(weight) @ weight
+    flat.requires_grad_()
+    logits = net.logits(flat)
+    torch.testing.assert_close(logits.softmax(1), torch.full((N, K), 1 / K))
+    found = []
+    for noise in (torch.eye(K), uniform(q)):
+        losses = torch.stack([F.cross_entropy(logits, torch.full_like(y, j), reduction="none") for j in range(K)], 1)
+        loss = (noise[y] * losses).sum(1).mean()
+        found.append(torch.autograd.grad(loss, [flat, net.classifier.head.weight], retain_graph=True))
+    for clean, noisy in zip(*found, strict=True):
+        assert clean.norm() > 0
+        torch.testing.assert_close(noisy, scale * clean)
+    assert (scale > 0) == (q < (K - 1) / K)
+
+
+def test_of_two_classes_that_are_alike_noise_biases_the_head_and_hardly_the_backbone():
+    """The nearer two centers, the smaller what confusing them does to features; to the head it does the same."""
+    net, (x, y) = network(), rows()
+    at_head, at_features, at_backbone = [], [], []
+    for apart in (1.0, 0.1, 0.01):
+        with torch.no_grad():
+            head = net.classifier.head.weight
+            head[1] = head[0] + apart * torch.ones(D) / np.sqrt(D)
+        features, clean_f, clean = gradients(net, x, y, torch.eye(K))
+        _, noisy_f, noisy = gradients(net, x, y, pair(0.5))
+        of_class = features.detach()[y == 0].mean(0)
+        at_head.append((noisy["head.weight"] - clean["head.weight"]).norm())
+        at_features.append((noisy_f - clean_f).norm(dim=1).max() * N)
+        at_backbone.append(
+            torch.cat([(noisy[n] - clean[n]).flatten() for n in clean if n.startswith("backbone.")]).norm()
+        )
+        torch.testing.assert_close(at_head[-1], 0.5 * np.sqrt(2) / K * of_class.norm())  # q sqrt(2) pi_a |mu_a|
+        torch.testing.assert_close(at_features[-1], torch.tensor(0.5 * apart))  # q |w_a - w_b|
+    torch.testing.assert_close(at_head[2], at_head[0])
+    torch.testing.assert_close(at_backbone[2] / at_backbone[0], torch.tensor(0.01))

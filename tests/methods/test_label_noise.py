@@ -29,10 +29,8 @@ def float64():
 
 def network():
     torch.manual_seed(0)
-    net = Network(
-        Classifier(SmallCNN(1, (8, D)), D, Card("small_cnn", tuple("abcde"), Form(1, (8, 8)), (0.3,), (0.4,)))
-    )
-    return net.train()
+    card = Card("small_cnn", tuple("abcde"), Form(1, (8, 8)), (0.3,), (0.4,))
+    return Network(Classifier(SmallCNN(1, (8, D)), D, card)).train()
 
 
 def rows():
@@ -101,16 +99,9 @@ def test_the_expectation_is_that_of_drawn_labels():
 def test_uniform_noise_shrinks_the_first_gradients_and_turns_none_before_it_wins(q):
     """Where all classes are equally likely, each gradient is 1 - q K / (K - 1) times the clean one."""
     net, (x, y) = network(), rows()
-    with torch.no_grad():
-        net.classifier.head.bias.zero_()
-        net.classifier.head.weight[1:] -= net.classifier.head.weight[:1]
-        center = net.features(x).mean(0)
-        weight = net.classifier.head.weight
-        weight -= (weight @ center)[:, None] * center / (center @ center)
+    weight, scale = net.classifier.head.weight.detach(), 1 - q * K / (K - 1)
     features = net.features(x).detach()
-    scale = 1 - q * K / (K - 1)
-    # Features moved to where the logits are equal, so that p is 1 / K.
-    flat = features - features @ torch.linalg.pinv(weight) @ weight
+    flat = features - features @ torch.linalg.pinv(weight) @ weight  # all logits are 0
     flat.requires_grad_()
     logits = net.logits(flat)
     torch.testing.assert_close(logits.softmax(1), torch.full((N, K), 1 / K))

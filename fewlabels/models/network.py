@@ -91,11 +91,10 @@ class Network(nn.Module):
         if not len(x):
             return x.new_zeros(0, self.classifier.head.in_features)
         backbone = self.classifier.backbone
-        scaled = {
-            name: _scaled(parameter, parameter, self.scales[f"backbone.{name}"])
-            for name, parameter in backbone.named_parameters()
-            if f"backbone.{name}" in self.scales
-        }
+        scaled: dict[str, Tensor] = {}
+        for name in self._scaled_in_backbone():
+            parameter = self.classifier.get_parameter(name)
+            scaled[name.removeprefix("backbone.")] = _scaled(parameter, parameter, self.scales[name])
         return self._through(partial(functional_call, backbone, scaled) if scaled else backbone, x)
 
     def joint_features(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -104,10 +103,9 @@ class Network(nn.Module):
         Raises:
             UserError: a policy for layers of the backbone, whose gradients the pass would not tell apart.
         """
-        layers = [name for name in self.scales if name.startswith("backbone.")]
-        if layers:
+        if names := self._scaled_in_backbone():
             raise UserError(
-                f"a policy for the backbone (here for {layers[0]}{', ...' if len(layers) > 1 else ''}) needs a pass of "
+                f"a policy for the backbone (here for {names[0]}{', ...' if len(names) > 1 else ''}) needs a pass of "
                 "their own for unlabeled views: where they share one with labeled views, the gradients cannot be told "
                 "apart. Give --method.passes three where the method has it, or a policy for the head alone."
             )
@@ -126,6 +124,9 @@ class Network(nn.Module):
         weight = _scaled(value.weight, head.weight, self.scales.get("head.weight", 1.0))
         bias = _scaled(value.bias, head.bias, self.scales.get("head.bias", 1.0))
         return F.linear(features, weight, bias)
+
+    def _scaled_in_backbone(self) -> list[str]:
+        return [name for name in self.scales if name.startswith("backbone.")]
 
     def _through(self, backbone: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         half = self.precision == "bfloat16"

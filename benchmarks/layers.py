@@ -3,7 +3,8 @@
     python benchmarks/layers.py digits --labels-per-class 1 --seeds 1000-1019
     python benchmarks/layers.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 1000-1002 --parts thresholds
 
-noise: pseudo-labels of which a known share is wrong reach all layers, the backbone alone, or the head alone.
+noise: pseudo-labels of which a known share is wrong, as any other class (uniform) or as the next one (confused), reach
+    all layers, the backbone alone, or the head alone.
 clusters: how features cluster over time, with class centers averaged over parts of the run.
 thresholds: three thresholds, each with none, one and both of LayerMatch's strategies.
 
@@ -112,6 +113,8 @@ class GivenTargets(Method):
 
     noise: Share = 0.0
     """share of wrong targets"""
+    kind: Literal["uniform", "confused"] = "uniform"
+    """what a wrong target is: any other class, or always the next one"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
@@ -119,7 +122,8 @@ class GivenTargets(Method):
         """Draw the targets of all rows, once."""
         rows, key = torch.arange(len(truth)), Key(seed).fold("noise")
         right, wrong = torch.from_numpy(truth), key.fold("whether").fold(rows).uniform() < self.noise
-        other = (right + 1 + (key.fold("which").fold(rows).uniform() * (classes - 1)).long()) % classes
+        others = 1 if self.kind == "confused" else classes - 1
+        other = (right + 1 + (key.fold("which").fold(rows).uniform() * others).long()) % classes
         self.register_buffer("targets", torch.where(wrong, other, right))
 
     def views(self) -> Views:
@@ -135,13 +139,24 @@ class GivenTargets(Method):
         return {"loss": labeled_loss + self.weight * unlabeled_loss, "unlabeled_loss": unlabeled_loss}
 
 
+def _noises() -> list[tuple[Literal["uniform", "confused"], float, str, str]]:
+    """Give kind, share, policy and name of each training with wrong targets."""
+    kinds: tuple[Literal["uniform", "confused"], ...] = ("uniform", "confused")
+    return [
+        (kind, noise, policy, f"{'noise' if kind == 'uniform' else kind}-{noise:g}-{policy}")
+        for kind in kinds
+        for noise in NOISES
+        for policy in ("all", "backbone_only", "head_only")
+        if noise or kind == "uniform"
+    ]
+
+
 def cells_of(part: Part) -> list[Cell]:
     """List the trainings of an experiment."""
     if part == "noise":
         return [
-            Cell(f"noise-{noise:g}-{policy}", lambda noise=noise: GivenTargets(noise=noise), policy, 0.0, True)
-            for noise in NOISES
-            for policy in ("all", "backbone_only", "head_only")
+            Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise, kind), policy, 0.0, True)
+            for kind, noise, policy, name in _noises()
         ]
     if part == "clusters":
         return [Cell(f"memory-{share:g}", LayerMatch, "grad_relu", share, True) for share in MEMORIES]
@@ -273,8 +288,9 @@ def differences(found: Mapping[str, list[dict[str, Any]]], pairs: Mapping[str, t
 def pairs_of(part: Part) -> dict[str, tuple[str, str]]:
     """Name the differences that answer the question."""
     if part == "noise":
-        return {f"{n:g} wrong: {p} - all": (f"noise-{n:g}-{p}", f"noise-{n:g}-all")
-                for n in NOISES for p in ("backbone_only", "head_only")}  # fmt: skip
+        return {
+            f"{name} - all": (name, name.replace(policy, "all")) for _, _, policy, name in _noises() if policy != "all"
+        }
     if part == "clusters":
         return {f"memory {share:g} - none": (f"memory-{share:g}", "memory-0") for share in MEMORIES[1:]}
     return {f"{t}: {s} - none": (f"{t}-{s}", f"{t}-none") for t in THRESHOLDS for s in STRATEGIES if s != "none"}

@@ -1,4 +1,4 @@
-"""Do pseudo-labels benefit all layers? Three experiments on one data set, with paired differences over seeds.
+"""Do pseudo-labels benefit all layers? Four experiments on one data set, with paired differences over seeds.
 
     python benchmarks/layers.py digits --labels-per-class 1 --seeds 1000-1019
     python benchmarks/layers.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 1000-1002 --parts thresholds
@@ -6,6 +6,7 @@
 noise: pseudo-labels of which a known share is wrong, as any other class (uniform) or as the next one (confused), reach
     all layers, the backbone alone, or the head alone.
 clusters: how features cluster over time, with class centers averaged over parts of the run.
+probes: the layer probe over time, with and without Grad-ReLU.
 thresholds: three thresholds, each with none, one and both of LayerMatch's strategies.
 
 Stopped and given again it continues: each training leaves a small file under --work. Several commands may share the
@@ -39,6 +40,7 @@ from fewlabels.config import NotNegative, Options, Share
 from fewlabels.data.feed import WHOLE
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
+from fewlabels.evaluation.probe import Probed
 from fewlabels.files import replace_text
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method
@@ -50,7 +52,7 @@ from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
 from fewlabels.runs.prepare import prepare
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, begin, predict_rows
+from fewlabels.runs.train import Job, Rows, begin, make_probe, predict_rows
 from fewlabels.training.loop import run
 from fewlabels.views.batch import Batch, Views
 
@@ -68,7 +70,9 @@ STRATEGIES: dict[str, tuple[str, float]] = {
     "both": ("grad_relu", CENTERS),
 }
 
-Part = Literal["noise", "clusters", "thresholds"]
+SHARES = ("accuracy", "hidden", "nearest_center", "linear", "kept", "wrong")  # given in points
+
+Part = Literal["noise", "clusters", "probes", "thresholds"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Question:
     labels_per_class: int = 1
     seeds: str = "1000-1019"
     """first and last seed; 1000 and up are for development, 0 and up to report"""
-    parts: tuple[Part, ...] = ("noise", "clusters", "thresholds")
+    parts: tuple[Part, ...] = ("noise", "clusters", "probes", "thresholds")
     rows: int | None = None
     """take so many unlabeled rows of the training split, drawn by the seed"""
     steps: int | None = None
@@ -99,7 +103,7 @@ class Cell:
     make: Callable[[], Method]
     policy: str
     center_memory: float = 0.0
-    watches_features: bool = False
+    watches: Literal["accuracy", "features", "probe"] = "accuracy"
 
 
 class GivenTargets(Method):
@@ -155,11 +159,17 @@ def cells_of(part: Part) -> list[Cell]:
     """List the trainings of an experiment."""
     if part == "noise":
         return [
-            Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise, kind), policy, 0.0, True)
+            Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise, kind), policy, 0.0, "features")
             for kind, noise, policy, name in _noises()
         ]
     if part == "clusters":
-        return [Cell(f"memory-{share:g}", LayerMatch, "grad_relu", share, True) for share in MEMORIES]
+        return [Cell(f"memory-{share:g}", LayerMatch, "grad_relu", share, "features") for share in MEMORIES]
+    if part == "probes":
+        return [
+            Cell(f"probe-{threshold}-{policy}", lambda threshold=threshold: LayerMatch(threshold), policy, 0.0, "probe")
+            for threshold in ("fixed", "self_adaptive")
+            for policy in ("all", "grad_relu")
+        ]
     return [
         Cell(f"{threshold}-{name}", lambda threshold=threshold: LayerMatch(threshold=threshold), policy, share)
         for threshold in THRESHOLDS
@@ -217,7 +227,9 @@ class Trainings:
         points = []
         for first, end in pairwise([0, *ends]):
             run(state, feed, first, end, watch=lambda *_: None)
-            points.append({"step": end} | measured(state.averaged, job.rows, cell.watches_features))
+            points.append({"step": end} | measured(state.averaged, job.rows, cell.watches == "features"))
+            if cell.watches == "probe":
+                points[-1] |= flat(make_probe(job, method)(state.network, state.method, state.step))
         return points
 
 
@@ -237,6 +249,14 @@ def measured(classifier: Classifier, rows: Rows, features_too: bool) -> dict[str
         train, test = (classifier.embed(rows.images, chosen).double().numpy() for chosen in (hidden, rows.test))
         found |= judged(train, rows.truth[hidden], test, rows.labels[rows.test])
     return found
+
+
+def flat(probed: Probed) -> dict[str, float]:
+    """Give what a layer probe found as numbers under names; what is not known is nan."""
+    found = {"kept": probed.kept, "wrong": probed.wrong}
+    for layer in probed.layers:
+        found |= {f"cosine {layer.layer}": layer.cosine, f"ratio {layer.layer}": layer.ratio}
+    return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
 def judged(train: NDArray[Any], truth: Labels, test: NDArray[Any], tested: Labels) -> dict[str, float]:
@@ -261,9 +281,9 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
     of = {name: np.array([[point[name] for point in found["points"]] for found in runs]) for name in names}
     accuracy = of["accuracy"]
     return {
-        **{name: _raw(each[:, -1]) if name == "scatter" else interval(list(each[:, -1])) for name, each in of.items()},
+        **{name: interval(list(each[:, -1])) if name in SHARES else _raw(each[:, -1]) for name, each in of.items()},
         "last_fifth": interval(list(accuracy[:, -1] - accuracy[:, int(0.8 * POINTS) - 1])),
-        "over_time": {name: each.mean(0).round(4).tolist() for name, each in of.items()},
+        "over_time": {name: np.nanmean(each, 0).round(4).tolist() for name, each in of.items()},
         "steps": [point["step"] for point in runs[0]["points"]],
         "each": accuracy[:, -1].round(5).tolist(),
     }
@@ -291,6 +311,8 @@ def pairs_of(part: Part) -> dict[str, tuple[str, str]]:
         return {
             f"{name} - all": (name, name.replace(policy, "all")) for _, _, policy, name in _noises() if policy != "all"
         }
+    if part == "probes":
+        return {f"{t}: grad_relu - all": (f"probe-{t}-grad_relu", f"probe-{t}-all") for t in ("fixed", "self_adaptive")}
     if part == "clusters":
         return {f"memory {share:g} - none": (f"memory-{share:g}", "memory-0") for share in MEMORIES[1:]}
     return {f"{t}: {s} - none": (f"{t}-{s}", f"{t}-none") for t in THRESHOLDS for s in STRATEGIES if s != "none"}

@@ -181,9 +181,9 @@ def main() -> None:
     page = DOCS / "layers.md"
     text = page.read_text()
     tables = {
-        "noise": noise("digits-1-1000-1009"),
+        "noise": noise("digits-1-1000-1005"),
         "clusters": clusters("digits-1-1000-1009"),
-        "probes": probes("digits-1-1000-1009"),
+        "probes": probes("digits-1-1000-1005"),
         "thresholds": thresholds(),
     }
     for name, table in tables.items():

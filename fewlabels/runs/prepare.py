@@ -248,6 +248,9 @@ def check_classes(table: Table) -> None:
         raise all_of(table.name, problems, mend)
 
 
+# Options that a run may be continued without.
+_OF_A_SITTING = ("out", "cache", "log", "probe_every")
+
 # Options that decide what is trained and are in no other part of the configuration.
 _IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline", "strengths")
 
@@ -271,7 +274,7 @@ def _layers(rule: LayerRule) -> dict[str, Any]:
 def _given(options: Options, source: str | None) -> dict[str, Any]:
     """Describe what the user gave, so that the run can be prepared again from another folder."""
     values = {name: v.absolute() if isinstance(v, Path) else v for name, v in option_values(options).items()}
-    return plain({"data": source} | values | {"out": None})
+    return plain({"data": source} | {name: v for name, v in values.items() if name not in _OF_A_SITTING})
 
 
 def _config(

@@ -242,7 +242,8 @@ def test_two_processes_equal_one(tmp_path):
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "tests.training.two_processes", str(tmp_path / "two"),
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     for method in two_processes.METHODS:
         one, two = (load_file(tmp_path / f"{run}-{method}.safetensors") for run in ("one", "two"))
         for name, value in one.items():

@@ -100,7 +100,7 @@ class Options:
     """folder for decoded images (the user's folder for caches, or $FEWLABELS_CACHE)"""
     probe_every: Count | None = None
     """steps from one layer probe to the next: how far pseudo-labels agree with true labels, in each layer; each costs
-    about as much as NNN steps, and changes nothing in the training"""
+    about as much as 5 steps, and changes nothing in the training"""
     baseline: bool = True
     """train labels only as well, with the same network for as many steps"""
     device: str = "auto"

@@ -6,10 +6,13 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fewlabels.config import describe
 from fewlabels.methods import method_class, method_names
+
+if TYPE_CHECKING:
+    from fewlabels.methods.base import Method
 
 
 def list_methods() -> str:
@@ -39,12 +42,23 @@ def describe_method(name: str) -> str:
         "",
         inspect.getdoc(kind) or "",
         "",
+        *_layers_of(kind),
         "Options, given as --method.NAME VALUE:",
     ]
     for option in options_of(kind):
         lines.append(f"  --method.{option.name.replace('_', '-')} (default {_word(option.default)}; {option.allowed})")
         lines += textwrap.wrap(option.meaning, 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines if options_of(kind) else lines[:-1])
+
+
+def _layers_of(kind: type[Method]) -> list[str]:
+    method = kind()
+    if not method.views().unlabeled:
+        return []
+    from fewlabels.models.layers import preset_of
+
+    own = method.layer_rule().policy
+    return [f"Which layers learn from unlabeled images: --policy {preset_of(own)}, unless another is given.", ""]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,11 @@ def read_policy(given: str | Policy) -> Policy:
     return {str(name): float(factor) for name, factor in found.items()}
 
 
+def preset_of(policy: Policy) -> str:
+    """Write a policy as `read_policy` reads it: by the name of a preset where there is one."""
+    return next((name for name, preset in PRESETS.items() if preset == policy), json.dumps(policy))
+
+
 def _is_factor(value: Any) -> bool:
     return isinstance(value, int | float) and value is not True and value is not False and 0 <= value < math.inf
 

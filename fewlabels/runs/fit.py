@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import method_class, method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
-from fewlabels.models.layers import Policy, read_policy
+from fewlabels.models.layers import Policy, preset_of, read_policy
 from fewlabels.runs.choose import choose_device
 from fewlabels.runs.phases import finish, free_phase, labels_only_phase, method_phase, say_estimate
 from fewlabels.runs.prepare import Work, prepare
@@ -69,7 +68,7 @@ def fit(
         method=method_name(made),
         model=CUSTOM if isinstance(model, nn.Module) else model,
         unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
-        policy=policy if isinstance(policy, str) else json.dumps(read_policy(policy)),
+        policy=policy if isinstance(policy, str) else preset_of(read_policy(policy)),
         **with_paths(options),
     )
     device = choose_device(chosen.device)

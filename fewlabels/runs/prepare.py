@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import platform
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.models.layers import Policy, read_policy
+from fewlabels.models.layers import Policy, preset_of, read_policy
 from fewlabels.models.network import LayerRule
 from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
@@ -268,7 +267,7 @@ def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
 
 
 def _layers(rule: LayerRule) -> dict[str, Any]:
-    return {"policy": json.dumps(rule.policy), "center_memory": rule.center_memory}
+    return {"policy": preset_of(rule.policy), "center_memory": rule.center_memory}
 
 
 def _given(options: Options, source: str | None) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""The cost of a layer probe in steps, measured in turn with steps.
+
+    python benchmarks/probe.py digits
+    python benchmarks/probe.py fashion_mnist.npz --rows 5000 --labels-per-class 4
+
+Prints the ratios; --json PATH writes them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from accuracy import machine
+from layers import Question as Setting
+from layers import Trainings
+from outcome import ratios, say
+
+from fewlabels.data.sources.open import open_table
+from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.runs.train import begin, make_probe
+from fewlabels.training.loop import run
+
+STEPS = 5  # that are timed before each probe
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    data: tyro.conf.Positional[str]
+    labels_per_class: int = 1
+    rows: int | None = None
+    pairs: int = 15
+    json: Path | None = None
+
+
+def main(question: Question) -> None:
+    """Time a few steps and a probe, again and again."""
+    torch.set_num_threads(1)
+    setting = Setting(question.data, labels_per_class=question.labels_per_class, rows=question.rows)
+    job, method = Trainings(setting, open_table(question.data), 1000).job, LayerMatch()
+    state, feed = begin(job, method)
+    probe = make_probe(job, method)
+    run(state, feed, 0, 20, watch=lambda *_: None)
+    a_step, a_probe = [], []
+    for number in range(question.pairs):
+        start = time.perf_counter()
+        first = 20 + STEPS * number
+        run(state, feed, first, first + STEPS, watch=lambda *_: None)
+        middle = time.perf_counter()
+        probe(state.network, state.method, state.step)
+        a_step.append((middle - start) / STEPS)
+        a_probe.append(time.perf_counter() - middle)
+    result = {"data": question.data, "pairs": question.pairs, "a_probe_in_steps": ratios(a_step, a_probe)}
+    say({"where": machine(), **result}, question.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))

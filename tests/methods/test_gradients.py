@@ -9,6 +9,7 @@ from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.freematch import FreeMatch
 from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.methods.supervised import Supervised
 from fewlabels.runs.train import begin
@@ -66,6 +67,26 @@ def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(sm
         for a, b in zip(whole, labeled, strict=True):
             assert b.norm() > 0
             assert torch.equal(a, b)
+        update(state, batch)
+
+
+@pytest.mark.parametrize("center_memory", [0.0, 0.3])
+def test_under_grad_relu_no_pseudo_label_whatever_reaches_the_head(small_job, center_memory):
+    """Classes or distributions, any weights: the unlabeled loss has no gradient there at all, in each step."""
+    job = dataclasses.replace(small_job(), policy={"head": 0.0}, center_memory=center_memory)
+    state, feed = begin(job, FixMatch(threshold=0.0))
+    net, head = state.network, list(state.network.classifier.head.parameters())
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        batch = feed.batch(step, state.step)
+        z = net.unlabeled_logits(net.unlabeled_features(batch.unlabeled[1]))
+        weight = 10 * torch.rand(len(z), generator=generator)
+        for target in (torch.randint(10, (len(z),), generator=generator),
+                       (5 * torch.randn(len(z), 10, generator=generator)).softmax(1)):  # fmt: skip
+            loss = consistency(z, target, weight)
+            assert torch.autograd.grad(loss, head, retain_graph=True, allow_unused=True) == (None, None)
+            backbone = list(net.classifier.backbone.parameters())
+            assert all(g.norm() > 0 for g in torch.autograd.grad(loss, backbone, retain_graph=True))
         update(state, batch)
 
 

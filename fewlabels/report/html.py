@@ -17,7 +17,7 @@ from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.accuracy import confusion
 from fewlabels.files import replace_text
 from fewlabels.report.plots import agreement, confusion_matrix, curves
-from fewlabels.report.words import AGREEMENT_MEANING, percent, verdict
+from fewlabels.report.words import AGREEMENT_MEANING, agreement_verdict, percent, verdict
 from fewlabels.training.record import read_lines
 
 SHOWN = 12  # images in a gallery
@@ -126,12 +126,14 @@ def _curves(folder: Path, method: str) -> str:
 
 
 def _agreement(folder: Path) -> list[str]:
-    svg = agreement(read_lines(folder / "probe.jsonl"))
+    probes = read_lines(folder / "probe.jsonl")
+    svg, verdict = agreement(probes), agreement_verdict(probes)
     if svg is None:
         return []
     text = "agreement of pseudo-labels with true labels, by layer and step"
     return [
         "<h2>Do pseudo-labels help every layer?</h2>",
+        *([f"<p>{verdict}</p>"] if verdict else []),
         f'<figure role="img" aria-label="{text.capitalize()}" style="margin:0">{svg}',
         f"<figcaption>{html.escape(AGREEMENT_MEANING)}</figcaption></figure>",
     ]

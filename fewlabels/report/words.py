@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 
@@ -34,6 +36,22 @@ AGREEMENT_MEANING = (
     "that the method keeps pseudo-labels from is shown as if it did not."
 )
 RATIO_MEANING = "The norm ratio is the length of the first gradient over that of the second."
+
+
+def agreement_verdict(probes: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say in a sentence how layer probes ended; None where they compared nothing."""
+    last = probes[len(probes) // 2 :]
+    head, backbone = (
+        [
+            layer["cosine"]
+            for probe in last
+            for layer in probe["layers"]
+            if layer["cosine"] is not None and (layer["layer"] == "head") == of_head
+        ]
+        for of_head in (True, False)
+    )
+    said = [f"{fmean(found):+.2f} in the {where}" for found, where in ((backbone, "backbone"), (head, "head")) if found]
+    return f"In the second half of the run the mean cosine was {' and '.join(said)}." if said else None
 
 
 def number(value: float | None, form: str) -> str:

@@ -11,8 +11,8 @@ from fewlabels.data.images import ResidentImages
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.report.html import write_report
-from fewlabels.report.plots import confusion_matrix, curves
-from fewlabels.report.words import verdict
+from fewlabels.report.plots import agreement, confusion_matrix, curves
+from fewlabels.report.words import agreement_verdict, verdict
 
 
 def summary_of(**changes):
@@ -82,3 +82,33 @@ def test_plots_take_the_colors_of_the_page():
         texts = re.findall(r"<text [^>]*>", svg)
         assert texts and all("currentColor" in text or "#222222" in text or "#ffffff" in text for text in texts)
     assert curves({"layermatch": lines}, "kept", "kept") is None
+
+
+def probe_of(step, wrong, **cosines):
+    layers = [{"layer": name.replace("_", "."), "cosine": value, "ratio": 1.0} for name, value in cosines.items()]
+    return {"step": step, "kept": 0.5, "wrong": wrong, "layers": layers}
+
+
+PROBES = [probe_of(1, 0.25, backbone_a=1.0, head=1.0), probe_of(2, 0.5, backbone_a=0.5, head=-0.25)]
+
+
+def test_the_layer_probe_is_drawn_with_its_numbers():
+    svg = agreement(PROBES)
+    texts = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+    assert {"backbone.a", "head", "+1.0", "+0.5", "-0.2", "25 %", "50 %", "against true labels"} <= set(texts)
+    assert "#000000" not in "".join(re.findall(r"<text [^>]*>", svg))
+    assert agreement([]) is None
+    assert agreement_verdict(PROBES) == (
+        "In the second half of the run the mean cosine was +0.50 in the backbone and -0.25 in the head."
+    )
+
+
+def test_a_layer_probe_that_compared_nothing_is_drawn_empty():
+    nothing = [probe_of(1, None, backbone_a=None, head=None)]
+    assert "head" in agreement(nothing) and agreement_verdict(nothing) is None
+    assert len(re.findall(r">[+-]\d\.\d<", agreement(nothing))) == 0
+
+
+def test_of_many_probes_some_are_drawn():
+    svg = agreement([probe_of(step, None, head=0.1) for step in range(100)])
+    assert svg.count(">+0.1<") == 12 and ">0<" in svg and ">99<" in svg

@@ -47,6 +47,7 @@ from fewlabels.methods.base import Method
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.parts.forward import logits_of
 from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
@@ -158,7 +159,8 @@ def _noises() -> list[tuple[Literal["uniform", "confused"], float, str, str]]:
 def cells_of(part: Part) -> list[Cell]:
     """List the trainings of an experiment."""
     if part == "noise":
-        return [
+        labels_only = Cell("labels_only", Supervised, "all", 0.0, "features")
+        return [labels_only] + [
             Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise, kind), policy, 0.0, "features")
             for kind, noise, policy, name in _noises()
         ]
@@ -283,10 +285,16 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **{name: interval(list(each[:, -1])) if name in SHARES else _raw(each[:, -1]) for name, each in of.items()},
         "last_fifth": interval(list(accuracy[:, -1] - accuracy[:, int(0.8 * POINTS) - 1])),
-        "over_time": {name: np.nanmean(each, 0).round(4).tolist() for name, each in of.items()},
+        "over_time": {name: _means(each) for name, each in of.items()},
         "steps": [point["step"] for point in runs[0]["points"]],
         "each": accuracy[:, -1].round(5).tolist(),
     }
+
+
+def _means(each: NDArray[Any]) -> list[float | None]:
+    """Give means over runs [n, points]; a number that no run knows is None."""
+    known = [column[~np.isnan(column)] for column in each.T]
+    return [round(float(column.mean()), 4) if len(column) else None for column in known]
 
 
 def _raw(values: NDArray[Any]) -> dict[str, float]:

@@ -257,7 +257,7 @@ def flat(probed: Probed) -> dict[str, float]:
     """Give what a layer probe found as numbers under names; what is not known is nan."""
     found = {"kept": probed.kept, "wrong": probed.wrong}
     for layer in probed.layers:
-        found |= {f"cosine {layer.layer}": layer.cosine, f"ratio {layer.layer}": layer.ratio}
+        found |= {f"{name} {layer.layer}": getattr(layer, name) for name in ("kept", "all", "ratio")}
     return {name: float("nan") if value is None else value for name, value in found.items()}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,27 +16,40 @@ from fewlabels.data.feed import ImageFeed
 from fewlabels.errors import UserError
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import statistics_kept
+from fewlabels.methods.parts.losses import consistency
 from fewlabels.models.layers import layers_of
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch
 
 ROWS = 400  # unlabeled rows at least, in batches of the training's size
 
+Against: TypeAlias = Literal["hidden", "test"]
+"""whose true labels: the hidden ones of the same images, or those of test images"""
+
+Gradients: TypeAlias = dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the probe found in one layer; None where one of the two gradients is zero.
+    """What the probe found in one layer; None where it was not compared, or a gradient is zero.
+
+    A cosine is that of the angle between two gradients, -1 to 1. Above 0 a small step down the pseudo-labels' gradient
+    lowers the other loss, below 0 it raises it.
 
     Attributes:
         layer: its name, as policies name it.
-        cosine: of the angle between the two gradients, -1 to 1. Above 0 a small step along the pseudo-labels'
-            gradient lowers the loss on true labels; below 0 it raises it.
-        ratio: norm of the pseudo-labels' gradient over that of the true labels'.
+        kept: cosine with true labels on the kept rows, by the same row weights: what the wrong ones among them do.
+        all: cosine with true labels on all rows: what is gained by learning from pseudo-labels.
+        ratio: norm of the pseudo-labels' gradient over that of true labels on all rows.
+        ceiling: cosine of true labels on two halves of the rows, where these are not the pseudo-labels' own: chance
+            alone keeps `all` below 1 too.
     """
 
     layer: str
-    cosine: float | None
+    kept: float | None
+    all: float | None
     ratio: float | None
+    ceiling: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,108 +58,149 @@ class Probed:
 
     Attributes:
         step: updates done.
-        kept: mean row weight of the pseudo-labels; None where the method does not say.
+        against: whose true labels.
+        kept: mean row weight of the pseudo-labels; None where it is no number.
         wrong: share of them that are wrong, by their row weights; None where the truth is not known or none is kept.
         layers: from the input to the head.
     """
 
     step: int
+    against: Against
     kept: float | None
     wrong: float | None
     layers: tuple[Agreement, ...]
 
 
 class Probe:
-    """Compares, on the same rows and views each time, two gradients in each layer.
+    """Compares gradients in each layer, on the same rows and views each time.
 
-    The one is of the method's `unlabeled_loss`, for every layer as if no policy kept it from there; the other of the
-    cross-entropy with true labels on the view that the method learns from. Each is a mean over the same batches. All
-    is done on copies, so the training does not notice.
+    They are of the method's `unlabeled_loss`, for every layer as if no policy kept it from there, and of the
+    cross-entropy of the same logits with true labels. Each is a mean over the same batches. All is done on copies, so
+    the training does not notice.
 
     Args:
         feed: gives the batches that the method sees.
         truth: int64 [N], the true class of each row of `feed`, where they are known; else None.
         held_out: where they are not, gives labeled batches of other rows.
-        batches: how many; their mean is compared.
+        batches: how many.
     """
 
     def __init__(self, feed: ImageFeed, truth: Tensor | None, held_out: ImageFeed | None, batches: int) -> None:
         assert (truth is None) != (held_out is None)
-        self.feed, self.truth, self.held_out, self.batches = feed, truth, held_out, batches
+        self.feed, self.truth, self.held_out = feed, truth, held_out
+        self.batches = batches if held_out is None else max(batches, 2)  # two halves
 
     def __call__(self, network: Network, method: Method, step: Tensor) -> Probed:
         """Probe a network as it is after `step` (0-dim) updates.
 
         Raises:
-            UserError: the method gives no `unlabeled_loss`.
+            UserError: the method does not give what is compared, or the network cannot be copied.
         """
         devices = [step.device] if step.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)  # dropout draws the same each time
-            network = network.unscaled().train()
-            pseudo, true, counts = self._gradients(network, method, step)
-        kept, right_kept, rows = counts.tolist()
+            sums = _Sums(_copied(network))
+            for number in range(self.batches):
+                self._add(sums, method, number, step)
+        known = self.truth is not None and sums.kept > 0
         return Probed(
             step=int(step),
-            kept=kept / rows if rows else None,
-            wrong=1 - right_kept / kept if kept and self.truth is not None else None,
-            layers=tuple(_compared(network, pseudo, true)),
+            against="test" if self.truth is None else "hidden",
+            kept=sums.kept / sums.rows if math.isfinite(sums.kept) else None,
+            wrong=1 - sums.right / sums.kept if known else None,
+            layers=tuple(sums.compared()),
         )
 
-    def _gradients(
-        self, network: Network, method: Method, step: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Sum both gradients over the batches; count the kept rows, those of them that are right, and all rows."""
-        learned = {name: p for name, p in network.classifier.named_parameters() if p.requires_grad}
-        pseudo, true = ({name: torch.zeros_like(p) for name, p in learned.items()} for _ in range(2))
-        counts = torch.zeros(3, dtype=torch.float64)
-        for number in range(self.batches):
-            batch = self.feed.batch(number, step)
-            # A copy each time: what the method remembers is as the next step of the training would find it.
-            found: dict[str, Tensor] = deepcopy(method).forward(network, batch)
-            if "unlabeled_loss" not in found:
-                raise UserError(f"{type(method).__name__} cannot be probed: it gives no `unlabeled_loss`")
-            _add(pseudo, found["unlabeled_loss"], learned)
-            _add(true, self._true_loss(network, batch, number, step), learned)
-            counts += self._counts(found, batch)
-        return pseudo, true, counts
-
-    def _true_loss(self, network: Network, batch: Batch, number: int, step: Tensor) -> Tensor:
+    def _add(self, sums: _Sums, method: Method, number: int, step: Tensor) -> None:
+        # The batches are the same each time, and the method is told how far the run is.
+        batch = self.feed.batch(number, torch.full_like(step, number))
+        batch = replace(batch, step=step, share=step.to(torch.float32) / self.feed.steps)
+        # A copy each time: what the method remembers is as the next step of the training would find it.
+        found: dict[str, Tensor] = deepcopy(method).forward(sums.network, batch)
+        if missing := [name for name in _READ if name not in found]:
+            raise UserError(f"{type(method).__name__} cannot be probed: it does not give {', '.join(missing)}")
+        logits, weight = found["unlabeled_logits"], found["row_weight"].detach()
+        sums.add("pseudo", found["unlabeled_loss"])
         if self.truth is not None:
-            view, labels = batch.unlabeled[-1], self.truth[batch.rows]
+            truth = self.truth[batch.rows]
+            sums.add("kept", consistency(logits, truth, weight))
+            sums.add("all", F.cross_entropy(logits, truth))
+            sums.count(weight, found["target"], truth)
         else:
-            assert self.held_out is not None
-            other = self.held_out.batch(number, step)
-            (view,), labels = other.labeled, other.labels
+            sums.add(("all", "other half")[number % 2], self._held_out_loss(sums.network, number, step))
+            sums.count(weight, found["target"], None)
+
+    def _held_out_loss(self, network: Network, number: int, step: Tensor) -> Tensor:
+        assert self.held_out is not None
+        batch: Batch = self.held_out.batch(number, torch.full_like(step, number))
         with statistics_kept(network):
-            return F.cross_entropy(network.logits(network.features(view)), labels)
-
-    def _counts(self, found: dict[str, Tensor], batch: Batch) -> Tensor:
-        if "target" not in found or "row_weight" not in found:
-            return torch.zeros(3, dtype=torch.float64)
-        weight, target = found["row_weight"].detach().double().cpu(), found["target"]
-        classes = (target.argmax(1) if target.ndim == 2 else target).cpu()
-        right = torch.zeros_like(weight) if self.truth is None else (classes == self.truth[batch.rows].cpu()).double()
-        return torch.stack([weight.sum(), (weight * right).sum(), weight.new_tensor(float(len(weight)))])
+            features = network.unlabeled_features(batch.labeled[0])
+        return F.cross_entropy(network.unlabeled_logits(features), batch.labels)
 
 
-def _add(sums: dict[str, Tensor], loss: Tensor, learned: Mapping[str, Tensor]) -> None:
-    """Add the gradient of a loss; a loss that reaches nothing has none."""
-    if not loss.requires_grad:
-        return
-    found = torch.autograd.grad(loss, [*learned.values()], materialize_grads=True)
-    for name, gradient in zip(learned, found, strict=True):
-        sums[name] += gradient
+_READ = ("unlabeled_loss", "unlabeled_logits", "target", "row_weight")
 
 
-def _compared(network: Network, pseudo: dict[str, Tensor], true: dict[str, Tensor]) -> list[Agreement]:
-    out: list[Agreement] = []
-    for layer, names in layers_of(network.classifier).items():
-        learned = [name for name in names if name in pseudo]
-        if learned:
-            first, second = (torch.cat([of[n].flatten().double() for n in learned]).cpu() for of in (pseudo, true))
-            of_first, of_second = float(first.norm()), float(second.norm())
-            some = of_first > 0 and of_second > 0
-            cosine = float(first @ second) / (of_first * of_second) if some else None
-            out.append(Agreement(layer, cosine, of_first / of_second if some else None))
-    return out
+def _copied(network: Network) -> Network:
+    try:
+        return network.unscaled().train()
+    except RuntimeError as error:  # a module that keeps what it computed
+        raise UserError(f"the layer probe works on a copy of the network, and none can be made: {error}") from error
+
+
+class _Sums:
+    """Gradients of a network summed over batches, and rows counted."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.learned = {name: p for name, p in network.classifier.named_parameters() if p.requires_grad}
+        self.of: dict[str, Gradients] = {}
+        self.kept = self.right = 0.0
+        self.rows = 0
+
+    def add(self, name: str, loss: Tensor) -> None:
+        """Add the gradient of a loss to the sum of this name; a loss that reaches nothing has none."""
+        sums = self.of.setdefault(name, {of: torch.zeros_like(p) for of, p in self.learned.items()})
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss, [*self.learned.values()], retain_graph=True, materialize_grads=True)
+            for of, gradient in zip(self.learned, found, strict=True):
+                sums[of] += gradient
+
+    def count(self, weight: Tensor, target: Tensor, truth: Tensor | None) -> None:
+        """Count rows, the kept ones by their weights, and of these the right ones."""
+        classes = target.argmax(1) if target.ndim == 2 else target
+        self.rows += len(weight)
+        self.kept += float(weight.sum())
+        self.right += 0.0 if truth is None else float((weight * (classes == truth)).sum())
+
+    def compared(self) -> list[Agreement]:
+        """Compare the sums, layer by layer."""
+        every, half = self.of["all"], self.of.get("other half")
+        whole = {name: every[name] + half[name] for name in every} if half else every
+        out: list[Agreement] = []
+        for layer, names in layers_of(self.network.classifier).items():
+            if not (own := [name for name in names if name in self.learned]):
+                continue
+            pseudo, true = _flat(self.of["pseudo"], own), _flat(whole, own)
+            out.append(
+                Agreement(
+                    layer,
+                    kept=_cosine(pseudo, _flat(self.of["kept"], own)) if "kept" in self.of else None,
+                    all=_cosine(pseudo, true),
+                    ratio=_known(pseudo.norm() / true.norm()),
+                    ceiling=_cosine(_flat(every, own), _flat(half, own)) if half else None,
+                )
+            )
+        return out
+
+
+def _flat(of: Mapping[str, Tensor], names: list[str]) -> Tensor:
+    return torch.cat([of[name].flatten().double() for name in names]).cpu()
+
+
+def _cosine(first: Tensor, second: Tensor) -> float | None:
+    return _known(first @ second / (first.norm() * second.norm()))
+
+
+def _known(value: Tensor) -> float | None:
+    return float(value) if bool(value.isfinite()) else None

@@ -67,7 +67,7 @@ class Method(nn.Module):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give the losses of a batch: 0-dim tensors are recorded, and the key `loss` is trained on.
 
-        The layer probe reads `unlabeled_loss`, and of each unlabeled row `target` (int64 [M], or [M, K]) and
-        `row_weight` [M].
+        The layer probe reads `unlabeled_loss`, and of the unlabeled rows `unlabeled_logits` [M, K] of the view that
+        learns, `target` (int64 [M], or [M, K]) and `row_weight` [M].
         """
         raise NotImplementedError

@@ -52,6 +52,7 @@ class FixMatch(Method):
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),
+            "unlabeled_logits": z_s,
             "target": target,
             "row_weight": row_weight,
         }

@@ -65,6 +65,7 @@ class FreeMatch(Method):
             "unlabeled_loss": unlabeled_loss,
             "fairness_loss": fairness_loss,
             "kept": mean_rows(row_weight),
+            "unlabeled_logits": z_s,
             "target": target,
             "row_weight": row_weight,
             "tau": self.threshold.tau.clone(),

@@ -89,6 +89,7 @@ class LayerMatch(Method):
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),
+            "unlabeled_logits": z_s,
             "target": target,
             "row_weight": row_weight,
         }

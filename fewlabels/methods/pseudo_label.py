@@ -54,6 +54,7 @@ class PseudoLabel(Method):
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "kept": mean_rows(row_weight),
+            "unlabeled_logits": z_w,
             "target": target,
             "row_weight": row_weight,
         }

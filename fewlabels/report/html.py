@@ -17,7 +17,7 @@ from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.accuracy import confusion
 from fewlabels.files import replace_text
 from fewlabels.report.plots import agreement, confusion_matrix, curves
-from fewlabels.report.words import AGREEMENT_MEANING, agreement_verdict, percent, verdict
+from fewlabels.report.words import AGREEMENT_MEANING, CEILING_MEANING, agreement_verdict, percent, verdict
 from fewlabels.training.record import read_lines
 
 SHOWN = 12  # images in a gallery
@@ -67,7 +67,7 @@ def write_report(
         _numbers(summary),
         "<h2>While it learned</h2>",
         _curves(folder, summary["method"]),
-        *_agreement(folder),
+        *_agreement(folder, summary["steps"]),
         *_confusion(table, probabilities),
         *_galleries(table, images, probabilities),
     ]
@@ -125,17 +125,18 @@ def _curves(folder: Path, method: str) -> str:
     return f'<div class="plots">{"".join(figures)}</div>'
 
 
-def _agreement(folder: Path) -> list[str]:
+def _agreement(folder: Path, steps: int) -> list[str]:
     probes = read_lines(folder / "probe.jsonl")
-    svg, verdict = agreement(probes), agreement_verdict(probes)
+    svg, said = agreement(probes), agreement_verdict(probes, steps)
     if svg is None:
         return []
     text = "agreement of pseudo-labels with true labels, by layer and step"
+    meaning = AGREEMENT_MEANING if probes[-1]["against"] == "hidden" else f"{AGREEMENT_MEANING} {CEILING_MEANING}"
     return [
         "<h2>Do pseudo-labels help every layer?</h2>",
-        *([f"<p>{verdict}</p>"] if verdict else []),
+        *([f"<p>{said}</p>"] if said else []),
         f'<figure role="img" aria-label="{text.capitalize()}" style="margin:0">{svg}',
-        f"<figcaption>{html.escape(AGREEMENT_MEANING)}</figcaption></figure>",
+        f"<figcaption>{html.escape(meaning)}</figcaption></figure>",
     ]
 
 

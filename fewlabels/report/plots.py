@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.report.words import AGREEMENT
+
 Line = Mapping[str, float]
 
 # A color that nothing else has, replaced by the page's own afterwards: the report has a light and a dark form.
@@ -25,13 +27,13 @@ _STYLE: Any = {
 }
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, rows: int = 1) -> Any:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.add_subplot()
+        figure.subplots(rows)
     return figure
 
 
@@ -65,7 +67,7 @@ def curves(lines_of: Mapping[str, Sequence[Line]], key: str, label: str, scale: 
 
 
 def agreement(probes: Sequence[Mapping[str, Any]], most: int = 12) -> str | None:
-    """Draw layer probes: layers down, steps across, colored and labeled by the cosine; below, the wrong share.
+    """Draw layer probes: layers down, steps across, colored and labeled by the cosines.
 
     Args:
         probes: lines of `probe.jsonl`.
@@ -74,20 +76,29 @@ def agreement(probes: Sequence[Mapping[str, Any]], most: int = 12) -> str | None
     if not probes:
         return None
     shown = [probes[i] for i in np.linspace(0, len(probes) - 1, min(len(probes), most)).astype(int)]
+    hidden = shown[-1]["against"] == "hidden"
+    numbers = {"kept": AGREEMENT["kept"], "all": AGREEMENT["all"]} if hidden else {"all": AGREEMENT["test"]}
     layers = [layer["layer"] for layer in shown[0]["layers"]]
-    cosines = np.array([[layer["cosine"] for layer in probe["layers"]] for probe in shown], dtype=float).T
-    figure = _figure(2.6 + 0.52 * len(shown), 1.6 + 0.3 * len(layers))
-    axes = figure.axes[0]
-    image = axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
-    for i, j in np.argwhere(~np.isnan(cosines)):
-        color = "white" if abs(cosines[i, j]) > 0.6 else "#222222"
-        axes.text(j, i, f"{cosines[i, j]:+.1f}", ha="center", va="center", fontsize=8, color=color)
-    wrong = ["" if probe["wrong"] is None else f"\n{100 * probe['wrong']:.0f} %" for probe in shown]
-    axes.set_xticks(range(len(shown)), [f"{probe['step']}{said}" for probe, said in zip(shown, wrong, strict=True)])
-    axes.set_yticks(range(len(layers)), layers)
-    axes.set_xlabel("step, and below it how many of the kept pseudo-labels are wrong" if any(wrong) else "step")
-    bar = figure.colorbar(image, ax=axes, ticks=[-1, 0, 1], fraction=0.05)
-    bar.ax.set_yticklabels(["against true labels", "neither", "with true labels"], color=_INK)
+    figure = _figure(3.4 + 0.52 * max(len(shown), 5), (1.1 + 0.27 * len(layers)) * len(numbers) + 0.7, len(numbers))
+    for axes, (number, meaning) in zip(figure.axes, numbers.items(), strict=True):
+        cosines = np.array([[layer[number] for layer in probe["layers"]] for probe in shown], dtype=float).T
+        axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        for i, j in np.argwhere(~np.isnan(cosines)):
+            color = "white" if abs(cosines[i, j]) > 0.6 else "#222222"
+            axes.text(j, i, f"{cosines[i, j]:+.1f}", ha="center", va="center", fontsize=8, color=color)
+        axes.set_title(f"with {meaning.replace(': ', ',' + chr(10))}", fontsize=10, color=_INK, loc="left")
+        axes.set_yticks(range(len(layers)), layers)
+        axes.set_xticks(range(len(shown)), [probe["step"] for probe in shown])
+    wrong = [probe["wrong"] for probe in shown]
+    if any(share is not None for share in wrong):
+        said = ["" if share is None else f"{100 * share:.0f} %" for share in wrong]
+        labels = [f"{probe['step']}\n{of}" for probe, of in zip(shown, said, strict=True)]
+        figure.axes[-1].set_xticks(range(len(shown)), labels)
+        figure.axes[-1].set_xlabel("step, and below it how many of the kept pseudo-labels are wrong")
+    else:
+        figure.axes[-1].set_xlabel("step")
+    bar = figure.colorbar(figure.axes[0].images[0], ax=figure.axes, ticks=[-1, 0, 1], fraction=0.05)
+    bar.ax.set_yticklabels(["against\ntrue labels", "neither", "with\ntrue labels"], color=_INK)
     return _svg(figure)
 
 

@@ -30,28 +30,42 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     return [f"The unlabeled data helped: {against}."]
 
 
+AGREEMENT = {
+    "kept": "true labels of the kept images: what the wrong ones among the pseudo-labels do",
+    "all": "true labels of all images: what is gained by learning from pseudo-labels",
+    "test": "true labels of test images: what is gained by learning from pseudo-labels",
+}
 AGREEMENT_MEANING = (
-    "The cosine is that of the angle between the gradient of the pseudo-labels and that of true labels. Above 0 "
+    "A cosine is that of the angle between the gradient of the pseudo-labels and that of true labels. Above 0 "
     "pseudo-labels move the layer to where true labels would, below 0 away from there; near 0 they do neither. A layer "
-    "that the method keeps pseudo-labels from is shown as if it did not."
+    "that is kept from pseudo-labels is shown as if it were not."
 )
-RATIO_MEANING = "The norm ratio is the length of the first gradient over that of the second."
+CEILING_MEANING = "Test images are others than the unlabeled ones, and chance alone keeps the cosine below the ceiling."
+RATIO_MEANING = (
+    "The norm ratio is the length of the pseudo-labels' gradient over that of true labels of all these images."
+)
 
 
-def agreement_verdict(probes: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say in a sentence how layer probes ended; None where they compared nothing."""
-    last = probes[len(probes) // 2 :]
+def agreement_verdict(probes: Sequence[Mapping[str, Any]], steps: int) -> str | None:
+    """Say in a sentence how layer probes of a run of so many steps ended; None where they compared nothing."""
+    last = [probe for probe in probes if probe["step"] > steps / 2]
+    if not last:
+        return None
+    which = "kept" if last[-1]["against"] == "hidden" else "all"
     head, backbone = (
         [
-            layer["cosine"]
+            layer[which]
             for probe in last
             for layer in probe["layers"]
-            if layer["cosine"] is not None and (layer["layer"] == "head") == of_head
+            if layer[which] is not None and (layer["layer"] == "head") == of_head
         ]
         for of_head in (True, False)
     )
     said = [f"{fmean(found):+.2f} in the {where}" for found, where in ((backbone, "backbone"), (head, "head")) if found]
-    return f"In the second half of the run the mean cosine was {' and '.join(said)}." if said else None
+    if not said:
+        return None
+    whose = "the same images" if which == "kept" else "test images"
+    return f"In the second half of the run the mean cosine with true labels of {whose} was {' and '.join(said)}."
 
 
 def number(value: float | None, form: str) -> str:
@@ -59,13 +73,9 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def agreement_title(probed: dict[str, Any]) -> str:
+def agreement_title(probed: Mapping[str, Any]) -> str:
     """Say what a layer probe compared, and how many of the pseudo-labels are wrong."""
     whose = "the hidden labels of the same images" if probed["against"] == "hidden" else "the labels of test images"
-    kept = f"{percent(probed['kept'])} of the pseudo-labels kept" if probed["kept"] is not None else "kept: not known"
-    wrong = (
-        f"{percent(probed['wrong'])} of these wrong"
-        if probed["wrong"] is not None
-        else "how many of them are wrong is not known"
-    )
+    kept = "kept: not known" if probed["kept"] is None else f"{percent(probed['kept'])} of the pseudo-labels kept"
+    wrong = "wrong ones: not known" if probed["wrong"] is None else f"{percent(probed['wrong'])} of these wrong"
     return f"{probed['method']} at step {probed['step']}, against {whose}; {kept}, {wrong}"

@@ -35,7 +35,7 @@ from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, fastest_threads, layer_rule, make_probe, seconds_a_step, tensorboard_writer
+from fewlabels.runs.train import Job, Rows, fastest_threads, layer_rule, seconds_a_step, tensorboard_writer, try_probe
 from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
@@ -98,7 +98,7 @@ def prepare(
         _job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
     if options.probe_every:
-        make_probe(job, method)  # says what is missing
+        try_probe(job, method)
     if policy is not None:
         seconds_a_step(job, method, tries=1)  # unknown layers, or a pass that cannot tell gradients apart
     plan = _with_threads(plan, options, folder, job, method)

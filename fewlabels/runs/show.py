@@ -97,10 +97,17 @@ def result_table(summary: dict[str, Any]) -> RichTable:
 
 def agreement_table(probed: dict[str, Any]) -> RichTable:
     """Make the table of a layer probe."""
+    hidden = probed["against"] == "hidden"
+    columns = (
+        {"kept": "cosine, kept images", "all": "cosine, all images"}
+        if hidden
+        else {"all": "cosine, test images", "ceiling": "ceiling"}
+    )
     table = RichTable()
     table.add_column("layer")
-    for name in ("cosine with true labels", "norm ratio"):
+    for name in (*columns.values(), "norm ratio"):
         table.add_column(name, justify="right")
     for layer in probed["layers"]:
-        table.add_row(layer["layer"], number(layer["cosine"], "+.2f"), number(layer["ratio"], ".2f"))
+        cosines = [number(layer[name], "+.2f") for name in columns]
+        table.add_row(layer["layer"], *cosines, number(layer["ratio"], ".2f"))
     return table

@@ -31,7 +31,7 @@ from fewlabels.models.network import LayerRule, Network
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.checkpoint import Checkpoint
-from fewlabels.training.loop import State, run
+from fewlabels.training.loop import State, run, update
 from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record, append_line, rewind
@@ -153,6 +153,18 @@ def _feed(
     )
 
 
+def try_probe(job: Job, method: Method) -> None:
+    """Probe after a step, on copies that are thrown away: what is missing is said before the training.
+
+    Raises:
+        UserError: see `make_probe` and `Probe`.
+    """
+    probe = make_probe(job, method)
+    state, feed = begin(_eager(job), copy.deepcopy(method))
+    update(state, feed.batch(0, state.step))
+    probe(state.network, state.method, state.step)
+
+
 def make_probe(job: Job, method: Method) -> Probe:
     """Make the layer probe of a training; each of several processes makes the whole of it.
 
@@ -166,6 +178,8 @@ def make_probe(job: Job, method: Method) -> Probe:
         what = "the method uses no unlabeled images" if not wanted.unlabeled else "there are no unlabeled images"
         raise UserError(f"nothing to probe: {what}, so there are no pseudo-labels")
     key, hidden, parts = job.key.fold("probe"), rows.hidden, job.recipe.accumulate
+    if rows.images.device.type == "cpu":
+        parts *= job.share.world  # there batch norm sees a process's share
     sizes = job.recipe.batch // parts, job.recipe.unlabeled_batch // parts
     batches = math.ceil(ROWS / sizes[1])
     if len(hidden):
@@ -327,7 +341,8 @@ class _Watch:
         self.job, self.name, self.folder = job, name, folder
         self.writes = job.share.rank == 0
         self.record = Record(folder / METRICS, max(1, job.recipe.steps // LINES))
-        self.probe = make_probe(job, method) if job.probe_every else None
+        self.method = method
+        self.probe: Probe | None = None
         self.bar: Bar | None = None
         self.saved: int | None = None
         self.seconds = 0.0
@@ -359,7 +374,7 @@ class _Watch:
         if found is None and any((self.folder / "checkpoint").glob("*")):
             self.job.show.line(f"{self.name}: no checkpoint can be read; training starts anew", "yellow")
         held.extend([found] if found else [])
-        for name in (METRICS, PROBES) if self.probe else (METRICS,):
+        for name in (METRICS, PROBES) if self.job.probe_every else (METRICS,):
             rewind(self.folder / name, found.step if found else 0)
         return (found.step, found.notes) if found else _NOTHING
 
@@ -376,16 +391,28 @@ class _Watch:
             self.bar.move(step)
         if due:
             self._line(state, step, last)
-        if self.probe is not None and self.job.probe_every and (last or step % self.job.probe_every == 0):
-            found = self.probe(state.network, state.method, state.step)
-            if self.writes:
-                append_line(self.folder / PROBES, asdict(found))
+        if self.job.probe_every and (last or step % self.job.probe_every == 0):
+            self._probe(state)
         # Several processes stop together: they ask each other, which costs an exchange, so not in each step.
         stop = (due or self.job.share.world == 1) and any_of(self.job.stop())
         if last or stop or step % max(1, self.job.recipe.steps // CHECKPOINTS) == 0:
             self._save(state, step)
         if stop and not last:
             raise Interrupted(f"{self.name}: saved at step {self.saved} of {self.job.recipe.steps}")
+
+    def _probe(self, state: State) -> None:
+        """Probe the layers; the clock of the training stands still."""
+        began = time.perf_counter()
+        # The parts of a batch may be more than they were in the beginning.
+        self.probe = self.probe or make_probe(replace(self.job, recipe=state.recipe), self.method)
+        try:
+            found = self.probe(state.network, state.method, state.step)
+        except torch.OutOfMemoryError:
+            self.job.show.line(f"{self.name}: out of memory in the layer probe, which is left out here", "yellow")
+        else:
+            if self.writes:
+                append_line(self.folder / PROBES, asdict(found))
+        self._since += time.perf_counter() - began
 
     def _line(self, state: State, step: int, last: bool) -> None:
         line = self.record.flush(step)

@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fewlabels.errors import UserError
-from fewlabels.evaluation.probe import ROWS
+from fewlabels.evaluation.probe import ROWS, Probe
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
+from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.layers import layers_of
 from fewlabels.runs.train import begin, make_probe, train
@@ -53,43 +55,70 @@ def test_the_heads_numbers_follow_the_formulas(small_job, most_sure, policy):
     w = (confidence >= threshold).astype(float)
     one = np.concatenate([f, np.ones((*f.shape[:2], 1))], 2)
     pseudo = np.einsum("bn,bnk,bnd->kd", w, p - np.eye(10)[target], one)
-    true = np.einsum("bnk,bnd->kd", p - np.eye(10)[y], one)
+    kept = np.einsum("bn,bnk,bnd->kd", w, p - np.eye(10)[y], one)
+    every = np.einsum("bnk,bnd->kd", p - np.eye(10)[y], one)
 
     found = probe(net, FixMatch(threshold=float(threshold)), state.step)
     head = found.layers[-1]
-    assert head.layer == "head" and y.size >= ROWS
-    assert head.cosine == pytest.approx((pseudo * true).sum() / np.linalg.norm(pseudo) / np.linalg.norm(true), abs=1e-4)
-    assert head.ratio == pytest.approx(np.linalg.norm(pseudo) / np.linalg.norm(true), rel=1e-4)
+    assert head.layer == "head" and y.size >= ROWS and head.ceiling is None
+    for number, true in ((head.kept, kept), (head.all, every)):
+        expected = (pseudo * true).sum() / np.linalg.norm(pseudo) / np.linalg.norm(true)
+        assert number == pytest.approx(expected, abs=1e-4)
+    assert head.ratio == pytest.approx(np.linalg.norm(pseudo) / np.linalg.norm(every), rel=1e-4)
     assert found.kept == pytest.approx(most_sure, abs=0.01)
     assert found.wrong == pytest.approx((w * (target != y)).sum() / w.sum()) and 0 < found.wrong < 1
 
 
-class TrueTargets(FixMatch):
-    """Pseudo-labels that are the truth."""
+class TrueTargets(LayerMatch):
+    """Pseudo-labels that are the truth, or its opposite; all rows are kept, or only the sure ones."""
 
     def forward(self, net, batch):
-        self.threshold = 0.0
         out = super().forward(net, batch)
-        logits = net.unlabeled_logits(net.unlabeled_features(batch.unlabeled[-1]))
-        truth = self.truth[batch.rows]
-        return out | {"unlabeled_loss": self.sign * torch.nn.functional.cross_entropy(logits, truth), "target": truth}
+        truth, weight = self.truth[batch.rows], out["row_weight"]
+        loss = self.sign * consistency(out["unlabeled_logits"], truth, weight)
+        return out | {"unlabeled_loss": loss, "target": truth}
 
 
+def true_targets(rows, sign=1.0, **options):
+    method = TrueTargets(**options)
+    method.truth, method.sign = torch.from_numpy(np.where(rows.truth < 0, rows.labels, rows.truth)), sign
+    return method
+
+
+@pytest.mark.parametrize("passes", ["one", "two", "three"])
+@pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("sign", [1.0, -0.5])
-def test_true_targets_agree_wholly_and_their_opposite_not_at_all(small_job, sign):
-    job, method = small_job("group"), TrueTargets()
-    method.truth, method.sign = torch.from_numpy(job.rows.truth), sign
-    found, _, _ = probed(job, method)
-    assert found.wrong == 0 and found.kept == 1
+def test_true_targets_agree_wholly_and_their_opposite_not_at_all(small_job, passes, norm, sign):
+    """Whatever normalizes the views, drops features, or averages the centers: it is so on both sides."""
+    job = dataclasses.replace(with_dropout(small_job(norm)), center_memory=0.5)
+    found, _, _ = probed(job, true_targets(job.rows, sign, threshold="fixed", confidence=0.0, passes=passes), steps=3)
+    assert found.wrong == 0 and found.kept == 1 and found.against == "hidden"
     for layer in found.layers:
-        assert layer.cosine == pytest.approx(1 if sign > 0 else -1, abs=1e-5)
+        assert layer.all == layer.kept == pytest.approx(1 if sign > 0 else -1, abs=1e-5)
         assert layer.ratio == pytest.approx(abs(sign), rel=1e-4)
+
+
+def test_true_targets_of_the_sure_rows_alone_agree_with_these_and_not_wholly_with_all(small_job):
+    job = small_job("group", lr=0.2)
+    found, _, _ = probed(job, true_targets(job.rows, threshold="self_adaptive"), steps=10)
+    assert 0.05 < found.kept < 0.95
+    for layer in found.layers:
+        assert layer.kept == pytest.approx(1, abs=1e-5) and layer.all < 0.99
+
+
+def with_dropout(job):
+    def build():
+        classifier = job.build()
+        classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
+        return classifier
+
+    return dataclasses.replace(job, build=build)
 
 
 def test_a_gradient_of_zero_has_no_angle(small_job):
     found, _, _ = probed(small_job(), FixMatch(threshold=1.0))
     assert found.kept == 0 and found.wrong is None
-    assert all(layer.cosine is None and layer.ratio is None for layer in found.layers)
+    assert all(layer.kept is layer.all is None and layer.ratio == 0 for layer in found.layers)
 
 
 @pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
@@ -109,7 +138,8 @@ def test_without_hidden_labels_the_test_split_tells_and_wrong_ones_are_not_known
     job = small_job(rows=without_truth(digits_rows))
     found, state, probe = probed(job, LayerMatch(), steps=8)
     assert found.wrong is None and found.kept > 0
-    assert all(layer.cosine is not None for layer in found.layers)
+    assert found.against == "test"
+    assert all(layer.kept is None and layer.all is not None and layer.ceiling is not None for layer in found.layers)
     batch = probe.held_out.batch(0, state.step)
     assert len(batch.labels) == job.recipe.unlabeled_batch and batch.unlabeled == ()
     # Only test rows are looked at, with their own labels.
@@ -131,6 +161,15 @@ def test_what_cannot_be_probed_is_said(small_job, digits_rows, change, method, s
         make_probe(small_job(rows=changed), method)
 
 
+def test_the_ceiling_is_what_true_labels_of_other_images_reach(small_job, digits_rows):
+    """Perfect pseudo-labels of the unlabeled images, probed against test images."""
+    job = small_job(rows=without_truth(digits_rows))
+    method = true_targets(digits_rows, threshold="fixed", confidence=0.0)
+    found, _, _ = probed(job, method, steps=8)
+    for layer in found.layers:
+        assert layer.ceiling < 0.95 and abs(layer.all - layer.ceiling) < 0.4
+
+
 class Silent(FixMatch):
     """Gives its loss alone."""
 
@@ -139,7 +178,7 @@ class Silent(FixMatch):
 
 
 def test_a_method_that_gives_no_unlabeled_loss_is_named(small_job):
-    with pytest.raises(UserError, match="Silent cannot be probed"):
+    with pytest.raises(UserError, match="Silent cannot be probed: it does not give unlabeled_loss"):
         probed(small_job(), Silent())
 
 
@@ -157,22 +196,43 @@ def test_the_training_does_not_notice_the_probe(small_job, tmp_path, recipe):
         assert [line["step"] for line in lines] == ([5, 10, 12] if every else [])
     assert found[None].keys() == found[5].keys()
     assert found[None]["metrics.jsonl"].read_bytes() == found[5]["metrics.jsonl"].read_bytes()
-    from fewlabels.training.checkpoint import load
-
-    first, second = (load(tmp_path / str(every) / "checkpoint") for every in (None, 5))
-    assert_same(first.tensors, second.tensors)
+    for name, path in found[None].items():
+        if name != "metrics.jsonl":
+            assert_same(load_file(path), load_file(found[5][name]))
 
 
 def test_dropout_does_not_notice_the_probe_and_the_probe_draws_the_same_each_time(small_job):
-    plain = small_job()
-
-    def with_dropout():
-        classifier = plain.build()
-        classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
-        return classifier
-
-    job = dataclasses.replace(plain, build=with_dropout)
+    job = with_dropout(small_job())
     found, state, probe = probed(job, FixMatch(threshold=0.0), steps=2)
     before = torch.get_rng_state()
     assert probe(state.network, state.method, state.step) == found
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_probe_without_memory_is_left_out_and_the_training_goes_on_as_it_was(small_job, tmp_path, monkeypatch):
+    said, found = [], []
+    for lacks in (False, True):
+        job = dataclasses.replace(small_job(steps=6), probe_every=2)
+        monkeypatch.setattr(job.show, "line", lambda text, style=None: said.append(text))
+        if lacks:
+            monkeypatch.setattr(Probe, "__call__", no_memory)
+        out = tmp_path / str(lacks)
+        out.mkdir()
+        train(job, FixMatch(), "fixmatch", out)
+        found.append(load_file(out / "checkpoint/step-00000006.safetensors"))
+    assert_same(*found)
+    assert [line for line in said if "memory" in line] == [
+        "fixmatch: out of memory in the layer probe, which is left out here"
+    ] * 3
+    assert not (tmp_path / "True/probe.jsonl").read_text()
+
+
+def no_memory(*_):
+    raise torch.OutOfMemoryError
+
+
+def test_a_network_that_cannot_be_copied_is_said(small_job):
+    state, _ = begin(small_job(), FixMatch())
+    state.network.classifier.kept = torch.ones(2, requires_grad=True) * 2
+    with pytest.raises(UserError, match="works on a copy of the network, and none can be made"):
+        make_probe(small_job(), FixMatch())(state.network, state.method, state.step)

@@ -84,9 +84,14 @@ def test_plots_take_the_colors_of_the_page():
     assert curves({"layermatch": lines}, "kept", "kept") is None
 
 
-def probe_of(step, wrong, **cosines):
-    layers = [{"layer": name.replace("_", "."), "cosine": value, "ratio": 1.0} for name, value in cosines.items()]
-    return {"step": step, "kept": 0.5, "wrong": wrong, "layers": layers}
+def probe_of(step, wrong, against="hidden", **cosines):
+    layers = [
+        {"layer": name.replace("_", "."), "kept": value, "all": 0.0, "ratio": 1.0, "ceiling": None}
+        for name, value in cosines.items()
+    ]
+    if against == "test":
+        layers = [layer | {"kept": None, "all": layer["kept"], "ceiling": 0.7} for layer in layers]
+    return {"step": step, "against": against, "kept": 0.5, "wrong": wrong, "layers": layers}
 
 
 PROBES = [probe_of(1, 0.25, backbone_a=1.0, head=1.0), probe_of(2, 0.5, backbone_a=0.5, head=-0.25)]
@@ -95,20 +100,36 @@ PROBES = [probe_of(1, 0.25, backbone_a=1.0, head=1.0), probe_of(2, 0.5, backbone
 def test_the_layer_probe_is_drawn_with_its_numbers():
     svg = agreement(PROBES)
     texts = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
-    assert {"backbone.a", "head", "+1.0", "+0.5", "-0.2", "25 %", "50 %", "against true labels"} <= set(texts)
+    assert {
+        "backbone.a",
+        "head",
+        "+1.0",
+        "+0.5",
+        "-0.2",
+        "25 %",
+        "50 %",
+        "with true labels of the kept images,",
+    } <= set(texts)
     assert "#000000" not in "".join(re.findall(r"<text [^>]*>", svg))
     assert agreement([]) is None
-    assert agreement_verdict(PROBES) == (
-        "In the second half of the run the mean cosine was +0.50 in the backbone and -0.25 in the head."
-    )
+    said = agreement_verdict(PROBES, 2)
+    assert said.endswith("with true labels of the same images was +0.50 in the backbone and -0.25 in the head.")
+    assert agreement_verdict(PROBES, 4) is None  # only its first half was probed
+
+
+def test_a_layer_probe_against_test_images_says_so():
+    probes = [probe_of(1, None, "test", backbone_a=0.25, head=0.5)]
+    svg = agreement(probes)
+    assert "test images" in svg and "kept images" not in svg and "+0.2" in svg
+    assert "of test images was +0.25 in the backbone and +0.50 in the head" in agreement_verdict(probes, 1)
 
 
 def test_a_layer_probe_that_compared_nothing_is_drawn_empty():
-    nothing = [probe_of(1, None, backbone_a=None, head=None)]
-    assert "head" in agreement(nothing) and agreement_verdict(nothing) is None
+    nothing = [probe_of(1, None, "test", backbone_a=None, head=None)]
+    assert "head" in agreement(nothing) and agreement_verdict(nothing, 1) is None
     assert len(re.findall(r">[+-]\d\.\d<", agreement(nothing))) == 0
 
 
 def test_of_many_probes_some_are_drawn():
-    svg = agreement([probe_of(step, None, head=0.1) for step in range(100)])
+    svg = agreement([probe_of(step, None, "test", head=0.1) for step in range(100)])
     assert svg.count(">+0.1<") == 12 and ">0<" in svg and ">99<" in svg

@@ -55,7 +55,7 @@ def noise(which: str) -> str:
     lines = []
     for axes, (kind, said) in zip(grid, KINDS.items(), strict=True):
         for policy, label in POLICIES.items():
-            found = [cells.get(f"{kind}-{share:g}-{policy}", cells[f"noise-0-{policy}"]) for share in shares]
+            found = [cells[f"{kind if share else 'noise'}-{share:g}-{policy}"] for share in shares]
             for each, number in zip(axes, ("accuracy", "linear"), strict=True):
                 band(each, [100 * share for share in shares], found, number, label)
             lines.append(f"| {said} | {label} | " + " | ".join(

@@ -9,8 +9,8 @@ clusters: how features cluster over time, with class centers averaged over parts
 probes: the layer probe over time, with and without Grad-ReLU.
 thresholds: three thresholds, each with none, one and both of LayerMatch's strategies.
 
-Stopped and given again it continues: each training leaves a small file under --work. Several commands may share the
-work, with parts of the seeds; the last that ends writes the whole result. The JSON goes to benchmarks/results/, and
+Stopped and given again it continues: each training leaves a small file under --work, and several commands with parts of
+the seeds may share the work; one with all of them then writes the result of all. The JSON goes to benchmarks/results/;
 `python benchmarks/draw_layers.py` makes the plots and tables of docs/layers.md from it.
 """
 
@@ -257,7 +257,7 @@ def flat(probed: Probed) -> dict[str, float]:
     """Give what a layer probe found as numbers under names; what is not known is nan."""
     found = {"kept": probed.kept, "wrong": probed.wrong}
     for layer in probed.layers:
-        found |= {f"{name} {layer.layer}": getattr(layer, name) for name in ("kept", "all", "ratio")}
+        found |= {f"{name} {layer.layer}": getattr(layer, name) for name in ("cosine_kept", "cosine_all", "ratio")}
     return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
@@ -283,7 +283,7 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
     of = {name: np.array([[point[name] for point in found["points"]] for found in runs]) for name in names}
     accuracy = of["accuracy"]
     return {
-        **{name: interval(list(each[:, -1])) if name in SHARES else _raw(each[:, -1]) for name, each in of.items()},
+        **{name: _interval(each[:, -1], name in SHARES) for name, each in of.items()},
         "last_fifth": interval(list(accuracy[:, -1] - accuracy[:, int(0.8 * POINTS) - 1])),
         "over_time": {name: _means(each) for name, each in of.items()},
         "steps": [point["step"] for point in runs[0]["points"]],
@@ -297,9 +297,13 @@ def _means(each: NDArray[Any]) -> list[float | None]:
     return [round(float(column.mean()), 4) if len(column) else None for column in known]
 
 
-def _raw(values: NDArray[Any]) -> dict[str, float]:
-    """Give mean and interval of numbers that are no shares."""
-    return {name: value if name == "n" else round(value / 100, 4) for name, value in interval(list(values)).items()}
+def _interval(values: NDArray[Any], points: bool) -> dict[str, float] | None:
+    """Give mean and interval of the numbers that are known, shares in points; None of fewer than two."""
+    known = values[~np.isnan(values)]
+    if len(known) < 2:
+        return None
+    found = interval(list(known))
+    return found if points else {k: value if k == "n" else round(value / 100, 4) for k, value in found.items()}
 
 
 def differences(found: Mapping[str, list[dict[str, Any]]], pairs: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
@@ -344,6 +348,8 @@ def main(question: Question) -> None:
                 "labels_per_class": question.labels_per_class,
                 "unlabeled": question.rows,
                 "seeds": question.seeds,
+                "steps": question.steps,
+                "cells": question.cells,
             },
             "where": machine(),
             "differences": differences(found, pairs_of(part)),

@@ -58,10 +58,14 @@ class Probe:
     """folder of the run"""
     data: str | None = None
     """what the run was made from, where it lies elsewhere now"""
+    unlabeled: MaybePath = None
+    """likewise, the folder of more images"""
+    root: MaybePath = None
+    """likewise, where the files of a set known by name lie"""
     json: MaybePath = None
     """write what was found here, with what --probe-every noted while training"""
     device: str | None = None
-    """cpu, cuda, cuda:1, mps; the run's own by default"""
+    """cpu, cuda, cuda:1, mps; where the run was made, if that is here, by default"""
 
 
 @dataclass(frozen=True)
@@ -213,9 +217,16 @@ def _probe(command: Probe, words: list[str]) -> None:
     from fewlabels.runs.probe import probe
     from fewlabels.runs.show import Show
 
-    found = probe(command.run, command.data, device=command.device, show=Show(Console()))
+    found = probe(
+        command.run,
+        command.data,
+        unlabeled=command.unlabeled,
+        root=command.root,
+        device=command.device,
+        show=Show(Console()),
+    )
     if command.json is not None:
-        replace_text(command.json, json.dumps(found, indent=2) + "\n")
+        replace_text(command.json, json.dumps(found, indent=2, allow_nan=False) + "\n")
 
 
 def _methods(command: Methods, words: list[str]) -> None:

@@ -22,6 +22,7 @@ from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch
 
 ROWS = 400  # unlabeled rows at least, in batches of the training's size
+COST = 1.4  # steps that a batch costs, about (benchmarks/probe.py)
 
 Against: TypeAlias = Literal["hidden", "test"]
 """whose true labels: the hidden ones of the same images, or those of test images"""
@@ -38,18 +39,16 @@ class Agreement:
 
     Attributes:
         layer: its name, as policies name it.
-        kept: cosine with true labels on the kept rows, by the same row weights: what the wrong ones among them do.
-        all: cosine with true labels on all rows: what is gained by learning from pseudo-labels.
+        cosine_kept: with true labels on the kept rows, by the same row weights: what the wrong ones among them do.
+        cosine_all: with true labels on all rows: what is gained by learning from pseudo-labels. Where these rows are
+            others than the unlabeled ones, chance alone keeps it below 1.
         ratio: norm of the pseudo-labels' gradient over that of true labels on all rows.
-        ceiling: cosine of true labels on two halves of the rows, where these are not the pseudo-labels' own: chance
-            alone keeps `all` below 1 too.
     """
 
     layer: str
-    kept: float | None
-    all: float | None
+    cosine_kept: float | None
+    cosine_all: float | None
     ratio: float | None
-    ceiling: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,7 @@ class Probe:
 
     def __init__(self, feed: ImageFeed, truth: Tensor | None, held_out: ImageFeed | None, batches: int) -> None:
         assert (truth is None) != (held_out is None)
-        self.feed, self.truth, self.held_out = feed, truth, held_out
-        self.batches = batches if held_out is None else max(batches, 2)  # two halves
+        self.feed, self.truth, self.held_out, self.batches = feed, truth, held_out, batches
 
     def __call__(self, network: Network, method: Method, step: Tensor) -> Probed:
         """Probe a network as it is after `step` (0-dim) updates.
@@ -127,7 +125,7 @@ class Probe:
             sums.add("all", F.cross_entropy(logits, truth))
             sums.count(weight, found["target"], truth)
         else:
-            sums.add(("all", "other half")[number % 2], self._held_out_loss(sums.network, number, step))
+            sums.add("all", self._held_out_loss(sums.network, number, step))
             sums.count(weight, found["target"], None)
 
     def _held_out_loss(self, network: Network, number: int, step: Tensor) -> Tensor:
@@ -175,22 +173,14 @@ class _Sums:
 
     def compared(self) -> list[Agreement]:
         """Compare the sums, layer by layer."""
-        every, half = self.of["all"], self.of.get("other half")
-        whole = {name: every[name] + half[name] for name in every} if half else every
         out: list[Agreement] = []
         for layer, names in layers_of(self.network.classifier).items():
-            if not (own := [name for name in names if name in self.learned]):
-                continue
-            pseudo, true = _flat(self.of["pseudo"], own), _flat(whole, own)
-            out.append(
-                Agreement(
-                    layer,
-                    kept=_cosine(pseudo, _flat(self.of["kept"], own)) if "kept" in self.of else None,
-                    all=_cosine(pseudo, true),
-                    ratio=_known(pseudo.norm() / true.norm()),
-                    ceiling=_cosine(_flat(every, own), _flat(half, own)) if half else None,
-                )
-            )
+            own = [name for name in names if name in self.learned]
+            if own:
+                flat = {of: _flat(sums, own) for of, sums in self.of.items()}
+                pseudo, true, kept = flat["pseudo"], flat["all"], flat.get("kept")
+                of_kept = None if kept is None else _cosine(pseudo, kept)
+                out.append(Agreement(layer, of_kept, _cosine(pseudo, true), _known(pseudo.norm() / true.norm())))
         return out
 
 

@@ -58,7 +58,7 @@ def build_classifier(
         module = backbone if backbone is not None else _build_backbone(card, pretrained)
         classifier = Classifier(module, _feature_size(module, card), card)
     if backbone is None and brings_statistics(card.model, pretrained, weights):
-        classifier.card = replace(card, **_statistics(module))
+        classifier.card = replace(card, **pretrained_statistics(module))
     if weights is not None:
         load_backbone(classifier.backbone, weights)
     if freeze:
@@ -105,7 +105,7 @@ def _build_timm(card: Card, pretrained: bool) -> nn.Module:
         ) from error
 
 
-def _statistics(module: nn.Module) -> dict[str, tuple[float, ...]]:
+def pretrained_statistics(module: nn.Module) -> dict[str, tuple[float, ...]]:
     """Give the channel statistics that a pretrained timm model was trained with."""
     from timm.data import resolve_model_data_config
 

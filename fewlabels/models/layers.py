@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 from torch import nn
 
 from fewlabels.errors import UserError, all_of
@@ -31,31 +32,34 @@ def read_policy(given: str | Policy) -> Policy:
         UserError: none of these, or a factor that is not a finite number of 0 or more; all at once.
     """
     found: Any = given
+    wrong = ""
     if isinstance(given, str):
         if given in PRESETS:
             return PRESETS[given]
         try:
             found = json.loads(given)
-        except json.JSONDecodeError:
-            found = None
+        except json.JSONDecodeError as error:
+            found, wrong = None, f" (as JSON: {error.msg} at character {error.pos + 1})" if given[:1] == "{" else ""
     if not isinstance(found, Mapping):
         raise UserError(
-            f"policy is {given!r}; give {', '.join(PRESETS)}, or a JSON object of factors by layer such as "
+            f"policy is {given!r}{wrong}; give {', '.join(PRESETS)}, or a JSON object of factors by layer such as "
             '\'{"head": 0, "backbone.stage3": 0.5}\''
         )
     problems = [f"the factor of {name} is {factor!r}" for name, factor in found.items() if not _is_factor(factor)]
     if problems:
-        raise all_of("policy", problems, "Give finite numbers: 0 keeps pseudo-labels from a layer, 1 is the usual.")
+        raise all_of(
+            "policy", problems, "Give finite numbers of 0 or more: 0 keeps pseudo-labels from a layer, 1 is the usual."
+        )
     return {str(name): float(factor) for name, factor in found.items()}
 
 
 def preset_of(policy: Policy) -> str:
     """Write a policy as `read_policy` reads it: by the name of a preset where there is one."""
-    return next((name for name, preset in PRESETS.items() if preset == policy), json.dumps(policy))
+    return next((name for name, preset in PRESETS.items() if preset == policy), json.dumps(policy, sort_keys=True))
 
 
 def _is_factor(value: Any) -> bool:
-    return isinstance(value, int | float) and value is not True and value is not False and 0 <= value < math.inf
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def scales_of(classifier: Classifier, policy: Policy) -> dict[str, float]:
@@ -95,8 +99,12 @@ def layers_of(classifier: Classifier) -> dict[str, list[str]]:
     A layer is what has parameters and is no mere container: `nn.Sequential` and `nn.ModuleList` are their members. So
     a residual block, or a block of a transformer, is one layer.
     """
-    layers = dict(_layers_in("backbone", classifier.backbone, expand=True))
-    return layers | dict(_layers_in("head", classifier.head))
+    found = dict(_layers_in("backbone", classifier.backbone, expand=True))
+    found |= dict(_layers_in("head", classifier.head))
+    # A module under two names has its parameters under the first.
+    known = {name for name, _ in classifier.named_parameters()}
+    layers = {layer: [name for name in names if name in known] for layer, names in found.items()}
+    return {layer: names for layer, names in layers.items() if names}
 
 
 def _layers_in(name: str, module: nn.Module, *, expand: bool = False) -> Iterator[tuple[str, list[str]]]:

@@ -17,7 +17,7 @@ from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.accuracy import confusion
 from fewlabels.files import replace_text
 from fewlabels.report.plots import agreement, confusion_matrix, curves
-from fewlabels.report.words import AGREEMENT_MEANING, CEILING_MEANING, agreement_verdict, percent, verdict
+from fewlabels.report.words import AGREEMENT_MEANING, TEST_MEANING, agreement_verdict, percent, verdict
 from fewlabels.training.record import read_lines
 
 SHOWN = 12  # images in a gallery
@@ -84,6 +84,7 @@ def _asked(summary: dict[str, Any]) -> str:
     return (
         f"{summary['model']} learned {summary['steps']} steps from {summary['labeled']} labeled and "
         f"{summary['unlabeled']} unlabeled images, seed {summary['seed']}; {summary['test']} test images only report. "
+        f"Policy of the layers that learn from unlabeled images: {summary['policy']}. "
         "The numbers are of the averaged parameters after the last step; the test split chose nothing."
         + (
             f" Files set aside: {summary['set_aside']}; quarantine.csv names them with the reasons."
@@ -131,7 +132,7 @@ def _agreement(folder: Path, steps: int) -> list[str]:
     if svg is None:
         return []
     text = "agreement of pseudo-labels with true labels, by layer and step"
-    meaning = AGREEMENT_MEANING if probes[-1]["against"] == "hidden" else f"{AGREEMENT_MEANING} {CEILING_MEANING}"
+    meaning = AGREEMENT_MEANING if probes[-1]["against"] == "hidden" else f"{AGREEMENT_MEANING} {TEST_MEANING}"
     return [
         "<h2>Do pseudo-labels help every layer?</h2>",
         *([f"<p>{said}</p>"] if said else []),

@@ -77,16 +77,18 @@ def agreement(probes: Sequence[Mapping[str, Any]], most: int = 12) -> str | None
         return None
     shown = [probes[i] for i in np.linspace(0, len(probes) - 1, min(len(probes), most)).astype(int)]
     hidden = shown[-1]["against"] == "hidden"
-    numbers = {"kept": AGREEMENT["kept"], "all": AGREEMENT["all"]} if hidden else {"all": AGREEMENT["test"]}
+    numbers = ("cosine_kept", "cosine_all") if hidden else ("cosine_all",)
     layers = [layer["layer"] for layer in shown[0]["layers"]]
     figure = _figure(3.4 + 0.52 * max(len(shown), 5), (1.1 + 0.27 * len(layers)) * len(numbers) + 0.7, len(numbers))
-    for axes, (number, meaning) in zip(figure.axes, numbers.items(), strict=True):
+    for axes, number in zip(figure.axes, numbers, strict=True):
         cosines = np.array([[layer[number] for layer in probe["layers"]] for probe in shown], dtype=float).T
         axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
         for i, j in np.argwhere(~np.isnan(cosines)):
             color = "white" if abs(cosines[i, j]) > 0.6 else "#222222"
-            axes.text(j, i, f"{cosines[i, j]:+.1f}", ha="center", va="center", fontsize=8, color=color)
-        axes.set_title(f"with {meaning.replace(': ', ',' + chr(10))}", fontsize=10, color=_INK, loc="left")
+            said = f"{cosines[i, j]:+.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")
+            axes.text(j, i, said, ha="center", va="center", fontsize=8, color=color)
+        what, _, why = AGREEMENT[number if hidden else "test"].partition(": ")
+        axes.set_title(f"cosine with {what},\n{why}", fontsize=10, color=_INK, loc="left")
         axes.set_yticks(range(len(layers)), layers)
         axes.set_xticks(range(len(shown)), [probe["step"] for probe in shown])
     wrong = [probe["wrong"] for probe in shown]
@@ -98,7 +100,7 @@ def agreement(probes: Sequence[Mapping[str, Any]], most: int = 12) -> str | None
     else:
         figure.axes[-1].set_xlabel("step")
     bar = figure.colorbar(figure.axes[0].images[0], ax=figure.axes, ticks=[-1, 0, 1], fraction=0.05)
-    bar.ax.set_yticklabels(["against\ntrue labels", "neither", "with\ntrue labels"], color=_INK)
+    bar.ax.set_yticklabels(["-1 against\ntrue labels", "0 neither", "+1 with\ntrue labels"], color=_INK)
     return _svg(figure)
 
 

@@ -31,41 +31,35 @@ def verdict(summary: dict[str, Any]) -> list[str]:
 
 
 AGREEMENT = {
-    "kept": "true labels of the kept images: what the wrong ones among the pseudo-labels do",
-    "all": "true labels of all images: what is gained by learning from pseudo-labels",
-    "test": "true labels of test images: what is gained by learning from pseudo-labels",
+    "cosine_kept": "true labels of the kept images: what the wrong ones among the pseudo-labels do",
+    "cosine_all": "true labels of all images: where learning from pseudo-labels leads",
+    "test": "true labels of test images: where learning from pseudo-labels leads",
 }
 AGREEMENT_MEANING = (
     "A cosine is that of the angle between the gradient of the pseudo-labels and that of true labels. Above 0 "
     "pseudo-labels move the layer to where true labels would, below 0 away from there; near 0 they do neither. A layer "
-    "that is kept from pseudo-labels is shown as if it were not."
+    "that the policy keeps from pseudo-labels is shown as if it did not."
 )
-CEILING_MEANING = "Test images are others than the unlabeled ones, and chance alone keeps the cosine below the ceiling."
-RATIO_MEANING = (
-    "The norm ratio is the length of the pseudo-labels' gradient over that of true labels of all these images."
-)
+TEST_MEANING = "Test images are others than the unlabeled ones, so chance alone keeps the cosine below 1."
+RATIO_MEANING = "The norm ratio is the length of the pseudo-labels' gradient over that of true labels of all images."
+FEWEST_PROBES = 3  # that a mean is told of
 
 
 def agreement_verdict(probes: Sequence[Mapping[str, Any]], steps: int) -> str | None:
-    """Say in a sentence how layer probes of a run of so many steps ended; None where they compared nothing."""
+    """Say in a sentence how layer probes of a run of so many steps ended; None where they are too few."""
     last = [probe for probe in probes if probe["step"] > steps / 2]
-    if not last:
+    if len(last) < FEWEST_PROBES:
         return None
-    which = "kept" if last[-1]["against"] == "hidden" else "all"
-    head, backbone = (
-        [
-            layer[which]
-            for probe in last
-            for layer in probe["layers"]
-            if layer[which] is not None and (layer["layer"] == "head") == of_head
-        ]
-        for of_head in (True, False)
+    which, whose = (
+        ("cosine_kept", "the kept images") if last[-1]["against"] == "hidden" else ("cosine_all", "test images")
     )
-    said = [f"{fmean(found):+.2f} in the {where}" for found, where in ((backbone, "backbone"), (head, "head")) if found]
+    found: dict[str, list[float]] = {"backbone": [], "head": []}
+    for layer in (layer for probe in last for layer in probe["layers"] if layer[which] is not None):
+        found["head" if layer["layer"] == "head" else "backbone"].append(layer[which])
+    said = [f"{fmean(of):+.2f} in the {where} ({min(of):+.2f} to {max(of):+.2f})" for where, of in found.items() if of]
     if not said:
-        return None
-    whose = "the same images" if which == "kept" else "test images"
-    return f"In the second half of the run the mean cosine with true labels of {whose} was {' and '.join(said)}."
+        return "No pseudo-label was kept in the second half of the run: there is nothing to compare."
+    return f"Over the last {len(last)} probes the mean cosine with true labels of {whose} was {' and '.join(said)}."
 
 
 def number(value: float | None, form: str) -> str:

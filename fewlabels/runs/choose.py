@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -47,6 +48,14 @@ class Plan:
     recipe: Recipe
     threads: int
     why: dict[str, str]
+
+
+def plan_of(config: Mapping[str, Any]) -> Plan:
+    """Read the choices of a run from its configuration."""
+    plan = config["plan"]
+    form = Form(**plan["form"] | {"size": tuple(plan["form"]["size"])})
+    threads = config["where"]["threads"]
+    return Plan(**plan | {"form": form, "recipe": Recipe(**plan["recipe"]), "threads": threads, "why": config["why"]})
 
 
 def choose_device(name: str) -> torch.device:

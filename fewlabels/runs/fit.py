@@ -23,6 +23,7 @@ from fewlabels.runs.phases import finish, free_phase, labels_only_phase, method_
 from fewlabels.runs.prepare import Work, prepare
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
+from fewlabels.runs.train import PROBES
 from fewlabels.training.interrupt import noted_signals
 from fewlabels.training.processes import first_says, joined
 
@@ -109,6 +110,8 @@ def _phases(work: Work) -> Run:
         run = first_says(lambda: finish(work, free, labels_only, trained))
     else:
         work.show.line("this run is finished; nothing is trained again")
+        if work.options.probe_every and not (work.folder / PROBES).is_file():
+            work.show.line(f"it was not probed while it trained; as it is now: fewlabels probe {work.folder.path}")
     run.show(work.show)
     return run
 

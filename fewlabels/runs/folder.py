@@ -17,7 +17,7 @@ from fewlabels.config import with_paths
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv, replace_text
 
-FORMAT = 1
+FORMAT = 2  # 1 had no word of what was given, and other names of layers
 RUNS = Path("runs")
 LOCK = ".lock"
 
@@ -26,18 +26,9 @@ _FREE = ("format", "version", "why", "where", "given")
 
 
 def given_options(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Give options that prepare the run of a configuration again on any device, and the words that open its data."""
-    given, plan = dict(config["given"]), config["plan"]
-    source, recipe = given.pop("data"), plan["recipe"]
-    # What was chosen by the device it was made on.
-    given |= {
-        "model": plan["model"],
-        "batch": recipe["batch"],
-        "unlabeled_ratio": recipe["unlabeled_batch"] // recipe["batch"],
-        "precision": recipe["precision"],
-        "compile": "yes" if recipe["compile"] else "no",
-    }
-    return with_paths(given), source
+    """Give the options of a run's configuration, and the words that open its data where there are such."""
+    given = with_paths(config["given"])
+    return given, given.pop("data")
 
 
 def plain(value: Any) -> Any:
@@ -147,7 +138,12 @@ class RunFolder:
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}. Give another --out.") from error
         if found > FORMAT:
-            raise UserError(f"{path} has format {found}; this fewlabels reads up to {FORMAT}. Install a newer one.")
+            raise UserError(f"{path} has format {found}; this fewlabels reads {FORMAT}. Install a newer one.")
+        if found < FORMAT:
+            raise UserError(
+                f"{path} has format {found}, of an earlier fewlabels; this one reads {FORMAT}. Train anew, in another "
+                "folder."
+            )
         return cast(dict[str, Any], config)
 
     def _must_be_empty(self) -> None:

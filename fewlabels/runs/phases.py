@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.evaluation.accuracy import accuracy, gain
 from fewlabels.evaluation.baselines import free_baselines, pixel_features
+from fewlabels.evaluation.probe import COST, ROWS
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.build import flops
 from fewlabels.models.classifier import Classifier
+from fewlabels.models.layers import preset_of
 from fewlabels.report.html import write_report
 from fewlabels.runs.outputs import write_predictions
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
-from fewlabels.runs.train import Rows, Trained, predict_rows, seconds_a_step, train
+from fewlabels.runs.train import Rows, Trained, layer_rule, predict_rows, seconds_a_step, train
 
 LABELS_ONLY = "labels_only"
 
@@ -59,6 +62,9 @@ def say_estimate(work: Work) -> None:
     recipe = work.job.recipe
     a_step = seconds_a_step(work.job, work.method)
     seconds = recipe.steps * a_step
+    if work.options.probe_every:
+        batches = math.ceil(ROWS / recipe.unlabeled_batch)
+        seconds += math.ceil(recipe.steps / work.options.probe_every) * batches * COST * a_step
     if _with_baseline(work):
         seconds += recipe.steps * seconds_a_step(work.job, Supervised())
     classifier = work.job.build()
@@ -176,6 +182,7 @@ def _summary(work: Work, free: list[Row], labels_only: Outcome | None, trained: 
         "seed": work.options.seed,
         "model": work.plan.model,
         "steps": work.plan.recipe.steps,
+        "policy": preset_of(layer_rule(work.job, work.method).policy),
         "labeled": len(rows.labeled),
         "unlabeled": len(rows.unlabeled),
         "test": len(test),

@@ -27,11 +27,11 @@ from fewlabels.files import csv_text, replace_text
 from fewlabels.keys import Key
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
-from fewlabels.models.build import build_classifier
+from fewlabels.models.build import brings_statistics, build_classifier, pretrained_statistics
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.models.layers import Policy, preset_of, read_policy
+from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
-from fewlabels.runs.choose import Plan, make_plan
+from fewlabels.runs.choose import Plan, make_plan, plan_of
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.show import Show
@@ -78,7 +78,6 @@ def prepare(
     """
     name = method_name(method)
     policy = None if options.policy == "auto" else read_policy(options.policy)
-    _check_frozen(name, options, method.layer_rule().policy if policy is None else policy)
     if options.log == "tensorboard":
         tensorboard_writer()  # before work is done that would be in vain
     table = with_split(table, options)
@@ -97,10 +96,11 @@ def prepare(
     job = replace(
         _job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
+    _check_rule(job, method, name)
+    if policy is not None:
+        seconds_a_step(job, method, tries=1)  # a pass that cannot tell gradients apart
     if options.probe_every:
         try_probe(job, method)
-    if policy is not None:
-        seconds_a_step(job, method, tries=1)  # unknown layers, or a pass that cannot tell gradients apart
     plan = _with_threads(plan, options, folder, job, method)
     config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
     config |= {"layers": _layers(layer_rule(job, method)), "given": _given(options, source)}
@@ -110,12 +110,62 @@ def prepare(
     return Work(folder, table, options, method, name, plan, job, show)
 
 
-def _check_frozen(name: str, options: Options, policy: Policy) -> None:
-    if options.freeze and policy.get("head") == 0:
+def look_again(
+    table: Table,
+    options: Options,
+    method: Method,
+    backbone: nn.Module | None,
+    config: dict[str, Any],
+    folder: RunFolder,
+    device: torch.device,
+) -> Job:
+    """Make the job of a run again from its configuration; nothing is written, and no weights are needed.
+
+    Args:
+        table: of its data, without a split.
+        options: as `folder.given_options` gives them.
+        method: the run's.
+        backbone: likewise, where it is the user's own.
+        config: of the run.
+        folder: of the run.
+        device: where to work; it need not be the run's.
+
+    Raises:
+        UserError: the data is not the run's.
+    """
+    table, plan = apply_split(table, folder / "split.csv"), plan_of(config)
+    brought = bring_images(table, plan, options, device, lambda: False, Show(None))
+    table, data = brought.table, config["data"]
+    if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):
+        raise UserError(f"the data is not what {folder.path} was made from: images or labels differ. {HERE_IS_MORE}")
+    untrained = replace(options, weights=None, pretrained=False)
+    job = _job(table, brought.images, untrained, plan, backbone, folder, Show(None))
+    if brings_statistics(plan.model, options.pretrained, options.weights):
+        job = replace(job, views=replace(job.views, **pretrained_statistics(job.build().backbone)))
+    layers = config["layers"]
+    return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
+
+
+HERE_IS_MORE = "Where it lies elsewhere now, give it: fewlabels probe RUN --data DATA."
+
+
+def _check_rule(job: Job, method: Method, name: str) -> None:
+    """Check that a policy and averaged centers have something to act on."""
+    if not method.views().unlabeled:
+        if job.policy is not None or job.center_memory:
+            raise UserError(f"{name} uses no unlabeled images: leave --policy and --center-memory out")
+        return
+    classifier, policy = job.build(), layer_rule(job, method).policy
+    scales = scales_of(classifier, policy)
+    learned = {name: scales.get(name, 1.0) for name, p in classifier.named_parameters() if p.requires_grad}
+    if not any(learned.values()):
+        freeze = "--freeze trains the head alone, and " if classifier.frozen else ""
         raise UserError(
-            f"--freeze trains the head alone, and {name} keeps pseudo-labels from the head: nothing would be learned "
-            "from the unlabeled images. Give --policy all, or --method fixmatch."
+            f"{freeze}{name} with the policy {preset_of(policy)} keeps pseudo-labels from all that learns: "
+            "nothing would be learned from the unlabeled images. Give --policy all."
         )
+    if job.policy and scales and not set(scales) & set(learned):
+        raise UserError(f"the policy {preset_of(policy)} names only layers that --freeze keeps as they are")
 
 
 def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, method: Method) -> Plan:
@@ -248,7 +298,7 @@ def check_classes(table: Table) -> None:
 
 
 # Options that a run may be continued without.
-_OF_A_SITTING = ("out", "cache", "log", "probe_every")
+_OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")
 
 # Options that decide what is trained and are in no other part of the configuration.
 _IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline", "strengths")
@@ -259,7 +309,8 @@ def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
     if backbone is not None:
         digest = hashlib.sha256()
         for name, tensor in backbone.state_dict().items():
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
     if options.weights is not None and options.weights.is_file():
         return hashlib.sha256(options.weights.read_bytes()).hexdigest()[:16]

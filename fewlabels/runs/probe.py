@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import asdict
+import copy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from fewlabels.config import Options
-from fewlabels.data.feed import WHOLE
 from fewlabels.data.sources.open import Array, Data, open_table
 from fewlabels.errors import UserError
-from fewlabels.methods import method_class, method_names
+from fewlabels.methods import method_class, method_name, method_names
 from fewlabels.methods.base import Method
-from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, agreement_title
+from fewlabels.models.build import CUSTOM
+from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
 from fewlabels.runs.choose import choose_device
 from fewlabels.runs.folder import RunFolder, given_options
-from fewlabels.runs.prepare import prepare
+from fewlabels.runs.prepare import HERE_IS_MORE, look_again
 from fewlabels.runs.show import Show, agreement_table
 from fewlabels.runs.train import PROBES, Job, begin, make_probe
 from fewlabels.training import checkpoint
@@ -31,6 +31,7 @@ def probe(
     data: Data | None = None,
     *,
     unlabeled: str | Path | Array | None = None,
+    root: Path | None = None,
     method: Method | None = None,
     model: nn.Module | None = None,
     device: str | None = None,
@@ -41,15 +42,15 @@ def probe(
     Args:
         run: the run's folder; it is not changed.
         data: what the run was made from; needed where that was no path and no name, or lies elsewhere now.
-        unlabeled: likewise.
+        unlabeled, root: likewise, as in `fit`.
         method: the run's, with its options, where it is one of your own.
         model: the run's backbone, where it is one of your own.
-        device: where to work; the run's by default.
+        device: where to work; where the run did, if that is here, by default.
         show: where to print the table; silent by default.
 
     Returns:
-        As JSON: `step`, `against` (hidden or test: whose true labels), `kept`, `wrong`, `layers` (each with `layer`,
-        `cosine`, `ratio`; see `evaluation.probe.Probed`), and `history`, what `--probe-every` noted while training.
+        As JSON: the fields of `evaluation.probe.Probed`, `run`, `method`, and `history`, what `--probe-every` noted
+        while training.
 
     Raises:
         UserError: no run or checkpoint, other data, or nothing to probe.
@@ -59,31 +60,63 @@ def probe(
     found = checkpoint.load(folder / "checkpoint")
     if found is None:
         raise UserError(f"{folder.path} has no checkpoint that can be read: train it first")
+    made = method or _method_of(config)
+    if method_name(made) != config["method"]["name"]:
+        raise UserError(f"the run's method is {config['method']['name']}, and not {method_name(made)}")
+    where = _device(device, config)
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        job = _job_of(folder, config, data, made, model, where, unlabeled, root)
+        job = replace(job, recipe=replace(job.recipe, accumulate=int(found.notes["accumulate"])))
+        try:
+            torch.set_num_threads(int(config["where"]["threads"]))
+            result = _probed(job, made, found)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"out of memory in the layer probe: give --device cpu ({error})") from error
+        finally:
+            torch.set_num_threads(threads)
+    result = {"run": str(folder.path), "method": config["method"]["name"]} | result
+    result["history"] = read_lines(folder / PROBES)
+    if show is not None:
+        show.line(agreement_title(result))
+        show.table(agreement_table(result))
+        said = [AGREEMENT_MEANING, TEST_MEANING if result["against"] == "test" else "", RATIO_MEANING]
+        show.line(" ".join(filter(None, said)))
+    return result
+
+
+def _device(asked: str | None, config: dict[str, Any]) -> torch.device:
+    """Give the device that was asked for, else the run's where it is here."""
+    if asked is not None:
+        return choose_device(asked)
+    try:
+        return choose_device(config["where"]["device"])
+    except UserError:
+        return choose_device("auto")
+
+
+def _job_of(
+    folder: RunFolder,
+    config: dict[str, Any],
+    data: Data | None,
+    method: Method,
+    model: nn.Module | None,
+    device: torch.device,
+    unlabeled: str | Path | Array | None,
+    root: Path | None,
+) -> Job:
     given, source = given_options(config)
     data = source if data is None else data
     if data is None:
         raise UserError(f"{folder.path} was made from data in memory: give it, as fewlabels.probe(run, data)")
-    made = method or _method_of(config)
-    given["out"], given["device"] = folder.path, device or given["device"]
+    if model is None and config["plan"]["model"] == CUSTOM:
+        raise UserError(f"{folder.path} has a backbone of your own: give it, as fewlabels.probe(run, model=module)")
     options = Options(**given)
-    where = choose_device(options.device)
-    threads = torch.get_num_threads()
-    with ExitStack() as held, torch.random.fork_rng():
-        table = open_table(data, options.unlabeled if unlabeled is None else unlabeled, options.root)
-        work = prepare(
-            table, options, made, model, where, share=WHOLE, stop=lambda: False, show=Show(None), held=held
-        )  # fmt: skip
-        try:
-            torch.set_num_threads(work.plan.threads)
-            result = _probed(work.job, made, found)
-        finally:
-            torch.set_num_threads(threads)
-    result = {"run": str(folder.path), "method": work.name} | result | {"history": read_lines(folder / PROBES)}
-    if show is not None:
-        show.line(agreement_title(result))
-        show.table(agreement_table(result))
-        show.line(f"{AGREEMENT_MEANING} {RATIO_MEANING}")
-    return result
+    try:
+        table = open_table(data, options.unlabeled if unlabeled is None else unlabeled, root or options.root)
+        return look_again(table, options, method, model, config, folder, device)
+    except UserError as error:
+        raise UserError(f"{error} {HERE_IS_MORE}" if HERE_IS_MORE not in str(error) else str(error)) from error
 
 
 def _method_of(config: dict[str, Any]) -> Method:
@@ -96,8 +129,7 @@ def _method_of(config: dict[str, Any]) -> Method:
 
 
 def _probed(job: Job, method: Method, found: checkpoint.Checkpoint) -> dict[str, Any]:
-    state, _ = begin(job, method)
+    state, _ = begin(job, copy.deepcopy(method))
     state.load({name: tensor for name, tensor in found.tensors.items() if not name.startswith("record/")})
     state.learner.train()
-    against = "hidden" if len(job.rows.hidden) else "test"
-    return {"against": against} | asdict(make_probe(job, method)(state.network, state.method, state.step))
+    return asdict(make_probe(job, method)(state.network, state.method, state.step))

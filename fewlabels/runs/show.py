@@ -99,9 +99,9 @@ def agreement_table(probed: dict[str, Any]) -> RichTable:
     """Make the table of a layer probe."""
     hidden = probed["against"] == "hidden"
     columns = (
-        {"kept": "cosine, kept images", "all": "cosine, all images"}
+        {"cosine_kept": "cosine, kept images", "cosine_all": "cosine, all images"}
         if hidden
-        else {"all": "cosine, test images", "ceiling": "ceiling"}
+        else {"cosine_all": "cosine, test images"}
     )
     table = RichTable()
     table.add_column("layer")

@@ -27,9 +27,9 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
-def network():
+def network(classes=K):
     torch.manual_seed(0)
-    card = Card("small_cnn", tuple("abcde"), Form(1, (8, 8)), (0.3,), (0.4,))
+    card = Card("small_cnn", tuple("abcde"[:classes]), Form(1, (8, 8)), (0.3,), (0.4,))
     return Network(Classifier(SmallCNN(1, (8, D)), D, card)).train()
 
 
@@ -95,7 +95,7 @@ def test_the_expectation_is_that_of_drawn_labels():
     assert error.abs().max() < 5
 
 
-@pytest.mark.parametrize("q", [0.2, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize("q", [0.2, 0.6, 0.95])
 def test_uniform_noise_shrinks_the_first_gradients_and_turns_none_before_it_wins(q):
     """Where all classes are equally likely, each gradient is 1 - q K / (K - 1) times the clean one."""
     net, (x, y) = network(), rows()
@@ -113,13 +113,44 @@ def test_uniform_noise_shrinks_the_first_gradients_and_turns_none_before_it_wins
     for clean, noisy in zip(*found, strict=True):
         assert clean.norm() > 0
         torch.testing.assert_close(noisy, scale * clean)
-    assert (scale > 0) == (q < (K - 1) / K)
+        assert ((clean * noisy).sum() > 0) == (q < 0.8)
 
 
-def test_of_two_classes_that_are_alike_noise_biases_the_head_and_hardly_the_backbone():
-    """The nearer two centers, the smaller what confusing them does to features; to the head it does the same."""
+@pytest.mark.parametrize("q", [0.2, 0.7])
+def test_relative_to_what_an_image_gives_noise_turns_the_head_and_the_backbone_alike(q):
+    """With two classes each layer's gradient of an image is (p_b - q) / p_b times the clean one."""
+    net, (x, _) = network(2), rows()
+    x, y = x[:1].repeat(4, 1, 1, 1), torch.zeros(4, dtype=torch.int64)  # one image, as batch norm wants several
+    x[1:] = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    noise = torch.tensor([[1 - q, q], [0, 1.0]])
+    named = dict(net.classifier.named_parameters())
+    logits = net.logits(net.features(x))[:1]
+    of_b = float(logits.softmax(1)[0, 1])
+    found = []
+    for labels in (torch.eye(2), noise):
+        loss = -(labels[y[:1]] * logits.log_softmax(1)).sum()
+        found.append(torch.autograd.grad(loss, list(named.values()), retain_graph=True))
+    assert 0.05 < of_b < 0.95
+    for name, clean, noisy in zip(named, *found, strict=True):
+        assert clean.norm() > 0
+        torch.testing.assert_close(noisy, (of_b - q) / of_b * clean, msg=name)
+
+
+def test_gradients_of_a_layer_compare_by_its_kernel():
+    """For the head it is that of the features: sum over pairs of rows of (r_i . c_j)(f_i . f_j + 1)."""
     net, (x, y) = network(), rows()
-    at_head, at_features, at_backbone = [], [], []
+    features, _, clean = gradients(net, x, y, torch.eye(K))
+    _, _, noisy = gradients(net, x, y, any_noise())
+    p, f = net.logits(features).softmax(1).detach(), features.detach()
+    c, r = (p - torch.eye(K)[y]) / N, (p - any_noise()[y]) / N
+    found = sum((clean[name] * noisy[name]).sum() for name in ("head.weight", "head.bias"))
+    torch.testing.assert_close(found, ((r @ c.T) * (f @ f.T + 1)).sum())
+
+
+def test_confusing_near_centers_counts_less_before_the_head_against_what_the_other_classes_give():
+    """As two centers meet, what their confusion adds vanishes in the backbone, and stays in the head."""
+    net, (x, y) = network(), rows()
+    at_head, at_backbone, clean_of = [], [], []
     for apart in (1.0, 0.1, 0.01):
         with torch.no_grad():
             head = net.classifier.head.weight
@@ -127,12 +158,23 @@ def test_of_two_classes_that_are_alike_noise_biases_the_head_and_hardly_the_back
         features, clean_f, clean = gradients(net, x, y, torch.eye(K))
         _, noisy_f, noisy = gradients(net, x, y, pair(0.5))
         of_class = features.detach()[y == 0].mean(0)
+        backbone = [name for name in clean if name.startswith("backbone.")]
         at_head.append((noisy["head.weight"] - clean["head.weight"]).norm())
-        at_features.append((noisy_f - clean_f).norm(dim=1).max() * N)
-        at_backbone.append(
-            torch.cat([(noisy[n] - clean[n]).flatten() for n in clean if n.startswith("backbone.")]).norm()
-        )
+        at_backbone.append(torch.cat([(noisy[n] - clean[n]).flatten() for n in backbone]).norm())
+        clean_of.append(torch.cat([clean[n].flatten() for n in backbone]).norm())
         torch.testing.assert_close(at_head[-1], 0.5 * np.sqrt(2) / K * of_class.norm())  # q sqrt(2) pi_a |mu_a|
-        torch.testing.assert_close(at_features[-1], torch.tensor(0.5 * apart))  # q |w_a - w_b|
+        at_features = (noisy_f - clean_f).norm(dim=1).max() * N
+        torch.testing.assert_close(at_features, torch.tensor(0.5 * apart))  # q |w_a - w_b|
     torch.testing.assert_close(at_head[2], at_head[0])
     torch.testing.assert_close(at_backbone[2] / at_backbone[0], torch.tensor(0.01))
+    assert clean_of[2] > 0.3 * clean_of[0]  # the other classes still pull
+
+
+def test_with_features_that_tell_every_image_apart_the_head_rests_on_the_noisy_shares():
+    noise = any_noise()
+    weight = noise.log().T.clone().requires_grad_()  # one-hot features: the logits of class y are log T[y]
+    logits = torch.eye(K) @ weight.T
+    loss = -(noise * logits.log_softmax(1)).sum(1).mean()
+    (gradient,) = torch.autograd.grad(loss, weight)
+    torch.testing.assert_close(logits.softmax(1), noise)
+    torch.testing.assert_close(gradient, torch.zeros(K, K), atol=1e-12, rtol=0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from fewlabels.methods.freematch import FreeMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.models.build import build_classifier
-from fewlabels.models.layers import PRESETS, layers_of, read_policy, scales_of
+from fewlabels.models.layers import PRESETS, layers_of, preset_of, read_policy, scales_of
 from fewlabels.runs.train import begin
 from fewlabels.training.loop import update
 from tests.models.test_models import card
@@ -147,3 +148,17 @@ def test_a_users_backbone_that_is_one_module_is_a_layer_by_itself():
     classifier = build_classifier(card(), key=Key(0))
     classifier.backbone = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(256, 8)), nn.ReLU(), nn.Linear(8, 64))
     assert [*layers_of(classifier)] == ["backbone.0.1", "backbone.2", "head"]
+
+
+def test_a_module_under_two_names_is_a_layer_under_the_first():
+    classifier = build_classifier(card(), key=Key(0))
+    shared = nn.Linear(256, 256)
+    classifier.backbone = nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared, nn.Linear(256, 64))
+    assert [*layers_of(classifier)] == ["backbone.1", "backbone.4", "head"]
+
+
+def test_a_policy_is_written_in_one_way():
+    assert preset_of({"head": 0.5, "backbone": 0.25}) == preset_of({"backbone": 0.25, "head": 0.5})
+    assert read_policy(preset_of({"head": 0.5, "backbone": 0.25})) == {"head": 0.5, "backbone": 0.25}
+    assert [preset_of(policy) for policy in ({}, {"head": 0.0}, {"backbone": 0.0})] == ["all", "grad_relu", "head_only"]
+    assert read_policy({"head": np.float32(0.5)}) == {"head": 0.5}

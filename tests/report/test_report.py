@@ -20,7 +20,7 @@ def summary_of(**changes):
     summary = {
         "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4,
         "unlabeled": 4, "test": 4, "accuracy": 0.5, "set_aside": 0, "notes": ["a <note>"], "rows": [row],
-        "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
+        "policy": "grad_relu", "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
     }  # fmt: skip
     return summary | changes
 
@@ -86,11 +86,11 @@ def test_plots_take_the_colors_of_the_page():
 
 def probe_of(step, wrong, against="hidden", **cosines):
     layers = [
-        {"layer": name.replace("_", "."), "kept": value, "all": 0.0, "ratio": 1.0, "ceiling": None}
+        {"layer": name.replace("_", "."), "cosine_kept": value, "cosine_all": 0.0, "ratio": 1.0}
         for name, value in cosines.items()
     ]
     if against == "test":
-        layers = [layer | {"kept": None, "all": layer["kept"], "ceiling": 0.7} for layer in layers]
+        layers = [layer | {"cosine_kept": None, "cosine_all": layer["cosine_kept"]} for layer in layers]
     return {"step": step, "against": against, "kept": 0.5, "wrong": wrong, "layers": layers}
 
 
@@ -108,25 +108,28 @@ def test_the_layer_probe_is_drawn_with_its_numbers():
         "-0.2",
         "25 %",
         "50 %",
-        "with true labels of the kept images,",
+        "cosine with true labels of the kept images,",
     } <= set(texts)
     assert "#000000" not in "".join(re.findall(r"<text [^>]*>", svg))
     assert agreement([]) is None
-    said = agreement_verdict(PROBES, 2)
-    assert said.endswith("with true labels of the same images was +0.50 in the backbone and -0.25 in the head.")
-    assert agreement_verdict(PROBES, 4) is None  # only its first half was probed
+    assert agreement_verdict(PROBES, 2) is None  # a single probe in the second half
+    said = agreement_verdict([PROBES[1] | {"step": step} for step in (1, 2, 3, 4, 5, 6)], 6)
+    assert said == (
+        "Over the last 3 probes the mean cosine with true labels of the kept images was +0.50 in the backbone "
+        "(+0.50 to +0.50) and -0.25 in the head (-0.25 to -0.25)."
+    )
 
 
 def test_a_layer_probe_against_test_images_says_so():
     probes = [probe_of(1, None, "test", backbone_a=0.25, head=0.5)]
     svg = agreement(probes)
     assert "test images" in svg and "kept images" not in svg and "+0.2" in svg
-    assert "of test images was +0.25 in the backbone and +0.50 in the head" in agreement_verdict(probes, 1)
+    assert "of test images was +0.25 in the backbone" in agreement_verdict(3 * probes, 1)
 
 
 def test_a_layer_probe_that_compared_nothing_is_drawn_empty():
     nothing = [probe_of(1, None, "test", backbone_a=None, head=None)]
-    assert "head" in agreement(nothing) and agreement_verdict(nothing, 1) is None
+    assert "head" in agreement(nothing) and "No pseudo-label was kept" in agreement_verdict(3 * nothing, 1)
     assert len(re.findall(r">[+-]\d\.\d<", agreement(nothing))) == 0
 
 

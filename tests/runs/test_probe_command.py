@@ -1,13 +1,17 @@
 """`fewlabels probe RUN` and `--probe-every`: the same numbers, from the run's folder alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import fewlabels
 from fewlabels.cli import main
 from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.runs.folder import RunFolder
 from tests.runs.test_faults import make_photos
 
 
@@ -32,10 +36,13 @@ def test_the_command_repeats_the_last_probe_of_the_training(done, tmp_path, caps
 
 
 def test_it_changes_no_file_of_the_run(done):
-    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
-    fewlabels.probe(done)
-    after = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
-    assert before == after
+    """And needs none of them for itself: a run that is at work can be looked at."""
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    with RunFolder(done).alone():
+        during = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+        fewlabels.probe(done)
+        assert during == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    assert before.keys() == set(done.rglob("*"))
 
 
 def test_the_report_shows_the_probes(done):
@@ -78,12 +85,61 @@ class Mine(FixMatch):
 def test_data_and_methods_that_no_file_has_are_asked_for(tmp_path):
     run = fewlabels.fit(arrays(), method=Mine(threshold=0.1), steps=4, batch=4, baseline=False, out=tmp_path / "r")
     with pytest.raises(fewlabels.UserError, match="made from data in memory: give it"):
-        fewlabels.probe(run.path)
+        fewlabels.probe(run.path, method=Mine(threshold=0.1))
     with pytest.raises(fewlabels.UserError, match="method Mine is one of your own"):
         fewlabels.probe(run.path, arrays())
     assert fewlabels.probe(run.path, arrays(), method=Mine(threshold=0.1))["kept"] > 0
-    with pytest.raises(fewlabels.UserError, match=r"threshold was 0\.1 and is 0\.2 now"):
-        fewlabels.probe(run.path, arrays(), method=Mine(threshold=0.2))
+    with pytest.raises(fewlabels.UserError, match="method is Mine, and not fixmatch"):
+        fewlabels.probe(run.path, arrays(), method=FixMatch())
+    other = arrays() | {"x": arrays()["x"] + 1}
+    with pytest.raises(fewlabels.UserError, match=r"images or labels differ.*--data DATA"):
+        fewlabels.probe(run.path, other, method=Mine())
+
+
+def test_a_backbone_of_the_users_own_is_asked_for_and_filled_from_the_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    run = fewlabels.fit(arrays(), model=SmallCNN(1, (8, 16)), steps=4, batch=4, baseline=False, out=tmp_path / "r",
+                        probe_every=4)  # fmt: skip
+    with pytest.raises(fewlabels.UserError, match=r"backbone of your own: give it, as fewlabels\.probe"):
+        fewlabels.probe(run.path, arrays())
+    found = fewlabels.probe(run.path, arrays(), model=SmallCNN(1, (8, 16)))
+    assert list(found["layers"]) == found["history"][-1]["layers"]
+
+
+def test_a_run_begun_with_weights_needs_them_no_more(tmp_path):
+    first = fewlabels.fit(arrays(), steps=4, batch=4, baseline=False, out=tmp_path / "first")
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes((first.path / "model.safetensors").read_bytes())
+    words = {"steps": 4, "batch": 4, "baseline": False, "out": tmp_path / "second", "probe_every": 4}
+    run = fewlabels.fit(arrays(), weights=weights, **words)
+    weights.unlink()
+    found = fewlabels.probe(run.path, arrays())
+    assert list(found["layers"]) == found["history"][-1]["layers"]
+
+
+def test_moved_data_is_asked_for(tmp_path):
+    make_photos(tmp_path / "photos")
+    out = tmp_path / "run"
+    words = ["--labels-per-class", "2", "--steps", "4", "--batch", "4", "--no-baseline", "--threads", "1"]
+    shutil.rmtree(tmp_path / "photos/unlabeled")
+    assert main(["train", str(tmp_path / "photos"), *words, "--out", str(out)]) == 0
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with pytest.raises(fewlabels.UserError, match=r"no data at .*photos.*fewlabels probe RUN --data DATA"):
+        fewlabels.probe(out)
+    assert fewlabels.probe(out, tmp_path / "moved")["against"] == "hidden"
+
+
+def test_a_method_that_cannot_be_probed_is_said_before_the_training(tmp_path):
+    with pytest.raises(fewlabels.UserError, match="Silent cannot be probed"):
+        fewlabels.fit(arrays(), method=Silent(), steps=4, batch=4, probe_every=2, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+class Silent(FixMatch):
+    """Gives its loss alone."""
+
+    def forward(self, net, batch):
+        return {"loss": super().forward(net, batch)["loss"]}
 
 
 def test_a_folder_that_is_no_run_and_one_without_a_checkpoint(tmp_path, done, capsys):
@@ -102,8 +158,16 @@ def test_a_folder_that_is_no_run_and_one_without_a_checkpoint(tmp_path, done, ca
         (["--policy", '{"backbone.stage9": 0}'], "no layer is named 'backbone.stage9'"),
         (["--policy", "grad-relu"], "give all, grad_relu"),
         (["--policy", "head_only", "--method.passes", "two"], "cannot be told apart"),
-        (["--freeze"], "--freeze trains the head alone, and layermatch keeps pseudo-labels from the head"),
+        (["--freeze"], "--freeze trains the head alone, and layermatch with the policy grad_relu keeps"),
         (["--freeze", "--method", "fixmatch", "--policy", "backbone_only"], "Give --policy all"),
+        (["--freeze", "--policy", '{"head.weight": 0, "head.bias": 0}'], "keeps pseudo-labels from all that learns"),
+        (
+            ["--freeze", "--method", "fixmatch", "--policy", '{"backbone": 0.5}'],
+            "names only layers that --freeze keeps",
+        ),
+        (["--policy", '{"backbone": 0, "head": 0}'], "keeps pseudo-labels from all that learns"),
+        (["--method", "supervised", "--policy", "head_only"], "supervised uses no unlabeled images"),
+        (["--method", "supervised", "--center-memory", "0.3"], "supervised uses no unlabeled images"),
     ],
 )
 def test_wrong_options_leave_no_folder(tmp_path, capsys, words, said):

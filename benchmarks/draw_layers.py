@@ -23,7 +23,7 @@ THRESHOLDS = {"fixed": "fixed", "self_adaptive": "self-adaptive", "soft": "soft"
 STRATEGIES = {"grad_relu": "Grad-ReLU", "centers": "averaged centers", "both": "both"}
 SETS = {
     "digits-1-1000-1019": "digits, 1 label a class",
-    "digits-4-1000-1019": "digits, 4 labels a class",
+    "digits-4-1000-1009": "digits, 4 labels a class",
     "fashion_mnist-4-1000-1002": "Fashion-MNIST, 4 labels a class",
 }
 
@@ -122,16 +122,17 @@ def thresholds() -> str:
     figure, grid = plt.subplots(1, len(found), figsize=(10, 3.6), sharey=True, layout="constrained")
     lines = []
     for axes, (which, result) in zip(grid, found.items(), strict=True):
-        marks = []
+        marks: dict[str, dict[str, float] | None] = {}
         for threshold, word in THRESHOLDS.items():
             row = f"| {SETS[which]} | {word} | {result['cells'][f'{threshold}-none']['accuracy']['mean']:.1f} "
             for strategy, label in STRATEGIES.items():
                 difference = result["differences"].get(f"{threshold}: {strategy} - none")
                 row += f"| {spread(difference) if difference else 'not run'} "
-                if difference:
-                    marks.append((f"{word}: {label}", difference))
+                marks[f"{word}: {label}"] = difference
             lines.append(f"{row}|")
-        for place, (_, d) in enumerate(marks):
+        for place, d in enumerate(marks.values()):
+            if d is None:
+                continue
             axes.errorbar(d["mean"], -place, xerr=[[d["mean"] - d["low"]], [d["high"] - d["mean"]]], fmt="o",
                           color="C0" if d["low"] <= 0 <= d["high"] else "C3", capsize=3)  # fmt: skip
         axes.axvline(0, color="gray", linewidth=1)
@@ -140,37 +141,43 @@ def thresholds() -> str:
         axes.grid(alpha=0.3, axis="x")
         axes.spines[["top", "right"]].set_visible(False)
         if axes is grid[0]:
-            axes.set_yticks(range(0, -len(marks), -1), [name for name, _ in marks])
+            axes.set_yticks(range(0, -len(marks), -1), list(marks))
     save(figure, "layers-thresholds")
     head = "| data | threshold | none | + Grad-ReLU | + averaged centers | + both |"
     return "\n".join([head, "| --- " * 6 + "|", *lines])
 
 
 def probes(which: str) -> str:
-    """Draw the cosine of each layer over time; give the table of the last step."""
+    """Draw the cosines of each layer over time; give the table of the mean over the run."""
     cells = read("probes", which)["cells"]
-    layers = [name.removeprefix("cosine ") for name in cells["probe-fixed-all"] if name.startswith("cosine ")]
-    figure, grid = plt.subplots(1, len(cells), figsize=(11, 3.2), sharey=True, layout="constrained")
+    layers = [name.removeprefix("ratio ") for name in cells["probe-fixed-all"] if name.startswith("ratio ")]
+    figure, grid = plt.subplots(2, len(cells), figsize=(11, 5.6), sharex=True, sharey=True, layout="constrained")
     colors = plt.get_cmap("viridis")(np.linspace(0.15, 0.95, len(layers) - 1))
     lines = []
-    for axes, (name, cell) in zip(grid, cells.items(), strict=True):
+    for place, (name, cell) in enumerate(cells.items()):
         _, threshold, policy = name.split("-")
         title = f"{THRESHOLDS[threshold]}, {'Grad-ReLU' if policy == 'grad_relu' else 'all layers learn'}"
-        for i, layer in enumerate(layers):
-            head = layer == "head"
-            axes.plot(cell["steps"], cell["over_time"][f"cosine {layer}"], label=layer.removeprefix("backbone."),
-                      color="C3" if head else colors[i], linewidth=2.5 if head else 1.2)  # fmt: skip
-        axes.axhline(0, color="gray", linewidth=1)
-        axes.set(xlabel="step", title=title)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        lines.append(f"| {title} | {cell['wrong']['mean']:.1f} | " + " | ".join(
-            f"{cell[f'cosine {layer}']['mean']:+.2f}" for layer in layers) + " |")  # fmt: skip
-    grid[0].set_ylabel("cosine with true labels")
-    grid[-1].legend(frameon=False, bbox_to_anchor=(1, 1), fontsize=8)
+        for axes, number in zip(grid[:, place], ("cosine_kept", "cosine_all"), strict=True):
+            for i, layer in enumerate(layers):
+                head = layer == "head"
+                axes.plot(cell["steps"], cell["over_time"][f"{number} {layer}"], label=layer.removeprefix("backbone."),
+                          color="C3" if head else colors[i], linewidth=2.5 if head else 1.2)  # fmt: skip
+            axes.axhline(0, color="gray", linewidth=1)
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+        grid[0, place].set_title(title)
+        grid[1, place].set_xlabel("step")
+        for number, word in (("cosine_kept", "kept"), ("cosine_all", "all")):
+            means = " | ".join(f"{np.mean(cell['over_time'][f'{number} {layer}']):+.2f}" for layer in layers)
+            wrong = f"{100 * np.mean(cell['over_time']['wrong']):.1f}"
+            lines.append(f"| {title} | {wrong} | {word} | {means} |")
+    grid[0, 0].set_ylabel("cosine with true labels\nof the kept images")
+    grid[1, 0].set_ylabel("cosine with true labels\nof all images")
+    grid[0, -1].legend(frameon=False, bbox_to_anchor=(1, 1), fontsize=8)
     save(figure, "layers-probes")
-    head = "| threshold, policy | wrong, % | " + " | ".join(layer.removeprefix("backbone.") for layer in layers) + " |"
-    return "\n".join([head, "| --- " * (2 + len(layers)) + "|", *lines])
+    names = " | ".join(layer.removeprefix("backbone.") for layer in layers)
+    head = f"| threshold, policy | wrong, % | true labels of | {names} |"
+    return "\n".join([head, "| --- " * (3 + len(layers)) + "|", *lines])
 
 
 def fill(text: str, name: str, table: str) -> str:

@@ -22,7 +22,7 @@ from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch
 
 ROWS = 400  # unlabeled rows at least, in batches of the training's size
-COST = 1.4  # steps that a batch costs, about (benchmarks/probe.py)
+COST = 1.6  # steps that a batch costs, about (benchmarks/probe.py)
 
 Against: TypeAlias = Literal["hidden", "test"]
 """whose true labels: the hidden ones of the same images, or those of test images"""

@@ -145,6 +145,8 @@ class Silent(FixMatch):
 def test_a_folder_that_is_no_run_and_one_without_a_checkpoint(tmp_path, done, capsys):
     assert main(["probe", str(tmp_path / "none")]) == 2
     assert "is no run" in capsys.readouterr().err
+    assert main(["probe", str(done), "--json", str(tmp_path)]) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/config.yaml").write_bytes((done / "config.yaml").read_bytes())
     assert main(["probe", str(tmp_path / "begun")]) == 2
@@ -156,7 +158,7 @@ def test_a_folder_that_is_no_run_and_one_without_a_checkpoint(tmp_path, done, ca
     [
         (["--probe-every", "5", "--method", "supervised"], "no pseudo-labels"),
         (["--policy", '{"backbone.stage9": 0}'], "no layer is named 'backbone.stage9'"),
-        (["--policy", "grad-relu"], "give all, grad_relu"),
+        (["--policy", "grad-relu"], "give auto, all, grad_relu"),
         (["--policy", "head_only", "--method.passes", "two"], "cannot be told apart"),
         (["--freeze"], "--freeze trains the head alone, and layermatch with the policy grad_relu keeps"),
         (["--freeze", "--method", "fixmatch", "--policy", "backbone_only"], "Give --policy all"),

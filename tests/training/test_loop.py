@@ -141,7 +141,7 @@ def test_a_captured_run_equals_the_other_on_a_gpu(small_job, optimizer):
 
     outcomes = []
     for recipe in ({}, {"compile": True}):
-        state, feed = begin(with_rule(job(**recipe)), LayerMatch(outputs="averaged"))
+        state, feed = begin(with_rule(job(**recipe), POLICY), LayerMatch(outputs="averaged"))
         losses = []
         run(state, feed, 0, 12, watch=lambda state, step, found, losses=losses: losses.append(found["loss"].item()))
         outcomes.append(losses)

@@ -42,8 +42,8 @@ def read_policy(given: str | Policy) -> Policy:
             found, wrong = None, f" (as JSON: {error.msg} at character {error.pos + 1})" if given[:1] == "{" else ""
     if not isinstance(found, Mapping):
         raise UserError(
-            f"policy is {given!r}{wrong}; give auto, {', '.join(PRESETS)}, or a JSON object of factors by layer, such as "
-            '{"head": 0, "backbone.stage3": 0.5}'
+            f"policy is {given!r}{wrong}; give auto, {', '.join(PRESETS)}, or a JSON object of factors by layer, "
+            'such as {"head": 0, "backbone.stage3": 0.5}'
         )
     problems = [f"the factor of {name} is {factor!r}" for name, factor in found.items() if not _is_factor(factor)]
     if problems:

@@ -51,9 +51,10 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
+from fewlabels.runs.job import Job, Rows, begin, make_probe
 from fewlabels.runs.prepare import prepare
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, begin, make_probe, predict_rows
+from fewlabels.runs.train import predict_rows
 from fewlabels.training.loop import run
 from fewlabels.views.batch import Batch, Views
 

@@ -21,7 +21,7 @@ from outcome import ratios, say
 
 from fewlabels.data.sources.open import open_table
 from fewlabels.methods.layermatch import LayerMatch
-from fewlabels.runs.train import begin, make_probe
+from fewlabels.runs.job import begin, make_probe
 from fewlabels.training.loop import run
 
 STEPS = 5  # that are timed before each probe

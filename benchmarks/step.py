@@ -40,8 +40,8 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.runs.choose import fast_bfloat16
+from fewlabels.runs.job import Job, Rows, begin
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, begin
 from fewlabels.training.loop import run
 from fewlabels.training.recipe import Recipe
 from fewlabels.views.images import ImageViews

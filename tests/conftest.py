@@ -15,8 +15,8 @@ from fewlabels.data.splits import draw_split
 from fewlabels.keys import Key
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.runs.job import Job, Rows
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows
 from fewlabels.training.recipe import Recipe
 from fewlabels.views import operations
 from fewlabels.views.images import ImageViews

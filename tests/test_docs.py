@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewlabels.methods import method_names
 from fewlabels.methods.base import Method
-from fewlabels.runs.train import begin
+from fewlabels.runs.job import begin
 from fewlabels.training.loop import update
 
 ROOT = Path(__file__).parent.parent

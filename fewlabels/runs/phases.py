@@ -18,10 +18,11 @@ from fewlabels.models.build import flops
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import preset_of
 from fewlabels.report.html import write_report
+from fewlabels.runs.job import Rows, layer_rule
 from fewlabels.runs.outputs import write_predictions
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
-from fewlabels.runs.train import Rows, Trained, layer_rule, predict_rows, seconds_a_step, train
+from fewlabels.runs.train import Trained, predict_rows, seconds_a_step, train
 
 LABELS_ONLY = "labels_only"
 

@@ -27,15 +27,16 @@ from fewlabels.files import csv_text, replace_text
 from fewlabels.keys import Key
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
-from fewlabels.models.build import brings_statistics, build_classifier, pretrained_statistics
+from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
-from fewlabels.runs.choose import Plan, make_plan, plan_of
+from fewlabels.runs.choose import Plan, make_plan
 from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
+from fewlabels.runs.job import Job, Rows, layer_rule
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, fastest_threads, layer_rule, seconds_a_step, tensorboard_writer, try_probe
+from fewlabels.runs.train import fastest_threads, seconds_a_step, tensorboard_writer, try_probe
 from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
@@ -94,7 +95,7 @@ def prepare(
     table = _with_near_copies(table, brought.images)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
     job = replace(
-        _job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
+        make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
     _check_rule(job, method, name)
     if policy is not None:
@@ -108,45 +109,6 @@ def prepare(
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, plan, show)
     return Work(folder, table, options, method, name, plan, job, show)
-
-
-def look_again(
-    table: Table,
-    options: Options,
-    method: Method,
-    backbone: nn.Module | None,
-    config: dict[str, Any],
-    folder: RunFolder,
-    device: torch.device,
-) -> Job:
-    """Make the job of a run again from its configuration; nothing is written, and no weights are needed.
-
-    Args:
-        table: of its data, without a split.
-        options: as `folder.given_options` gives them.
-        method: the run's.
-        backbone: likewise, where it is the user's own.
-        config: of the run.
-        folder: of the run.
-        device: where to work; it need not be the run's.
-
-    Raises:
-        UserError: the data is not the run's.
-    """
-    table, plan = apply_split(table, folder / "split.csv"), plan_of(config)
-    brought = bring_images(table, plan, options, device, lambda: False, Show(None))
-    table, data = brought.table, config["data"]
-    if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):
-        raise UserError(f"the data is not what {folder.path} was made from: images or labels differ. {HERE_IS_MORE}")
-    untrained = replace(options, weights=None, pretrained=False)
-    job = _job(table, brought.images, untrained, plan, backbone, folder, Show(None))
-    if brings_statistics(plan.model, options.pretrained, options.weights):
-        job = replace(job, views=replace(job.views, **pretrained_statistics(job.build().backbone)))
-    layers = config["layers"]
-    return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
-
-
-HERE_IS_MORE = "Where it lies elsewhere now, give it: fewlabels probe RUN --data DATA."
 
 
 def _check_rule(job: Job, method: Method, name: str) -> None:
@@ -367,7 +329,7 @@ def _config(
     )
 
 
-def _job(
+def make_job(
     table: Table,
     images: Images,
     options: Options,
@@ -376,6 +338,7 @@ def _job(
     folder: RunFolder,
     show: Show,
 ) -> Job:
+    """Make what a training needs; see `Job`. What several processes and the method add comes later."""
     mean, std = pixel_statistics(images, np.flatnonzero(~table.test))
     card = Card(plan.model, table.classes, plan.form, mean, std)
     key = Key(options.seed)

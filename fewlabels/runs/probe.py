@@ -12,18 +12,25 @@ from torch import nn
 
 from fewlabels.config import Options
 from fewlabels.data.sources.open import Array, Data, open_table
+from fewlabels.data.splits import apply_split
+from fewlabels.data.table import Table
 from fewlabels.errors import UserError
 from fewlabels.methods import method_class, method_name, method_names
 from fewlabels.methods.base import Method
-from fewlabels.models.build import CUSTOM
+from fewlabels.models.build import CUSTOM, brings_statistics, pretrained_statistics
+from fewlabels.models.layers import read_policy
 from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
-from fewlabels.runs.choose import choose_device
+from fewlabels.runs.choose import choose_device, plan_of
 from fewlabels.runs.folder import RunFolder, given_options
-from fewlabels.runs.prepare import HERE_IS_MORE, look_again
+from fewlabels.runs.images import bring_images
+from fewlabels.runs.job import Job, begin, make_probe
+from fewlabels.runs.prepare import make_job
 from fewlabels.runs.show import Show, agreement_table
-from fewlabels.runs.train import PROBES, Job, begin, make_probe
+from fewlabels.runs.train import PROBES
 from fewlabels.training import checkpoint
 from fewlabels.training.record import read_lines
+
+_ELSEWHERE = "Where it lies elsewhere now, give it: fewlabels probe RUN --data DATA."
 
 
 def probe(
@@ -114,9 +121,45 @@ def _job_of(
     options = Options(**given)
     try:
         table = open_table(data, options.unlabeled if unlabeled is None else unlabeled, root or options.root)
-        return look_again(table, options, method, model, config, folder, device)
+        return _looked_again(table, options, method, model, config, folder, device)
     except UserError as error:
-        raise UserError(f"{error} {HERE_IS_MORE}" if HERE_IS_MORE not in str(error) else str(error)) from error
+        raise UserError(f"{error} {_ELSEWHERE}" if _ELSEWHERE not in str(error) else str(error)) from error
+
+
+def _looked_again(
+    table: Table,
+    options: Options,
+    method: Method,
+    backbone: nn.Module | None,
+    config: dict[str, Any],
+    folder: RunFolder,
+    device: torch.device,
+) -> Job:
+    """Make the job of a run again from its configuration; nothing is written, and no weights are needed.
+
+    Args:
+        table: of its data, without a split.
+        options: as `folder.given_options` gives them.
+        method: the run's.
+        backbone: likewise, where it is the user's own.
+        config: of the run.
+        folder: of the run.
+        device: where to work; it need not be the run's.
+
+    Raises:
+        UserError: the data is not the run's.
+    """
+    table, plan = apply_split(table, folder / "split.csv"), plan_of(config)
+    brought = bring_images(table, plan, options, device, lambda: False, Show(None))
+    table, data = brought.table, config["data"]
+    if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):
+        raise UserError(f"the data is not what {folder.path} was made from: images or labels differ. {_ELSEWHERE}")
+    untrained = replace(options, weights=None, pretrained=False)
+    job = make_job(table, brought.images, untrained, plan, backbone, folder, Show(None))
+    if brings_statistics(plan.model, options.pretrained, options.weights):
+        job = replace(job, views=replace(job.views, **pretrained_statistics(job.build().backbone)))
+    layers = config["layers"]
+    return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
 
 
 def _method_of(config: dict[str, Any]) -> Method:

@@ -15,19 +15,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewlabels.data.feed import WHOLE, ImageFeed, Share
-from fewlabels.data.images import Images
-from fewlabels.data.table import UNLABELED, Labels, spread
+from fewlabels.data.feed import ImageFeed
+from fewlabels.data.table import Labels, spread
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.accuracy import accuracy
-from fewlabels.evaluation.probe import ROWS, Probe
-from fewlabels.keys import Key
-from fewlabels.methods.base import Method, Task
+from fewlabels.evaluation.probe import Probe
+from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
-from fewlabels.models.layers import Policy
-from fewlabels.models.network import LayerRule, Network
+from fewlabels.runs.job import Job, Rows, begin, make_probe
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.checkpoint import Checkpoint
@@ -35,8 +32,6 @@ from fewlabels.training.loop import State, run, update
 from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record, append_line, rewind
-from fewlabels.views.batch import Views
-from fewlabels.views.images import ImageViews
 
 METRICS, PROBES = "metrics.jsonl", "probe.jsonl"
 LINES = 100  # of the metrics in a run
@@ -51,106 +46,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows of a run.
-
-    Attributes:
-        images: of all rows.
-        labels, truth: int64 [N], -1 unlabeled and not hidden.
-        labeled, unlabeled, test: row numbers.
-    """
-
-    images: Images
-    labels: Labels
-    truth: Labels
-    labeled: Labels
-    unlabeled: Labels
-    test: Labels
-
-    @property
-    def hidden(self) -> Labels:
-        """Rows whose labels were hidden."""
-        return np.flatnonzero(self.truth != UNLABELED)
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What a training needs, the same for the method and for labels only.
-
-    `policy` and `center_memory` take the place of what a method's own layer rule says.
-    """
-
-    rows: Rows
-    views: ImageViews
-    recipe: Recipe
-    build: Callable[[], Classifier]
-    labeled_in_unlabeled: bool
-    key: Key
-    show: Show
-    policy: Policy | None = None
-    center_memory: float | None = None
-    share: Share = WHOLE
-    stop: Callable[[], bool] = lambda: False
-    tensorboard: Path | None = None
-    probe_every: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class Trained:
     """The outcome: averaged parameters, seconds of work, over all sittings."""
 
     classifier: Classifier
     seconds: float
-
-
-def layer_rule(job: Job, method: Method) -> LayerRule:
-    """Give the method's rule for its layers, or what the user gave instead."""
-    own = method.layer_rule()
-    return LayerRule(
-        policy=own.policy if job.policy is None else job.policy,
-        center_memory=own.center_memory if job.center_memory is None else job.center_memory,
-    )
-
-
-def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
-    """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
-    classifier = job.build().to(job.rows.images.device)
-    classes, features = classifier.head.weight.shape
-    task = Task(classes, features, len(job.rows.labels), job.recipe.steps)
-    method.setup(task)
-    if job.share.world > 1 and classifier.device.type == "cuda":
-        classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
-    network = Network(classifier, layer_rule(job, method), job.recipe.precision, task.steps).to(classifier.device)
-    state = State(network, method.to(classifier.device), job.recipe)
-    also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
-    sizes = job.recipe.batch, job.recipe.unlabeled_batch
-    return state, _feed(
-        job, job.rows.labeled, np.concatenate([job.rows.unlabeled, also]), sizes, method.views(), job.key, job.share
-    )
-
-
-def _feed(
-    job: Job,
-    labeled: Labels,
-    unlabeled: Labels,
-    sizes: tuple[int, int],
-    wanted: Views,
-    key: Key,
-    share: Share = WHOLE,
-) -> ImageFeed:
-    return ImageFeed(
-        job.rows.images,
-        job.rows.labels,
-        labeled=labeled,
-        unlabeled=unlabeled,
-        batch=sizes[0],
-        unlabeled_batch=sizes[1],
-        steps=job.recipe.steps,
-        wanted=wanted,
-        views=job.views,
-        key=key,
-        share=share,
-    )
 
 
 def try_probe(job: Job, method: Method) -> None:
@@ -163,36 +63,6 @@ def try_probe(job: Job, method: Method) -> None:
     state, feed = begin(_eager(job), copy.deepcopy(method))
     update(state, feed.batch(0, state.step))
     probe(state.network, state.method, state.step)
-
-
-def make_probe(job: Job, method: Method) -> Probe:
-    """Make the layer probe of a training; each of several processes makes the whole of it.
-
-    True labels are the hidden ones of unlabeled rows, or else those of the test split.
-
-    Raises:
-        UserError: the method uses no unlabeled images, there are none, or no label is known that is not learned from.
-    """
-    rows, wanted = job.rows, method.views()
-    if not wanted.unlabeled or not len(rows.unlabeled):
-        what = "the method uses no unlabeled images" if not wanted.unlabeled else "there are no unlabeled images"
-        raise UserError(f"nothing to probe: {what}, so there are no pseudo-labels")
-    key, hidden, parts = job.key.fold("probe"), rows.hidden, job.recipe.accumulate
-    if rows.images.device.type == "cpu":
-        parts *= job.share.world  # there batch norm sees a process's share
-    sizes = job.recipe.batch // parts, job.recipe.unlabeled_batch // parts
-    batches = math.ceil(ROWS / sizes[1])
-    if len(hidden):
-        truth = torch.from_numpy(rows.truth).to(rows.images.device)
-        return Probe(_feed(job, rows.labeled, hidden, sizes, wanted, key), truth, None, batches)
-    if not len(rows.test):
-        raise UserError(
-            "the layer probe needs true labels that are not learned from: put labeled images into test/, or hide "
-            "some of a labeled set by --labels-per-class"
-        )
-    one_view, other_key = Views(labeled=wanted.unlabeled[-1:]), key.fold("held out")
-    held_out = _feed(job, rows.test, rows.test[:0], (sizes[1], sizes[1]), one_view, other_key)
-    return Probe(_feed(job, rows.labeled, rows.unlabeled, sizes, wanted, key), None, held_out, batches)
 
 
 def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:

@@ -16,7 +16,8 @@ from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.layers import layers_of
-from fewlabels.runs.train import begin, make_probe, train
+from fewlabels.runs.job import begin, make_probe
+from fewlabels.runs.train import train
 from fewlabels.training.loop import run
 from tests.conftest import assert_same
 

@@ -12,7 +12,7 @@ from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.methods.supervised import Supervised
-from fewlabels.runs.train import begin
+from fewlabels.runs.job import begin
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 

@@ -6,7 +6,8 @@ import pytest
 
 from fewlabels.data.table import Labels
 from fewlabels.methods import method_class, method_names
-from fewlabels.runs.train import begin, predict_rows
+from fewlabels.runs.job import begin
+from fewlabels.runs.train import predict_rows
 from fewlabels.training.loop import run
 
 

@@ -16,7 +16,7 @@ from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.models.build import build_classifier
 from fewlabels.models.layers import PRESETS, layers_of, preset_of, read_policy, scales_of
-from fewlabels.runs.train import begin
+from fewlabels.runs.job import begin
 from fewlabels.training.loop import update
 from tests.models.test_models import card
 

@@ -165,7 +165,7 @@ def test_weights_and_freeze(tmp_path, rng_images, digits_run):
         "freeze": True,
         "optimizer": "sgd",
     }
-    with pytest.raises(UserError, match="keeps pseudo-labels from the head"):
+    with pytest.raises(UserError, match="keeps pseudo-labels from all that learns"):
         fewlabels.fit(rng_images, out=tmp_path / "r", model="small_cnn", **options, **SMALL)
     run = fewlabels.fit(rng_images, method="fixmatch", out=tmp_path / "r", model="small_cnn", **options, **SMALL)
     first, second = digits_run.classifier.backbone.state_dict(), run.classifier.backbone.state_dict()

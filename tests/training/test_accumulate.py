@@ -11,8 +11,9 @@ from fewlabels import UserError
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.supervised import Supervised
+from fewlabels.runs.job import begin
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import begin, seconds_a_step, train
+from fewlabels.runs.train import seconds_a_step, train
 from fewlabels.training import checkpoint
 from fewlabels.training.loop import run, update
 from fewlabels.views.batch import Batch

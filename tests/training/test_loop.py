@@ -17,7 +17,8 @@ from fewlabels.errors import UserError
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
-from fewlabels.runs.train import begin, train
+from fewlabels.runs.job import begin
+from fewlabels.runs.train import train
 from fewlabels.training.loop import run, set_batch_norm_memory, update
 from tests.conftest import assert_same, parameters_of
 from tests.training import two_processes

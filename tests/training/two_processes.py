@@ -16,8 +16,8 @@ from fewlabels.methods.freematch import FreeMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.runs.job import Job, Rows, begin
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import Job, Rows, begin
 from fewlabels.training.loop import run
 from fewlabels.training.processes import joined
 from fewlabels.views.images import ImageViews

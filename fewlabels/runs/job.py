@@ -1,0 +1,153 @@
+"""A job: what a training needs; from it the state before the first step, the feed, and the layer probe are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewlabels.data.feed import WHOLE, ImageFeed, Share
+from fewlabels.data.images import Images
+from fewlabels.data.table import UNLABELED, Labels
+from fewlabels.errors import UserError
+from fewlabels.evaluation.probe import ROWS, Probe
+from fewlabels.keys import Key
+from fewlabels.methods.base import Method, Task
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.layers import Policy
+from fewlabels.models.network import LayerRule, Network
+from fewlabels.runs.show import Show
+from fewlabels.training.loop import State
+from fewlabels.training.recipe import Recipe
+from fewlabels.views.batch import Views
+from fewlabels.views.images import ImageViews
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a run.
+
+    Attributes:
+        images: of all rows.
+        labels, truth: int64 [N], -1 unlabeled and not hidden.
+        labeled, unlabeled, test: row numbers.
+    """
+
+    images: Images
+    labels: Labels
+    truth: Labels
+    labeled: Labels
+    unlabeled: Labels
+    test: Labels
+
+    @property
+    def hidden(self) -> Labels:
+        """Rows whose labels were hidden."""
+        return np.flatnonzero(self.truth != UNLABELED)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a training needs, the same for the method and for labels only.
+
+    `policy` and `center_memory` take the place of what a method's own layer rule says.
+    """
+
+    rows: Rows
+    views: ImageViews
+    recipe: Recipe
+    build: Callable[[], Classifier]
+    labeled_in_unlabeled: bool
+    key: Key
+    show: Show
+    policy: Policy | None = None
+    center_memory: float | None = None
+    share: Share = WHOLE
+    stop: Callable[[], bool] = lambda: False
+    tensorboard: Path | None = None
+    probe_every: int | None = None
+
+
+def layer_rule(job: Job, method: Method) -> LayerRule:
+    """Give the method's rule for its layers, or what the user gave instead."""
+    own = method.layer_rule()
+    return LayerRule(
+        policy=own.policy if job.policy is None else job.policy,
+        center_memory=own.center_memory if job.center_memory is None else job.center_memory,
+    )
+
+
+def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
+    """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
+    classifier = job.build().to(job.rows.images.device)
+    classes, features = classifier.head.weight.shape
+    task = Task(classes, features, len(job.rows.labels), job.recipe.steps)
+    method.setup(task)
+    if job.share.world > 1 and classifier.device.type == "cuda":
+        classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
+    network = Network(classifier, layer_rule(job, method), job.recipe.precision, task.steps).to(classifier.device)
+    state = State(network, method.to(classifier.device), job.recipe)
+    also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
+    sizes = job.recipe.batch, job.recipe.unlabeled_batch
+    return state, _feed(
+        job, job.rows.labeled, np.concatenate([job.rows.unlabeled, also]), sizes, method.views(), job.key, job.share
+    )
+
+
+def _feed(
+    job: Job,
+    labeled: Labels,
+    unlabeled: Labels,
+    sizes: tuple[int, int],
+    wanted: Views,
+    key: Key,
+    share: Share = WHOLE,
+) -> ImageFeed:
+    return ImageFeed(
+        job.rows.images,
+        job.rows.labels,
+        labeled=labeled,
+        unlabeled=unlabeled,
+        batch=sizes[0],
+        unlabeled_batch=sizes[1],
+        steps=job.recipe.steps,
+        wanted=wanted,
+        views=job.views,
+        key=key,
+        share=share,
+    )
+
+
+def make_probe(job: Job, method: Method) -> Probe:
+    """Make the layer probe of a training; each of several processes makes the whole of it.
+
+    True labels are the hidden ones of unlabeled rows, or else those of the test split.
+
+    Raises:
+        UserError: the method uses no unlabeled images, there are none, or no label is known that is not learned from.
+    """
+    rows, wanted = job.rows, method.views()
+    if not wanted.unlabeled or not len(rows.unlabeled):
+        what = "the method uses no unlabeled images" if not wanted.unlabeled else "there are no unlabeled images"
+        raise UserError(f"nothing to probe: {what}, so there are no pseudo-labels")
+    key, hidden, parts = job.key.fold("probe"), rows.hidden, job.recipe.accumulate
+    if rows.images.device.type == "cpu":
+        parts *= job.share.world  # there batch norm sees a process's share
+    sizes = job.recipe.batch // parts, job.recipe.unlabeled_batch // parts
+    batches = math.ceil(ROWS / sizes[1])
+    if len(hidden):
+        truth = torch.from_numpy(rows.truth).to(rows.images.device)
+        return Probe(_feed(job, rows.labeled, hidden, sizes, wanted, key), truth, None, batches)
+    if not len(rows.test):
+        raise UserError(
+            "the layer probe needs true labels that are not learned from: put labeled images into test/, or hide "
+            "some of a labeled set by --labels-per-class"
+        )
+    one_view, other_key = Views(labeled=wanted.unlabeled[-1:]), key.fold("held out")
+    held_out = _feed(job, rows.test, rows.test[:0], (sizes[1], sizes[1]), one_view, other_key)
+    return Probe(_feed(job, rows.labeled, rows.unlabeled, sizes, wanted, key), None, held_out, batches)

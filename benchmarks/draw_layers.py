@@ -182,7 +182,7 @@ def probes(which: str) -> str:
 
 def fill(text: str, name: str, table: str) -> str:
     """Put a table between its marks."""
-    filled, count = re.subn(f"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m: m[1] + table + m[2], text, flags=re.S)
+    filled, count = re.subn(f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
     assert count == 1, f"docs/layers.md has no place for {name}"
     return filled
 

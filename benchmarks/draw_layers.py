@@ -73,7 +73,7 @@ def noise(which: str) -> str:
     grid[0, 0].legend(frameon=False, title="pseudo-labels reach")
     save(figure, "layers-noise")
     lines.append(f"| labels only | none | {labels_only['accuracy']['mean']:.1f} / {labels_only['linear']['mean']:.1f}"
-                 + " | " * len(shares))  # fmt: skip
+                 + " |" * len(shares))  # fmt: skip
     head = "| wrong ones are | they reach | " + " | ".join(f"{100 * share:.0f} % wrong" for share in shares) + " |"
     return "\n".join([head, "| --- " * (2 + len(shares)) + "|", *lines])
 
@@ -182,7 +182,9 @@ def probes(which: str) -> str:
 
 def fill(text: str, name: str, table: str) -> str:
     """Put a table between its marks."""
-    filled, count = re.subn(f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
+    filled, count = re.subn(
+        f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S
+    )
     assert count == 1, f"docs/layers.md has no place for {name}"
     return filled
 

@@ -191,7 +191,7 @@ def fill(text: str, name: str, table: str) -> str:
 
 def main() -> None:
     """Draw and fill all."""
-    plt.rcParams.update({"font.size": 9, "svg.hashsalt": "fewlabels"})
+    plt.rcParams.update({"font.size": 9, "svg.hashsalt": "fewlabels", "svg.fonttype": "none"})
     page = DOCS / "layers.md"
     text = page.read_text()
     tables = {

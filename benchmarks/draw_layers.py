@@ -23,7 +23,7 @@ THRESHOLDS = {"fixed": "fixed", "self_adaptive": "self-adaptive", "soft": "soft"
 STRATEGIES = {"grad_relu": "Grad-ReLU", "centers": "averaged centers", "both": "both"}
 SETS = {
     "digits-1-1000-1019": "digits, 1 label a class",
-    "digits-4-1000-1009": "digits, 4 labels a class",
+    "digits-4-1000-1019": "digits, 4 labels a class",
     "fashion_mnist-4-1000-1002": "Fashion-MNIST, 4 labels a class",
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -228,3 +229,19 @@ def test_a_network_that_cannot_be_copied_is_said(small_job):
     state.network.classifier.kept = torch.ones(2, requires_grad=True) * 2
     with pytest.raises(UserError, match="works on a copy of the network, and none can be made"):
         make_probe(small_job(), FixMatch())(state.network, state.method, state.step)
+
+
+def test_the_clock_of_the_training_stands_still_in_a_probe(small_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(Probe, "__call__", slow)
+    job = dataclasses.replace(small_job(steps=6), probe_every=2)
+    began = time.perf_counter()
+    trained = train(job, FixMatch(), "fixmatch", tmp_path)
+    assert time.perf_counter() - began - trained.seconds > 3 * SLOW
+
+
+SLOW = 0.2
+
+
+def slow(*_):
+    time.sleep(SLOW)
+    raise torch.OutOfMemoryError

@@ -127,6 +127,9 @@ def thresholds() -> str:
             row = f"| {SETS[which]} | {word} | {result['cells'][f'{threshold}-none']['accuracy']['mean']:.1f} "
             for strategy, label in STRATEGIES.items():
                 difference = result["differences"].get(f"{threshold}: {strategy} - none")
+                if difference:  # of the unrounded accuracies
+                    each = [np.array(result["cells"][f"{threshold}-{name}"]["each"]) for name in (strategy, "none")]
+                    difference["mean"] = 100 * float(np.mean(each[0] - each[1]))
                 row += f"| {spread(difference) if difference else 'not run'} "
                 marks[f"{word}: {label}"] = difference
             lines.append(f"{row}|")

@@ -94,8 +94,9 @@ class Probe:
         Raises:
             UserError: the method does not give what is compared, or the network cannot be copied.
         """
-        devices = [step.device] if step.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        kind = step.device.type
+        devices = [] if kind == "cpu" else [step.device.index or 0]
+        with torch.random.fork_rng(devices, device_type="cuda" if kind == "cpu" else kind):
             torch.manual_seed(0)  # dropout draws the same each time
             sums = _Sums(_copied(network))
             for number in range(self.batches):

@@ -74,7 +74,10 @@ def probe(
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
         job = _job_of(folder, config, data, made, model, where, unlabeled, root)
-        job = replace(job, recipe=replace(job.recipe, accumulate=int(found.notes["accumulate"])))
+        parts = int(found.notes["accumulate"])
+        if config["where"]["device"] == "cpu":
+            parts *= int(found.notes["processes"])  # batch norm saw a process's share
+        job = replace(job, recipe=replace(job.recipe, accumulate=parts))
         try:
             torch.set_num_threads(int(config["where"]["threads"]))
             result = _probed(job, made, found)

@@ -9,6 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,10 +60,15 @@ def try_probe(job: Job, method: Method) -> None:
     Raises:
         UserError: see `make_probe` and `Probe`.
     """
-    probe = make_probe(job, method)
-    state, feed = begin(_eager(job), copy.deepcopy(method))
-    update(state, feed.batch(0, state.step))
-    probe(state.network, state.method, state.step)
+    make_probe(job, method)  # its errors come before anything is computed
+
+    def tried(job: Job) -> None:
+        state, feed = begin(_eager(job), copy.deepcopy(method))
+        update(state, feed.batch(0, state.step))
+        with suppress(torch.OutOfMemoryError):  # in training such a probe is left out
+            make_probe(job, method)(state.network, state.method, state.step)
+
+    _fitted(replace(job, show=Show(None)), "layer probe", tried)
 
 
 def seconds_a_step(job: Job, method: Method, tries: int = 3) -> float:
@@ -321,6 +327,7 @@ class _Watch:
             "seconds": self.seconds,
             "accumulate": state.recipe.accumulate,
             "threads": torch.get_num_threads(),  # sums depend on it
+            "processes": self.job.share.world,
         }
         checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, notes)
 

@@ -170,7 +170,7 @@ def test_confusing_near_centers_counts_less_before_the_head_against_what_the_oth
     assert clean_of[2] > 0.3 * clean_of[0]  # the other classes still pull
 
 
-def test_with_features_that_tell_every_image_apart_the_head_rests_on_the_noisy_shares():
+def test_with_one_feature_a_class_the_head_rests_on_the_noisy_shares():
     noise = any_noise()
     weight = noise.log().T.clone().requires_grad_()  # one-hot features: the logits of class y are log T[y]
     logits = torch.eye(K) @ weight.T

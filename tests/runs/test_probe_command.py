@@ -11,7 +11,9 @@ import fewlabels
 from fewlabels.cli import main
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.runs import train
 from fewlabels.runs.folder import RunFolder
+from fewlabels.training import loop
 from tests.runs.test_faults import make_photos
 
 
@@ -133,6 +135,20 @@ def test_a_method_that_cannot_be_probed_is_said_before_the_training(tmp_path):
     with pytest.raises(fewlabels.UserError, match="Silent cannot be probed"):
         fewlabels.fit(arrays(), method=Silent(), steps=4, batch=4, probe_every=2, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_batch_too_large_for_the_memory_is_halved_before_the_training_too(tmp_path, monkeypatch):
+    tries = []
+
+    def update(state, batch):
+        tries.append(state.recipe.accumulate)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError
+        return loop.update(state, batch)
+
+    monkeypatch.setattr(train, "update", update)
+    run = fewlabels.fit(arrays(), steps=4, batch=4, probe_every=2, baseline=False, out=tmp_path / "r")
+    assert tries == [1, 2] and run.accuracy is not None
 
 
 class Silent(FixMatch):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fewlabels
 from fewlabels.data.cache import PART
 from fewlabels.data.decode import Form
 from fewlabels.data.images import decode_all
@@ -123,6 +124,9 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbe
         assert (out / name).read_bytes() == (undisturbed[0] / "run" / name).read_bytes(), name
     steps = [line["step"] for line in read_lines(out / "probe.jsonl")]
     assert steps == [*range(50, STEPS + 1, 50)]
+    found = fewlabels.probe(out)  # by one process
+    for now, then in zip(found["layers"], found["history"][-1]["layers"], strict=True):
+        assert now["cosine_all"] == pytest.approx(then["cosine_all"], abs=1e-5)
 
 
 def test_a_killed_process_ends_the_other_with_one_line(tmp_path):

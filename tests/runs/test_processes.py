@@ -109,7 +109,7 @@ def test_processes_decode_a_folder_together(photos, undisturbed):
     assert np.array_equal(np.delete(stored, list(broken), 0), pixels.numpy())
 
 
-def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path):
+def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path, monkeypatch):
     out, cache = tmp_path / "run", tmp_path / "cache"
     # Probes too, which must change nothing.
     process = start(photos, *SMALL, "--out", out, "--cache", cache, "--probe-every", 50, restarts=2)
@@ -124,6 +124,7 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbe
         assert (out / name).read_bytes() == (undisturbed[0] / "run" / name).read_bytes(), name
     steps = [line["step"] for line in read_lines(out / "probe.jsonl")]
     assert steps == [*range(50, STEPS + 1, 50)]
+    monkeypatch.setenv("FEWLABELS_CACHE", str(cache))
     found = fewlabels.probe(out)  # by one process
     for now, then in zip(found["layers"], found["history"][-1]["layers"], strict=True):
         assert now["cosine_all"] == pytest.approx(then["cosine_all"], abs=1e-5)

@@ -215,11 +215,10 @@ def _probe(command: Probe, words: list[str]) -> None:
 
     from fewlabels.files import replace_text
     from fewlabels.runs.probe import probe
+    from fewlabels.runs.show import Show
 
     if command.json is not None and command.json.is_dir():
         raise UserError(f"--json {command.json} is a folder; give the name of a file")
-    from fewlabels.runs.show import Show
-
     found = probe(
         command.run,
         command.data,

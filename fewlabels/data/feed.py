@@ -78,6 +78,9 @@ class ImageFeed:
     ) -> None:
         self.images = images
         self.labels = torch.from_numpy(labels).to(images.device)
+        places = torch.zeros(len(labels), dtype=torch.int64)
+        places[torch.from_numpy(labeled)] = torch.arange(len(labeled))
+        self.places = places.to(images.device)
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
         self.share = share
         self._labeled = (labeled, batch)
@@ -148,6 +151,7 @@ class ImageFeed:
         return Batch(
             labeled=seen[0],
             labels=self.labels[inputs.labeled_rows],
+            places=self.places[inputs.labeled_rows],
             unlabeled=seen[1],
             rows=inputs.unlabeled_rows,
             step=step_tensor,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewlabels.config import check_fields
 from fewlabels.models.network import LayerRule, Network
+from fewlabels.models.teacher import leader
 from fewlabels.views.batch import Batch, Views
 
 
@@ -17,16 +18,31 @@ class Task:
     """What a method may know of its run before the first step.
 
     Attributes:
-        classes: K.
+        labels: of each class, how many rows have it.
         features: D, the size of the backbone's features.
         rows: N, rows of the table, for memories of one entry a row.
+        unlabeled: how many of them are learned from without their labels.
+        batch, unlabeled_batch: B and M, of all processes together.
         steps: length of the run, by which a paper's time constants are scaled.
     """
 
-    classes: int
+    labels: tuple[int, ...]
     features: int
     rows: int
+    unlabeled: int
+    batch: int
+    unlabeled_batch: int
     steps: int
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.labels)
+
+    @property
+    def labeled(self) -> int:
+        """Rows with a label."""
+        return sum(self.labels)
 
 
 @dataclass_transform(eq_default=False)
@@ -52,6 +68,11 @@ class Method(nn.Module):
     def __post_init__(self) -> None:
         """Check the options."""
         check_fields(self, type(self).__name__)
+
+    @property
+    def teacher(self) -> Self:
+        """The method with averaged parameters, as `Network.teacher`."""
+        return leader(self)
 
     def setup(self, task: Task) -> None:
         """Make what the method remembers and trains itself, for this task."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import sys
 import textwrap
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fewlabels.config import describe
-from fewlabels.methods import method_class, method_names
+from fewlabels.methods import has_default, method_class, method_names, option_fields
+from fewlabels.own_file import own_file
 
 if TYPE_CHECKING:
     from fewlabels.methods.base import Method
@@ -31,27 +34,35 @@ def _first_sentence(name: str) -> str:
 
 
 def describe_method(name: str) -> str:
-    """Show a method: its algorithm with shapes, and its options.
+    """Show a method, also one of a user's own file: its algorithm with shapes, and its options.
 
     Raises:
         UserError: no such method.
     """
     kind = method_class(name)
     lines = [
-        f"{name}: {_first_sentence(name)}",
+        _title(name, kind),
         "",
-        inspect.getdoc(kind) or "",
-        "",
+        *([text, ""] if (text := ast.get_docstring(_tree(kind))) else []),
         *_layers_of(kind),
         "Options, given as --method.NAME VALUE:",
     ]
     for option in options_of(kind):
-        lines.append(f"  --method.{option.name.replace('_', '-')} (default {_word(option.default)}; {option.allowed})")
+        lines.append(f"  --method.{option.name.replace('_', '-')} ({option.default}; {option.allowed})")
         lines += textwrap.wrap(option.meaning, 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines if options_of(kind) else lines[:-1])
 
 
+def _title(name: str, kind: type[Method]) -> str:
+    if (own := own_file(kind)) is None:
+        return f"{name}: {_first_sentence(name)}"
+    said = (sys.modules[kind.__module__].__doc__ or "").strip().splitlines()
+    return f"{kind.__name__} of {own.path.name}{f': {said[0]}' if said else ''}"
+
+
 def _layers_of(kind: type[Method]) -> list[str]:
+    if not all(map(has_default, option_fields(kind))):
+        return []
     method = kind()
     if not method.views().unlabeled:
         return []
@@ -66,7 +77,7 @@ class OptionOf:
     """One option of a method, in words."""
 
     name: str
-    default: Any
+    default: str
     allowed: str
     meaning: str
 
@@ -74,22 +85,35 @@ class OptionOf:
 def options_of(kind: type[Any]) -> list[OptionOf]:
     """Read a method's options from its fields and the line under each."""
     hints = get_type_hints(kind, include_extras=True)
-    meanings = _field_lines(kind)
+    families = [each for each in reversed(kind.__mro__) if dataclasses.is_dataclass(each)]
+    meanings = {name: line for each in families for name, line in _field_lines(each).items()}
     return [
-        OptionOf(f.name, f.default, describe(hints[f.name]), meanings.get(f.name, "")) for f in dataclasses.fields(kind)
+        OptionOf(f.name, _default(f), describe(hints[f.name]), meanings.get(f.name, ""))
+        for f in dataclasses.fields(kind)
     ]
+
+
+def _tree(kind: type[Any]) -> ast.ClassDef:
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    return tree
 
 
 def _field_lines(kind: type[Any]) -> dict[str, str]:
     """Give for each annotated field the string that stands under it."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(tree, ast.ClassDef)
+    fields = _tree(kind).body
     out = {}
-    for field, under in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(under, ast.Expr):
-            out[field.target.id] = str(ast.literal_eval(under.value))
+    for field, under in pairwise(fields):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(under, ast.Expr) and isinstance(under.value, ast.Constant):
+            out[field.target.id] = str(under.value.value)
     return out
 
 
-def _word(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _default(field: dataclasses.Field[Any]) -> str:
+    if not has_default(field):
+        return "to be given"
+    if field.default is dataclasses.MISSING:
+        return "default made anew"
+    return f"default {'none' if field.default is None else field.default}"

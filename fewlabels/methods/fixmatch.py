@@ -7,9 +7,8 @@ from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method
-from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.forward import Passes, logits_of
-from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
@@ -51,8 +50,5 @@ class FixMatch(Method):
             "loss": labeled_loss + self.weight * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
-            "kept": mean_rows(row_weight),
-            "unlabeled_logits": z_s,
-            "target": target,
-            "row_weight": row_weight,
+            **seen(z_s, target, row_weight),
         }

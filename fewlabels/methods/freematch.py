@@ -8,9 +8,8 @@ from torch.nn import functional as F
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.forward import Passes, logits_of
-from fewlabels.methods.parts.losses import consistency, fairness
+from fewlabels.methods.parts.losses import consistency, fairness, seen
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
@@ -64,9 +63,6 @@ class FreeMatch(Method):
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "fairness_loss": fairness_loss,
-            "kept": mean_rows(row_weight),
-            "unlabeled_logits": z_s,
-            "target": target,
-            "row_weight": row_weight,
             "tau": self.threshold.tau.clone(),
+            **seen(z_s, target, row_weight),
         }

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.forward import Passes, logits_of
-from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.output_average import OutputAverage
 from fewlabels.methods.parts.thresholds import FixedThreshold, SelfAdaptiveThreshold, SoftWeight
 from fewlabels.models.layers import PRESETS
@@ -88,8 +87,5 @@ class LayerMatch(Method):
             "loss": labeled_loss + self.weight * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
-            "kept": mean_rows(row_weight),
-            "unlabeled_logits": z_s,
-            "target": target,
-            "row_weight": row_weight,
+            **seen(z_s, target, row_weight),
         }

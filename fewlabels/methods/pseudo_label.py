@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method
-from fewlabels.methods.parts.across import mean_rows
-from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.parts.losses import consistency, seen
+from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
@@ -48,13 +48,9 @@ class PseudoLabel(Method):
 
         labeled_loss = F.cross_entropy(net.logits(own), batch.labels)
         unlabeled_loss = consistency(z_w, target, row_weight)
-        ramp = (batch.share / self.ramp).clamp(max=1) if self.ramp else 1.0
         return {
-            "loss": labeled_loss + self.weight * ramp * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
-            "kept": mean_rows(row_weight),
-            "unlabeled_logits": z_w,
-            "target": target,
-            "row_weight": row_weight,
+            **seen(z_w, target, row_weight),
         }

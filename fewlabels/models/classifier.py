@@ -110,6 +110,7 @@ class Classifier(nn.Module):
         columns: int,
         pace: Pace | None = None,
     ) -> Tensor:
+        training = self.training
         self.eval()
         pace = pace or Pace(EVALUATED)
         out = torch.empty(len(rows), columns)
@@ -127,6 +128,7 @@ class Classifier(nn.Module):
             else:
                 pace.took(len(part), time.perf_counter() - began)
                 start += len(part)
+        self.train(training)  # it may be the teacher of a training that goes on
         return out
 
     def classified(

@@ -18,6 +18,7 @@ from fewlabels.averaging.ema import Ema
 from fewlabels.errors import UserError
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import Policy, scales_of
+from fewlabels.models.teacher import leader
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,15 @@ class Network(nn.Module):
         self.norms = [norm for norm in norms if norm.track_running_stats]
         self.centers = _averaged_centers(classifier, rule.center_memory, steps) if rule.center_memory else None
 
+    @property
+    def teacher(self) -> Network:
+        """The network with averaged parameters, which gets no gradient.
+
+        Raises:
+            UserError: it follows none.
+        """
+        return leader(self)
+
     def unscaled(self) -> Network:
         """Give a copy in which the gradient of unlabeled rows reaches every layer as it is."""
         copy = deepcopy(self)
@@ -111,6 +121,19 @@ class Network(nn.Module):
             )
         sizes = [len(view) for view in views]
         return list(self.features(torch.cat(list(views))).split(sizes))
+
+    def mixed_features(self, x: Tensor) -> Tensor:
+        """Map images that are each made of several rows [n, C, H, W] to features [n, D].
+
+        Raises:
+            UserError: a rule for unlabeled rows, which are no rows of their own here.
+        """
+        if self.scales or self.centers is not None:
+            raise UserError(
+                "this method mixes images, labeled with unlabeled ones, so that no layer can tell whose gradient it "
+                "gets: leave --policy and --center-memory out, or take a method that does not mix"
+            )
+        return self.features(x)
 
     def logits(self, features: Tensor) -> Tensor:
         """Map features of labeled rows [n, D] to logits [n, K]."""

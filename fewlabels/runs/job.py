@@ -86,17 +86,25 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build().to(job.rows.images.device)
     classes, features = classifier.head.weight.shape
-    task = Task(classes, features, len(job.rows.labels), job.recipe.steps)
+    rows, recipe = job.rows, job.recipe
+    also = rows.labeled if job.labeled_in_unlabeled else rows.labeled[:0]
+    unlabeled = np.concatenate([rows.unlabeled, also])
+    task = Task(
+        labels=tuple(np.bincount(rows.labels[rows.labeled], minlength=classes).tolist()),
+        features=features,
+        rows=len(rows.labels),
+        unlabeled=len(unlabeled),
+        batch=recipe.batch,
+        unlabeled_batch=recipe.unlabeled_batch,
+        steps=recipe.steps,
+    )
     method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
         classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
-    network = Network(classifier, layer_rule(job, method), job.recipe.precision, task.steps).to(classifier.device)
-    state = State(network, method.to(classifier.device), job.recipe)
-    also = job.rows.labeled if job.labeled_in_unlabeled else job.rows.labeled[:0]
-    sizes = job.recipe.batch, job.recipe.unlabeled_batch
-    return state, _feed(
-        job, job.rows.labeled, np.concatenate([job.rows.unlabeled, also]), sizes, method.views(), job.key, job.share
-    )
+    network = Network(classifier, layer_rule(job, method), recipe.precision, recipe.steps).to(classifier.device)
+    state = State(network, method.to(classifier.device), recipe)
+    sizes = recipe.batch, recipe.unlabeled_batch
+    return state, _feed(job, rows.labeled, unlabeled, sizes, method.views(), job.key, job.share)
 
 
 def _feed(

@@ -14,6 +14,7 @@ from fewlabels.keys import Key
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.network import Network
+from fewlabels.models.teacher import follow
 from fewlabels.training.captured import Captured
 from fewlabels.training.optimizer import ScheduledOptimizer
 from fewlabels.training.processes import mean_gradients, share
@@ -70,6 +71,8 @@ class State:
         self.network, self.method, self.recipe = network, method, recipe
         self.learner = nn.ModuleDict({"network": network, "method": method}).train()
         self.ema = Ema(self.learner, recipe.ema_memory)
+        for part, averaged in zip((network, method), self.ema.module.children(), strict=True):
+            follow(part, averaged)
         self.optimizer = ScheduledOptimizer(self.learner, network.classifier.backbone, recipe)
         self.step = torch.zeros((), dtype=torch.int64, device=network.classifier.device)
         self.compiled: dict[int, Step] = {}
@@ -121,6 +124,7 @@ def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: in
     A segment of a run is a run: steps depend on the state and the step number alone.
     """
     state.learner.train()
+    state.ema.module.train()  # as a teacher it is normalized by the batch, like who learns from it
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
         _seed(feed.key.fold(branch, "framework", step, share().rank).seed(), state.step.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewlabels.keys import Key
 
-Kind: TypeAlias = Literal["weak", "strong"]
+Kind: TypeAlias = Literal["weak", "medium", "strong"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Batch:
     Attributes:
         labeled: the labeled views, each float [B, C, H, W], normalized.
         labels: int64 [B], classes of the labeled rows.
+        places: int64 [B], which of the run's labeled rows these are, for memories of one entry a labeled row.
         unlabeled: the unlabeled views, each float [M, C, H, W]; M is 0 where there are no unlabeled rows.
         rows: int64 [M], the unlabeled rows' numbers in the table, for memories of one entry a row.
         step: int64 [], updates done before this one.
@@ -36,6 +37,7 @@ class Batch:
 
     labeled: tuple[Tensor, ...]
     labels: Tensor
+    places: Tensor
     unlabeled: tuple[Tensor, ...]
     rows: Tensor
     step: Tensor
@@ -52,6 +54,7 @@ class Batch:
                 self,
                 labeled=tuple(view[i] for view in labeled),
                 labels=self.labels.tensor_split(count)[i],
+                places=self.places.tensor_split(count)[i],
                 unlabeled=tuple(view[i] for view in unlabeled),
                 rows=self.rows.tensor_split(count)[i],
                 key=self.key.fold("part", i),

@@ -35,6 +35,9 @@ def _pattern(mean: tuple[float, ...], std: tuple[float, ...], width: int, device
     return torch.tensor(pairs, dtype=torch.float32, device=device).T.repeat(1, width)
 
 
+_HEAVIER: tuple[Kind, ...] = ("weak", "medium", "strong")
+
+
 @dataclass(frozen=True)
 class ImageViews:
     """Makes the views that a method asks for.
@@ -42,7 +45,8 @@ class ImageViews:
     Attributes:
         mean, std: channel statistics of pixels in 0..1.
         flip: which mirror images count as the same class.
-        operations: RandAugment's operations in a strong view (the FixMatch paper 2, a popular library 3).
+        operations: RandAugment's operations in a strong view (the FixMatch paper 2, a popular library 3); a medium view
+            has one, and no cutout.
         strengths: whose ranges they are drawn from.
     """
 
@@ -60,16 +64,21 @@ class ImageViews:
         """
         if not kinds:
             return ()
-        order = tuple(sorted(range(len(kinds)), key=lambda number: kinds[number] == "strong"))
-        weak = len(images) * kinds.count("weak")
+        order = tuple(sorted(range(len(kinds)), key=lambda number: _HEAVIER.index(kinds[number])))
+        sizes = [len(images) * kinds.count(kind) for kind in _HEAVIER]
         # All views in one batch, the weak ones first: few large operations instead of many small ones.
         state = key.fold("view").each(order, images.device).state
         assert isinstance(state, Tensor)
         keys = state.flatten()
         images = weak_view(images.repeat(len(kinds), 1, 1, 1), Key(keys).fold("weak"), self.flip)
-        if "strong" in kinds:
-            strong, own = images[weak:], Key(keys[weak:])
-            strong = rand_augment(strong, own.fold("randaugment"), self.operations, self.strengths)
-            images = torch.cat([images[:weak], cutout(strong, own.fold("cutout"))])
+        if sizes[0] < len(images):
+            weak, medium, strong = images.split(sizes)
+            _, of_medium, of_strong = (Key(part).fold("randaugment") for part in keys.split(sizes))
+            if len(medium):
+                medium = rand_augment(medium, of_medium, 1, self.strengths)
+            if len(strong):
+                strong = rand_augment(strong, of_strong, self.operations, self.strengths)
+                strong = cutout(strong, Key(keys[-len(strong) :]).fold("cutout"))
+            images = torch.cat([weak, medium, strong])
         seen = normalize(images, self.mean, self.std).tensor_split(len(kinds))
         return tuple(seen[order.index(number)] for number in range(len(kinds)))

@@ -59,20 +59,27 @@ def cutmix(images: Tensor, others: Tensor, key: Key, share: Tensor) -> tuple[Ten
 
 
 def resize_mix(
-    images: Tensor, others: Tensor, key: Key, scale: tuple[float, float] = (0.1, 0.8)
+    images: Tensor,
+    others: Tensor,
+    key: Key,
+    scale: tuple[float, float] = (0.1, 0.8),
+    alpha: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Paste the whole other image, made smaller, at a random place (Qin et al. 2020).
 
     Args:
-        images, others: uint8 [n, C, H, W].
+        images, others: uint8 or float [n, C, H, W].
         key: one element an image, int64 [n].
         scale: least and largest side of the pasted image as a part of the side.
+        alpha: between these it is the root of a draw from Beta(alpha, alpha); None draws it evenly.
 
     Returns:
         The mixed images, and the share [n] of the first.
     """
     height, width = images.shape[2:]
     u, y, x = key.uniforms(3)
+    if alpha is not None:
+        u = beta(key.fold("side"), alpha).sqrt()
     part = scale[0] + (scale[1] - scale[0]) * u
     h, w = (part * height).round().clamp(min=1), (part * width).round().clamp(min=1)
     box = Box((y * (height - h + 1)).floor(), (x * (width - w + 1)).floor(), h, w)

@@ -27,13 +27,15 @@ def whole(images: Tensor) -> Box:
 
 
 def resample(images: Tensor, source: Box, target: Box) -> Tensor:
-    """Resize the pixels of `source` to those of `target`, the rest is 0: uint8 [n, C, H, W] -> the same.
+    """Resize the pixels of `source` to those of `target`, the rest is 0: uint8 or float [n, C, H, W] -> the same.
 
     Equals Pillow's resize with its bilinear filter, which averages where it makes smaller, within a gray level.
     """
     height, width = images.shape[2:]
     rows = _weights(height, source.top, source.height, target.top, target.height)
     columns = _weights(width, source.left, source.width, target.left, target.width)
+    if images.is_floating_point():
+        return rows.to(images.dtype)[:, None] @ (images @ columns.to(images.dtype).transpose(1, 2)[:, None])
     # Rounded between the two, as Pillow does.
     across = (images.to(torch.float32) @ columns.transpose(1, 2)[:, None] + 0.5).floor()
     return (rows[:, None] @ across + 0.5).floor().clamp(0, 255).to(torch.uint8)

@@ -59,10 +59,15 @@ def as_images(values):
     return torch.tensor(values)[:, None, None].requires_grad_()
 
 
+def task_of(classes, features, rows):
+    return Task((2,) * classes, features, rows, rows, B, M, STEPS)
+
+
 def batch_of(labeled, labels, unlabeled, step, rows=None):
     return Batch(
         labeled=(labeled,),
         labels=torch.tensor(labels),
+        places=torch.arange(len(labels)),
         unlabeled=unlabeled,
         rows=torch.arange(len(unlabeled[0])) if rows is None and unlabeled else rows,
         step=torch.tensor(step),
@@ -98,7 +103,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_over_consecutive_steps(case):
     method, oracle = CASES[case]
-    method.setup(Task(K, K, 50, STEPS))
+    method.setup(task_of(K, K, 50))
     method.double()
     net, rng = logits_network(), np.random.default_rng(3)
     kept = []
@@ -129,7 +134,7 @@ def test_losses_and_gradients_over_consecutive_steps(case):
 @pytest.mark.parametrize("center_memory", [0.0, 0.1, 1.0])
 def test_layermatch_over_consecutive_steps(threshold, head_scale, center_memory):
     method = LayerMatch(threshold=threshold, confidence=0.5, weight=0.7, memory=4.0)
-    task = Task(K, D, 50, STEPS)
+    task = task_of(K, D, 50)
     method.setup(task)
     method.double()
     net = identity_network(LayerRule({"head": head_scale}, center_memory))
@@ -174,7 +179,7 @@ def test_averaged_outputs_over_visits():
 
 def test_layermatch_takes_its_targets_from_averaged_outputs():
     method = LayerMatch(threshold="fixed", outputs="averaged", confidence=0.0)
-    task = Task(K, D, 20, STEPS)
+    task = task_of(K, D, 20)
     method.setup(task)
     net, rng = identity_network(method.layer_rule()), np.random.default_rng(1)
     memory = layer_rule.OutputAverage(20, K, momentum_of())

@@ -1,27 +1,26 @@
 """Where the gradient of the unlabeled loss goes, on a real network and real images."""
 
+import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 
-from fewlabels.methods import method_class, method_names
+from fewlabels.errors import UserError
+from fewlabels.methods import method_class
 from fewlabels.methods.fixmatch import FixMatch
-from fewlabels.methods.freematch import FreeMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.parts.losses import consistency
-from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.methods.supervised import Supervised
+from fewlabels.models.network import Network
 from fewlabels.runs.job import begin
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
+from tests.eager import MIXES, OWN_LABELED_LOSS, WITH_UNLABELED, eager
 
-# Thresholds so low that rows are kept from the first step on.
-LEARNING = {
-    "pseudo_label": lambda: PseudoLabel(threshold=0.0, ramp=0.0),
-    "fixmatch": lambda: FixMatch(threshold=0.0),
-    "freematch": lambda: FreeMatch(),
-    "layermatch": lambda: LayerMatch(threshold="fixed", confidence=0.0),
+LEARNING = {name: partial(eager, name) for name in WITH_UNLABELED} | {
+    "layermatch fixed": lambda: LayerMatch(threshold="fixed", confidence=0.0),
     "layermatch outputs": lambda: LayerMatch(threshold="self_adaptive", outputs="averaged"),
     "layermatch soft": lambda: LayerMatch(threshold="soft"),
 }
@@ -32,8 +31,8 @@ def unlabeled_gradients(state, batch):
     out = state.method(state.network, batch)
     named = dict(state.network.classifier.named_parameters())
     found = torch.autograd.grad(out["unlabeled_loss"], list(named.values()), retain_graph=True, allow_unused=True)
-    labeled = torch.autograd.grad(out["labeled_loss"], list(named.values()))
-    return dict(zip(named, found, strict=True)), dict(zip(named, labeled, strict=True)), out["kept"]
+    labeled = torch.autograd.grad(out["labeled_loss"], list(named.values()), retain_graph=True)
+    return dict(zip(named, found, strict=True)), dict(zip(named, labeled, strict=True)), out.get("kept", 1.0)
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -118,20 +117,82 @@ def assert_close(expected, found):
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
-def test_without_unlabeled_rows_a_method_is_supervised(small_job, digits_rows, name):
+@pytest.fixture
+def without_unlabeled(small_job, digits_rows):
     alone = dataclasses.replace(digits_rows, unlabeled=digits_rows.unlabeled[:0])
-    job = dataclasses.replace(small_job(rows=alone), labeled_in_unlabeled=False)
-    assert_close(train(job, Supervised()), train(job, method_class(name)()))
+    return dataclasses.replace(small_job(rows=alone), labeled_in_unlabeled=False)
 
 
-@pytest.mark.parametrize(
-    "method", [PseudoLabel(weight=0), FixMatch(weight=0), FreeMatch(weight=0, fairness=0), LayerMatch(weight=0)]
-)
-def test_with_weight_zero_a_method_is_supervised(small_job, method):
+@pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name not in OWN_LABELED_LOSS])
+def test_without_unlabeled_rows_a_method_is_supervised(without_unlabeled, name):
+    assert_close(train(without_unlabeled, Supervised()), train(without_unlabeled, eager(name)))
+
+
+@pytest.mark.parametrize("name", OWN_LABELED_LOSS)
+def test_without_unlabeled_rows_only_the_labeled_loss_is_left(without_unlabeled, name):
+    state, feed = begin(without_unlabeled, eager(name))
+    for step in range(3):
+        out = state.method(state.network, feed.batch(step, state.step))
+        assert out["loss"] == out["labeled_loss"] > 0
+        update(state, feed.batch(step, state.step))
+
+
+FACTORS = {
+    "weight", "fairness", "contrast", "instance", "rotation", "distance", "negative", "entropy", "shrink", "strong"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in WITH_UNLABELED if n not in {*OWN_LABELED_LOSS, "regmixmatch"}])
+def test_with_all_factors_zero_a_method_is_supervised(small_job, name):
     """On a network without batch statistics; rows of one pass touch each other through these."""
-    job = small_job("group")
-    assert_close(train(job, Supervised()), train(job, method))
+    job, options = small_job("group"), {f.name for f in dataclasses.fields(method_class(name))}
+    assert_close(train(job, Supervised()), train(job, eager(name, **dict.fromkeys(FACTORS & options, 0.0))))
+
+
+@pytest.mark.parametrize("name", MIXES)
+@pytest.mark.parametrize("rule", [{"policy": {"head": 0.0}}, {"center_memory": 0.5}, {"policy": {"backbone": 0.5}}])
+def test_methods_that_mix_images_refuse_a_rule_for_unlabeled_ones(small_job, name, rule):
+    state, feed = begin(dataclasses.replace(small_job(), **rule), eager(name))
+    with pytest.raises(UserError, match="leave --policy and --center-memory out"):
+        update(state, feed.batch(0, state.step))
+
+
+@pytest.mark.parametrize("name", ["comatch", "remixmatch", "crmatch", "shrinkmatch", "simmatch"])
+def test_the_heads_of_a_method_learn_too(small_job, name):
+    state, feed = begin(small_job(), eager(name))
+    heads = [p for p in state.method.parameters() if p.ndim > 1]  # batch norm takes away what a bias before it adds
+    before = [p.clone() for p in heads]
+    for step in range(3):
+        update(state, feed.batch(step, state.step))
+    assert before
+    for old, new in zip(before, heads, strict=True):
+        assert new.requires_grad and not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "simmatch"])
+def test_the_teacher_is_the_average_and_gets_no_gradient(small_job, name):
+    state, feed = begin(small_job(ema_memory=100.0), eager(name))
+    for step in range(3):
+        update(state, feed.batch(step, state.step))
+    assert state.network.teacher.classifier is state.averaged
+    before = state.averaged.head.weight.clone()
+    out = state.method(state.network, feed.batch(3, state.step))
+    out["loss"].backward()
+    assert torch.equal(before, state.averaged.head.weight)
+    assert all(p.grad is None for p in state.ema.parameters())
+    assert {id(p) for p in state.ema.parameters()}.isdisjoint(id(p) for p in state.learner.parameters())
+    student = state.network.unlabeled_logits(state.network.features(feed.batch(3, state.step).unlabeled[0]))
+    teacher = state.network.teacher.unlabeled_logits(
+        state.network.teacher.features(feed.batch(3, state.step).unlabeled[0])
+    )
+    assert not torch.allclose(student, teacher)  # it is not compared with itself
+
+
+def test_without_a_teacher_the_error_says_how_to_get_one(small_job):
+    state, _ = begin(small_job(), eager("mean_teacher"))
+    alone = Network(copy.deepcopy(state.network.classifier))
+    with pytest.raises(UserError, match="there is none"):
+        assert alone.teacher
 
 
 def test_layermatch_with_a_fixed_threshold_and_the_policy_all_is_fixmatch_and_the_other_way_round(small_job):
@@ -147,44 +208,36 @@ def test_layermatch_differs_from_fixmatch_by_default(small_job):
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
 
 
+# Of methods that tests/methods/test_methods_and_their_oracles.py has not: there all options change the losses.
 OPTIONS = {
     "pseudo_label": [{"threshold": 0.9}, {"weight": 3.0}, {"ramp": 0.9}],
-    "fixmatch": [{"threshold": 0.9}, {"weight": 3.0}, {"passes": "one"}, {"passes": "two"}],
-    "freematch": [
-        {"weight": 3.0}, {"fairness": 1.0}, {"memory": 1.0}, {"clip": (0.9, 0.95)},
-        {"passes": "one"}, {"passes": "two"},
-    ],
+    "fixmatch": [{"threshold": 0.9}, {"weight": 3.0}],
+    "freematch": [{"weight": 3.0}, {"fairness": 0.0}, {"memory": 1.0}, {"clip": (0.9, 0.95)}],
     "layermatch": [
         {"threshold": "soft"}, {"threshold": "self_adaptive"}, {"confidence": 0.9}, {"outputs": "averaged"},
         {"weight": 3.0},
-        {"passes": "one"}, {"passes": "two"},
     ],
+    "adamatch": [{"interpolation": False}],
 }  # fmt: skip
-
-
-# So low that rows are kept from the first step on.
-START = {
-    "pseudo_label": {"threshold": 0.1},
-    "fixmatch": {"threshold": 0.12},
-    "layermatch": {"threshold": "fixed", "confidence": 0.12},
-}
+for _name in WITH_UNLABELED:
+    if "passes" in {f.name for f in dataclasses.fields(method_class(_name))}:
+        OPTIONS.setdefault(_name, []).extend([{"passes": "one"}, {"passes": "two"}])
 
 
 @pytest.mark.parametrize(("name", "options"), [(n, o) for n, several in OPTIONS.items() for o in several], ids=str)
 def test_each_option_changes_the_training(small_job, name, options):
-    start = START.get(name, {})
+    start = {"threshold": "fixed", "confidence": 0.12} if name == "layermatch" else {}
     if options == {"memory": 1.0}:
         start = {"memory": 4000.0}
     # A row must come again before the average of its outputs is another than its output.
     job = small_job(steps=60, unlabeled_batch=48) if {"memory", "outputs"} & set(options) else small_job()
-    first, second = train(job, method_class(name)(**start)), train(job, method_class(name)(**start | options))
+    first, second = train(job, eager(name, **start)), train(job, eager(name, **start | options))
     assert not torch.equal(first["network.classifier.head.weight"], second["network.classifier.head.weight"])
 
 
-@pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
+@pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name not in MIXES])
 def test_the_memory_of_averaged_centers_changes_the_training_of_every_method(small_job, name):
-    job = small_job(steps=60)
-    method = method_class(name)(**START.get(name, {}))
-    found = [train(dataclasses.replace(job, center_memory=share), method) for share in (0.0, 0.1, 1.0)]
+    job = small_job(steps=40)
+    found = [train(dataclasses.replace(job, center_memory=share), eager(name)) for share in (0.0, 0.1, 1.0)]
     heads = [parameters["network.classifier.head.weight"] for parameters in found]
     assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[1], heads[2])

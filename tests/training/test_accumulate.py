@@ -27,6 +27,7 @@ def batch_of(labeled=8, unlabeled=12):
     return Batch(
         labeled=(view(labeled, 0),),
         labels=torch.arange(labeled),
+        places=torch.arange(labeled) + 20,
         unlabeled=(view(unlabeled, 100), view(unlabeled, 200)),
         rows=torch.arange(unlabeled) + 50,
         step=torch.tensor(3),
@@ -39,7 +40,7 @@ def batch_of(labeled=8, unlabeled=12):
 def test_the_parts_put_under_each_other_are_the_batch(count):
     whole, parts = batch_of(), batch_of().parts(count)
     assert len(parts) == count
-    for name in ("labels", "rows"):
+    for name in ("labels", "places", "rows"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
     for name in ("labeled", "unlabeled"):
         for views in zip(getattr(whole, name), *(getattr(part, name) for part in parts), strict=True):

@@ -21,6 +21,7 @@ from fewlabels.runs.job import begin
 from fewlabels.runs.train import train
 from fewlabels.training.loop import run, set_batch_norm_memory, update
 from tests.conftest import assert_same, parameters_of
+from tests.eager import WITH_UNLABELED, eager
 from tests.training import two_processes
 
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "_unique2", "item"}
@@ -55,7 +56,7 @@ def with_rule(job, policy=None):
 @pytest.mark.parametrize("name", [*method_names(), "layermatch all"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimizer):
-    job, method = small_job(optimizer=optimizer), method_class(name.split()[0])()
+    job, method = small_job(optimizer=optimizer), eager(name.split()[0])
     if name == "layermatch all":
         job, method = with_rule(job, POLICY), LayerMatch(threshold="soft", outputs="averaged")
     state, feed = begin(job, method)
@@ -132,6 +133,17 @@ def graphs(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name != "layermatch"])
+def test_every_method_compiles_to_the_same_step(small_job, name, graphs):
+    plain, feed = begin(small_job(steps=5), eager(name))
+    run(plain, feed, 0, 3, watch=lambda *_: None)
+    state, feed = begin(small_job(steps=5, compile=True), eager(name))
+    run(state, feed, 0, 3, watch=lambda *_: None)
+    assert len(graphs) == 2  # the views, and the method
+    for mine, theirs in zip(state.learner.parameters(), plain.learner.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_captured_run_equals_the_other_on_a_gpu(small_job, optimizer):
@@ -176,6 +188,22 @@ def test_a_run_that_stopped_at_any_step_continues_to_the_same_bytes(small_job, m
         second.load(saved)
         run(second, feed, int(stop), 24, watch=lambda *_: None)
         assert_same(whole.tensors(), second.tensors())
+
+
+@pytest.mark.parametrize("name", WITH_UNLABELED)
+def test_what_a_method_remembers_is_saved_with_the_run(small_job, name):
+    whole, feed = begin(small_job(), eager(name))
+    run(whole, feed, 0, 12, watch=lambda *_: None)
+    first, feed = begin(small_job(), eager(name))
+    run(first, feed, 0, 7, watch=lambda *_: None)
+    evaluated = first.averaged.eval()  # between two steps; a teacher is none the worse for it
+    assert not evaluated.training
+    second, feed = begin(small_job(), eager(name))
+    second.load({name: tensor.clone() for name, tensor in first.tensors().items()})
+    run(second, feed, 7, 12, watch=lambda *_: None)
+    assert_same(whole.tensors(), second.tensors())
+    run(first, feed, 7, 12, watch=lambda *_: None)
+    assert_same(whole.tensors(), first.tensors())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

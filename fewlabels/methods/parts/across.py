@@ -41,10 +41,22 @@ def mean_rows(x: Tensor) -> Tensor:
     return sum_rows(x) / max(len(x) * world(), 1)
 
 
+class _Gather(torch.autograd.Function):
+    """The rows of all processes; the gradient of a row is the sum of what all of them have for it."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        parts = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        own = len(gradient) // world()
+        return _Sum.forward(ctx, gradient)[dist.get_rank() * own :][:own]
+
+
 def gather_rows(x: Tensor) -> Tensor:
-    """Put the rows [n, ...] of all processes under each other; no gradient."""
-    if world() == 1:
-        return x
-    parts = [torch.empty_like(x) for _ in range(world())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    """Put the rows [n, ...] of all processes under each other; the gradient reaches each process's own rows."""
+    return cast(Tensor, _Gather.apply(x)) if world() > 1 else x

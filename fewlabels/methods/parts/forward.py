@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -14,10 +14,10 @@ from fewlabels.models.network import Network
 Passes: TypeAlias = Literal["one", "two", "three"]
 
 
-def logits_of(
-    net: Network, labeled: Tensor, weak: Tensor, strong: Tensor, passes: Passes
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Give logits of labeled [B, K], weak [M, K] (without gradient) and strong views [M, K].
+def features_of(
+    net: Network, labeled: Tensor, weak: Tensor, strong: Sequence[Tensor], passes: Passes = "three"
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Give features of labeled [B, D], weak [M, D] (without gradient) and strong views, [M, D] each.
 
     What shares a pass is normalized by the same batch statistics, and these are remembered for evaluation:
 
@@ -26,24 +26,41 @@ def logits_of(
     - "three": of labeled views alone, as evaluation will see images; strong views have a pass of their own too.
     """
     if passes == "one":
-        own, of_weak, of_strong = net.joint_features([labeled, weak, strong])
-        with torch.no_grad():
-            weak_logits = net.unlabeled_logits(of_weak)
-        return net.logits(own), weak_logits, net.unlabeled_logits(of_strong)
-    weak_logits = target_logits(net, weak)
+        own, of_weak, *of_strong = net.joint_features([labeled, weak, *strong])
+        return own, of_weak.detach(), of_strong
+    of_weak = target_features(net, weak)
     if passes == "two":
-        own, of_strong = net.joint_features([labeled, strong])
-    else:
-        own = net.features(labeled)
-        with statistics_kept(net):
-            of_strong = net.unlabeled_features(strong)
-    return net.logits(own), weak_logits, net.unlabeled_logits(of_strong)
+        own, *of_strong = net.joint_features([labeled, *strong])
+        return own, of_weak, of_strong
+    own = net.features(labeled)
+    return own, of_weak, learning_features(net, *strong)
 
 
-def target_logits(net: Network, weak: Tensor) -> Tensor:
-    """Give logits [M, K] of views that only make targets: no gradient, and no batch statistics move."""
+def logits_of(
+    net: Network, labeled: Tensor, weak: Tensor, strong: Tensor, passes: Passes = "three"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give logits of labeled [B, K], weak [M, K] (without gradient) and strong views [M, K]; see `features_of`."""
+    own, of_weak, (of_strong,) = features_of(net, labeled, weak, [strong], passes)
+    return net.logits(own), target_logits(net, of_weak), net.unlabeled_logits(of_strong)
+
+
+def learning_features(net: Network, *views: Tensor) -> list[Tensor]:
+    """Give features [M, D] of unlabeled views that learn, in one pass that moves no batch statistics."""
+    sizes = [len(view) for view in views]
+    with statistics_kept(net):
+        return list(net.unlabeled_features(torch.cat(views)).split(sizes))
+
+
+def target_features(net: Network, view: Tensor) -> Tensor:
+    """Give features [M, D] of a view that only makes targets: no gradient, and no batch statistics move."""
     with torch.no_grad(), statistics_kept(net):
-        return net.unlabeled_logits(net.unlabeled_features(weak))
+        return net.unlabeled_features(view)
+
+
+def target_logits(net: Network, features: Tensor) -> Tensor:
+    """Give logits [M, K] that only make targets of features [M, D]: no gradient."""
+    with torch.no_grad():
+        return net.unlabeled_logits(features)
 
 
 @contextmanager

@@ -5,8 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.methods.parts.across import sum_rows
+from fewlabels.methods.parts.across import mean_rows, sum_rows
 from fewlabels.methods.parts.targets import one_hot
+
+
+def seen(logits: Tensor, target: Tensor, row_weight: Tensor) -> dict[str, Tensor]:
+    """Put together what is recorded of the unlabeled rows (`kept`), and what the layer probe reads of them."""
+    return {"kept": mean_rows(row_weight), "unlabeled_logits": logits, "target": target, "row_weight": row_weight}
+
+
+def mean_loss(losses: Tensor) -> Tensor:
+    """Average losses [M] over the rows; 0 without rows."""
+    return losses.sum() / max(len(losses), 1)
 
 
 def consistency(logits: Tensor, target: Tensor, row_weight: Tensor) -> Tensor:
@@ -17,8 +27,17 @@ def consistency(logits: Tensor, target: Tensor, row_weight: Tensor) -> Tensor:
         target: int64 [M] classes or float [M, K] distributions; no gradient reaches it.
         row_weight: [M], how much each row counts.
     """
-    losses = F.cross_entropy(logits, target.detach(), reduction="none")
-    return (losses * row_weight.detach()).sum() / max(len(logits), 1)
+    return mean_loss(F.cross_entropy(logits, target.detach(), reduction="none") * row_weight.detach())
+
+
+def divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """Give KL(target || softmax(logits)) of each row [M]; no gradient reaches the target [M, K]."""
+    return F.kl_div(logits.log_softmax(1), target.detach(), reduction="none").sum(1)
+
+
+def squared_error(logits: Tensor, target: Tensor) -> Tensor:
+    """Give the mean over classes of (softmax(logits) - target)^2 of each row [M]; the gradient reaches both."""
+    return (logits.softmax(1) - target).square().mean(1)
 
 
 def normalize(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 Combine: TypeAlias = Literal["mean", "rows", "first", "reset"]
@@ -25,3 +26,14 @@ class Memory(nn.Module):
         self.register_buffer(name, start)
         self.combine[name] = combine
         return start
+
+
+def last_of(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Give for each slot [n] the last slot of the same row that is chosen (bool [n]), or its own where none is.
+
+    A row may stand several times in a batch; what all its slots write then is the same, whatever their order.
+    """
+    slots = torch.arange(len(rows), device=rows.device)
+    same = (rows[:, None] == rows[None, :]) & chosen[None, :]
+    last = torch.where(same, slots[None, :], -1).amax(1) if len(rows) else slots
+    return torch.where(last >= 0, last, slots)

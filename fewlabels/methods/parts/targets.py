@@ -12,3 +12,20 @@ def one_hot(classes: Tensor, count: int, like: Tensor) -> Tensor:
     torch's own `one_hot` checks the classes on the host, which stops the device.
     """
     return (classes[:, None] == torch.arange(count, device=classes.device)).to(like.dtype)
+
+
+def sharpen(p: Tensor, temperature: float) -> Tensor:
+    """Give p_k^(1/temperature), normalized, of each row [n, K]; below 1 the largest grows (Berthelot et al. 2019)."""
+    return (p.clamp(min=torch.finfo(p.dtype).tiny).log() / temperature).softmax(1)
+
+
+def align(p: Tensor, wished: Tensor | float, average: Tensor) -> Tensor:
+    """Give p * wished / average, normalized, of each row [n, K] (Berthelot et al. 2020).
+
+    Args:
+        p: [n, K].
+        wished: the marginal [K] that predictions should have, or a number for the uniform one.
+        average: the one that they have, [K].
+    """
+    p = p * wished / average.clamp(min=torch.finfo(p.dtype).tiny)
+    return p / p.sum(1, keepdim=True)

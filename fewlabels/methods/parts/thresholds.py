@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor
 
 from fewlabels.averaging.horizon import momentum
 from fewlabels.methods.parts.across import gather_rows, mean_rows
-from fewlabels.methods.parts.memory import Memory
+from fewlabels.methods.parts.memory import Memory, last_of
 from fewlabels.methods.parts.targets import one_hot
 
 
@@ -89,3 +92,57 @@ class SoftWeight(Memory):
             self.variance.lerp_(every.var(), share)
         below = (confidence - self.mean).clamp(max=0)
         return torch.exp(-(below**2) * self.sigmas**2 / (2 * self.variance.clamp(min=1e-12)))
+
+
+Mapping: TypeAlias = Literal["convex", "linear", "concave"]
+
+
+class CurriculumThreshold(Memory):
+    """A threshold for each class by how many rows were surely predicted as it so far (Zhang et al. 2021).
+
+    One memory a row: its last class that was predicted with c >= threshold, or none. s_k rows have class k; b_k =
+    s_k / max(max_k s_k, rows with none); tau_k = threshold * mapping(b_k); rows count with c >= tau_y.
+
+    Args:
+        classes: K.
+        rows: N, of the table.
+        unlabeled: how many of them can be remembered.
+        threshold: of a class that is predicted most.
+        mapping: convex b / (2 - b), linear b, or concave ln(b + 1) / ln 2.
+        warm_up: whether rows with none count; without them the thresholds are high from the start.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        rows: int,
+        unlabeled: int,
+        threshold: float,
+        mapping: Mapping = "convex",
+        warm_up: bool = True,
+    ) -> None:
+        super().__init__()
+        self.classes, self.unlabeled = classes, unlabeled
+        self.threshold, self.mapping, self.warm_up = threshold, mapping, warm_up
+        self.selected = self.remember("selected", torch.full((rows,), -1), "rows")
+
+    def of_classes(self) -> Tensor:
+        """Give the threshold of each class [K]."""
+        counts = torch.zeros(self.classes + 1, dtype=torch.int64, device=self.selected.device)
+        sure = counts.index_add_(0, self.selected + 1, torch.ones_like(self.selected))[1:].to(torch.get_default_dtype())
+        most = sure.amax()
+        if self.warm_up:
+            most = torch.maximum(most, self.unlabeled - sure.sum())
+        b = sure / most.clamp(min=1)
+        if self.mapping == "convex":
+            return self.threshold * b / (2 - b)
+        return self.threshold * (b if self.mapping == "linear" else (b + 1).log() / math.log(2))
+
+    def forward(self, p: Tensor, rows: Tensor) -> Tensor:
+        """Give row weights [M] of targets' probabilities [M, K], then take these in for their rows [M]."""
+        row_weight = at_least(p, self.of_classes()[p.argmax(1)])
+        every, everywhere = gather_rows(p), gather_rows(rows)
+        sure = at_least(every, self.threshold) > 0
+        last = last_of(everywhere, sure)
+        self.selected[everywhere] = torch.where(sure[last], every.argmax(1)[last], self.selected[everywhere])
+        return row_weight

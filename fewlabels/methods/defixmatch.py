@@ -1,0 +1,61 @@
+"""DeFixMatch (Schmutz et al. 2023): FixMatch without the bias that pseudo-labels bring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
+from fewlabels.methods.parts.losses import consistency, seen
+from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class DeFixMatch(Method):
+    """The same loss of pseudo-labels is taken off on the labeled rows, so that what is left is right on average.
+
+    ::
+
+        z = logits(weak(x)), z^s = logits(strong(x))                    [B, K]
+        z_w, z_s = logits(weak(u)), logits(strong(u))                   [M, K]
+        l(a, b) = mean 1[max softmax(a) >= threshold] CE(b, sg argmax a)
+        loss = mean CE([z; z^s], y) + weight * (l(z_w, z_s) - l(z, z^s))
+
+    With no unlabeled rows nothing is taken off.
+    """
+
+    threshold: Share = 0.95
+    """a row counts from this probability of its target on"""
+    weight: NotNegative = 0.5
+    """factor on the loss of pseudo-labels, unlabeled and labeled"""
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of every row."""
+        return Views(labeled=("weak", "strong"), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` and `counter_loss` (without their factor) and `kept`."""
+        labeled, (weak, strong) = batch.labeled, batch.unlabeled
+        z = net.logits(net.features(torch.cat(labeled)))
+        z_w = target_logits(net, target_features(net, weak))
+        # What is taken off goes the way of the unlabeled rows, so that a policy leaves no more of it than of theirs.
+        of_labeled = labeled[1] if len(strong) else labeled[1][:0]
+        z_both = net.unlabeled_logits(learning_features(net, torch.cat([strong, of_labeled]))[0])
+        z_s, own = z_both[: len(strong)], z_both[len(strong) :]
+        p, p_x = z_w.softmax(1), z.detach().softmax(1)[: len(own)]
+        target, row_weight = p.argmax(1), at_least(p, self.threshold)
+
+        labeled_loss = F.cross_entropy(z, batch.labels.repeat(2))
+        unlabeled_loss = consistency(z_s, target, row_weight)
+        counter_loss = consistency(own, p_x.argmax(1), at_least(p_x, self.threshold))
+        return {
+            "loss": labeled_loss + self.weight * (unlabeled_loss - counter_loss),
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "counter_loss": counter_loss,
+            **seen(z_s, target, row_weight),
+        }

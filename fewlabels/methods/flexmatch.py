@@ -1,0 +1,66 @@
+"""FlexMatch (Zhang et al. 2021)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method, Task
+from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.parts.losses import consistency, seen
+from fewlabels.methods.parts.thresholds import CurriculumThreshold, Mapping
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class FlexMatch(Method):
+    """FixMatch with a threshold for each class, lower for classes that are not yet learned.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        p   = softmax(logits(weak(u))), c = max p, y^ = argmax p         [M, K], [M], [M]
+        z_s = logits(strong(u))                                         [M, K]
+        s_k = rows whose last sure prediction (c >= threshold) was k    [K], one memory a row
+        b   = s / max(max_k s_k, rows without one)                      [K]
+        row weight = 1[c >= threshold * b_y^ / (2 - b_y^)]              [M]
+        loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))
+    """
+
+    threshold: Share = 0.95
+    """a prediction is sure from this probability on; of the class that is predicted most, a row counts from it on"""
+    mapping: Mapping = "convex"
+    """from b to the part of the threshold: convex b / (2 - b), linear b, concave ln(b + 1) / ln 2"""
+    warm_up: bool = True
+    """whether rows without a sure prediction keep the thresholds low"""
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+
+    def setup(self, task: Task) -> None:
+        """Make the memory of sure predictions."""
+        self.row_weight = CurriculumThreshold(
+            task.classes, task.rows, task.unlabeled, self.threshold, self.mapping, self.warm_up
+        )
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        p = z_w.softmax(1)
+        target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = consistency(z_s, target, row_weight)
+        return {
+            "loss": labeled_loss + self.weight * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            **seen(z_s, target, row_weight),
+        }

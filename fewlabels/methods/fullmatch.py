@@ -1,0 +1,106 @@
+"""FullMatch (Chen et al. 2023): rows also learn which classes they are not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.averaging.horizon import horizon
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method, Task
+from fewlabels.methods.parts.across import gather_rows, sum_rows, world
+from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.parts.losses import consistency, mean_loss, seen
+from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+TINY = 1e-10  # within logarithms, as in the authors' code
+
+
+class FullMatch(Method):
+    """FixMatch, with two losses for the classes that are not the target.
+
+    ::
+
+        p   = softmax(logits(weak(u))), y^ = argmax p                    [M, K], [M]
+        z_s = logits(strong(u)), s = softmax(z_s)                       [M, K]
+        row weight = 1[max p >= threshold]                              [M]
+        k   = least number >= 2 with y^ among the k largest of s, for all rows of the batch   []
+        L_n = mean sum_j -log(1 - s_j)             over classes j of rank > k in p (negative)
+        t   = (1 - s_y^ - sum s of rank > k) / (k - 1)                  [M], no gradient
+        L_e = mean binary CE(s_j, t)               over kept rows' other classes of rank <= k in p (entropy)
+        loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^)) + negative * L_n + entropy * L_e
+
+    L_n and L_e leave out classes with s_j > threshold^2, and begin after `start`; in the authors' published commands
+    they do not wait, and in their code t has a gradient.
+    """
+
+    threshold: Share = 0.95
+    """a row counts from this probability of its target on"""
+    weight: NotNegative = 1.0
+    """factor on the loss of the targets"""
+    negative: NotNegative = 1.0
+    """factor on the loss that pushes unlikely classes down"""
+    entropy: NotNegative = 1.0
+    """factor on the loss that evens out the classes between"""
+    start: NotNegative = 5120.0
+    """steps before these two begin, in a run of the paper's length"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+
+    def setup(self, task: Task) -> None:
+        """Scale the start to the run."""
+        self.begins = horizon(self.start, task.steps) if self.start else 0.0
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, its parts (without their factors) and `kept`."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        p = z_w.softmax(1)
+        target, row_weight = p.argmax(1), at_least(p, self.threshold)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = consistency(z_s, target, row_weight)
+        negative_loss, meaning_loss = (
+            loss * (batch.step >= self.begins) for loss in self._losses_of_others(p, z_s.softmax(1), row_weight)
+        )
+        own = self.negative * negative_loss + self.entropy * meaning_loss
+        return {
+            "loss": labeled_loss + self.weight * unlabeled_loss + own,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "negative_loss": negative_loss,
+            "meaning_loss": meaning_loss,
+            **seen(z_s, target, row_weight),
+        }
+
+    def _losses_of_others(self, p: Tensor, s: Tensor, row_weight: Tensor) -> tuple[Tensor, Tensor]:
+        rank = _ranks(p)
+        k = _most(_ranks(s.detach()).gather(1, p.argmax(1, keepdim=True)) + 1).clamp(min=2)
+        fair = (s.detach() <= self.threshold**2).to(s.dtype)
+        unlikely, between = (rank >= k).to(s.dtype), ((rank > 0) & (rank < k)).to(s.dtype)
+
+        negative_loss = mean_loss((-(1 - s + TINY).log() * unlikely * fair).sum(1))
+        wished = ((1 - (s.detach() * (1 - between)).sum(1, keepdim=True) + 1e-7) / (k - 1)).detach()
+        losses = -(wished * (s + TINY).log() + (1 - wished) * (1 - s + TINY).log())
+        counts = between * fair * row_weight[:, None]
+        # The mean over all that count, of all processes; each then averages its gradients with the others'.
+        meaning_loss = (losses * counts).sum() * world() / (sum_rows(counts).sum() + TINY)
+        return negative_loss, meaning_loss
+
+
+def _ranks(p: Tensor) -> Tensor:
+    """Give the place of each class in its row [M, K], 0 for the largest; of equals the first comes first."""
+    return p.argsort(dim=1, descending=True, stable=True).argsort(1)
+
+
+def _most(counts: Tensor) -> Tensor:
+    """Give the largest of [M, 1], over all processes."""
+    every = gather_rows(counts)
+    return every.amax() if len(every) else torch.ones((), dtype=counts.dtype, device=counts.device)

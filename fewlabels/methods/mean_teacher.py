@@ -1,0 +1,54 @@
+"""Mean Teacher (Tarvainen and Valpola 2017): predictions follow those of the averaged network."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
+from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
+from fewlabels.methods.parts.ramps import ramp
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class MeanTeacher(Method):
+    """The prediction on one weak view is drawn to that of the teacher on another.
+
+    The teacher is the run's average of the parameters (`--ema-memory`), the same that is evaluated; in the paper's
+    setting it remembers 1,000 steps.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        p_1 = softmax(logits(weak(u)))                                  [M, K]
+        p_2 = softmax(teacher's logits(another weak(u)))                [M, K]
+        loss = mean CE(z, y) + weight * ramp * mean over rows and classes (p_1 - sg p_2)^2
+    """
+
+    weight: NotNegative = 50.0
+    """factor on the unlabeled loss"""
+    ramp: Share = 0.4
+    """part of the run over which this factor grows from 0"""
+
+    def views(self) -> Views:
+        """Ask for two weak views of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "weak"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `kept`, which is 1."""
+        (labeled,), (first, second) = batch.labeled, batch.unlabeled
+        z = net.logits(net.features(labeled))
+        z_u = net.unlabeled_logits(learning_features(net, first)[0])
+        target = target_logits(net.teacher, target_features(net.teacher, second)).softmax(1)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = mean_loss(squared_error(z_u, target))
+        return {
+            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            **seen(z_u, target, z_u.new_ones(len(z_u))),
+        }

@@ -1,0 +1,56 @@
+"""The Pi model (Laine and Aila 2017): two views of an image get the same prediction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Share
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.forward import learning_features
+from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
+from fewlabels.methods.parts.ramps import ramp
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class PiModel(Method):
+    """Predictions on two weak views of an unlabeled image are drawn together.
+
+    ::
+
+        z        = logits(weak(x))                                      [B, K]
+        p_1, p_2 = softmax(logits(weak(u))) of two views                [M, K]
+        loss = mean CE(z, y) + weight * ramp * mean over rows and classes (p_1 - p_2)^2
+
+    Popular libraries stop the gradient of p_1 (`gradient=one`).
+    """
+
+    weight: NotNegative = 10.0
+    """factor on the unlabeled loss"""
+    ramp: Share = 0.4
+    """part of the run over which this factor grows from 0"""
+    gradient: Literal["both", "one"] = "both"
+    """which of the two views learn: both, as in the paper, or the second from the first"""
+
+    def views(self) -> Views:
+        """Ask for two weak views of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "weak"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `kept`, which is 1."""
+        (labeled,) = batch.labeled
+        z = net.logits(net.features(labeled))
+        first, second = (net.unlabeled_logits(f) for f in learning_features(net, *batch.unlabeled))
+        target = first.softmax(1)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = mean_loss(squared_error(second, target if self.gradient == "both" else target.detach()))
+        return {
+            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            **seen(second, target.detach(), second.new_ones(len(second))),
+        }

@@ -1,0 +1,104 @@
+"""ShrinkMatch (Yang et al. 2023): where a row is not sure, classes are left out until it is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.averaging.horizon import horizon, momentum
+from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.methods.base import Method, Task
+from fewlabels.methods.parts.across import mean_rows
+from fewlabels.methods.parts.forward import Passes, features_of, target_logits
+from fewlabels.methods.parts.heads import auxiliary_head
+from fewlabels.methods.parts.losses import consistency, mean_loss, seen
+from fewlabels.methods.parts.marginals import RecentMean
+from fewlabels.methods.parts.memory import Memory
+from fewlabels.methods.parts.targets import align
+from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class ShrinkMatch(Method):
+    """FixMatch; an unsure row learns its first class against those that it is not confused with.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        p   = align(softmax(logits(weak(u))), uniform, mean p of the last batches)   [M, K]
+        z_s = logits(strong(u)), a_s = auxiliary head(features(strong(u)))   [M, K]
+        row weight = 1[max p >= threshold], r = its running mean        [M], []
+        k   = least of 2..K-1 with p_(1) / (p_(1) + sum_{j > k} p_(j)) >= threshold   [M], by rank
+        L_shrink = mean(max p * CE(a_s without the classes of rank 2..k, first class))   over unsure rows that have a k
+        loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg p)) + shrink * r * L_shrink
+
+    The authors' code aligns on CIFAR-100 and not on CIFAR-10.
+    """
+
+    threshold: Share = 0.95
+    """a row is sure from this probability on"""
+    weight: NotNegative = 1.0
+    """factor on the loss of sure rows"""
+    shrink: NotNegative = 1.0
+    """factor on the loss of the others"""
+    align: bool = True
+    """whether targets are aligned to equally frequent classes"""
+    window: Positive = 32.0
+    """batches over which predictions are averaged for the alignment, in a run of the paper's length"""
+    memory: NotNegative = 1000.0
+    """steps that the mean share of sure rows remembers in a run of the paper's length (.999)"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+
+    def setup(self, task: Task) -> None:
+        """Make the auxiliary head and the averages."""
+        self.auxiliary = auxiliary_head(task.features, task.classes)
+        self.average = RecentMean(task.classes, horizon(self.window, task.steps))
+        self.steps = horizon(self.memory, task.steps)
+        self.sure = Memory()
+        self.sure.remember("mean", torch.zeros(()), "mean")
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, its parts (without their factors) and `kept`."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        f, f_w, (f_s,) = features_of(net, labeled, weak, [strong], self.passes)
+        p, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_s)
+        p = align(p, 1.0, self.average(p)) if self.align else p
+        row_weight = at_least(p, self.threshold)
+
+        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        unlabeled_loss = consistency(z_s, p, row_weight)
+        shrink_loss = self._shrink_loss(f_s, p, row_weight, batch.step)
+        return {
+            "loss": labeled_loss + self.weight * unlabeled_loss + self.shrink * shrink_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "shrink_loss": shrink_loss,
+            **seen(z_s, p, row_weight),
+        }
+
+    def _shrink_loss(self, strong: Tensor, p: Tensor, row_weight: Tensor, step: Tensor) -> Tensor:
+        if len(p) < 2 or p.shape[1] < 3:
+            return p.new_zeros(())  # batch norm needs two rows, and of two classes none can be left out
+        sure = self.sure.get_buffer("mean")
+        sure.lerp_(mean_rows(row_weight), (1 - momentum(self.steps, step)).to(p.dtype))
+        left, found = _classes_left(p, self.threshold)
+        logits = self.auxiliary(strong).masked_fill(~left, -torch.inf)
+        losses = F.cross_entropy(logits, p.argmax(1), reduction="none")
+        return sure.clone() * mean_loss(losses * p.amax(1) * found * (1 - row_weight))
+
+
+def _classes_left(p: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Tell which classes of each row are left [M, K], and for which rows [M] that makes the first one sure."""
+    falling, order = p.sort(dim=1, descending=True, stable=True)
+    below = falling.flip(1).cumsum(1).flip(1)[:, 2:]  # [M, K - 2]: what is left below rank 2, 3, .. K - 1
+    sure = falling[:, :1] / (falling[:, :1] + below) >= threshold
+    dropped = torch.where(sure.any(1), sure.int().argmax(1) + 2, 1)  # k; the first of the largest
+    rank = order.argsort(1)
+    return (rank == 0) | (rank >= dropped[:, None]), sure.any(1).to(p.dtype)

@@ -1,0 +1,70 @@
+"""SoftMatch (Chen et al. 2023): every row counts, the more the surer it is."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.averaging.horizon import horizon
+from fewlabels.config import NotNegative
+from fewlabels.methods.base import Method, Task
+from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.parts.losses import consistency, seen
+from fewlabels.methods.parts.marginals import RunningMean
+from fewlabels.methods.parts.targets import align
+from fewlabels.methods.parts.thresholds import SoftWeight
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class SoftMatch(Method):
+    """FixMatch with a truncated Gaussian of the confidence in the place of a threshold.
+
+    ::
+
+        z   = logits(weak(x))                                           [B, K]
+        p   = softmax(logits(weak(u))), y^ = argmax p                    [M, K], [M]
+        z_s = logits(strong(u))                                         [M, K]
+        p~  = normalize(p / running mean of p), c~ = max p~              [M, K], [M]
+        m, v = running mean and variance of c~                          [], []
+        row weight = exp(-min(c~ - m, 0)^2 * sigmas^2 / (2 v))          [M]
+        loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))
+    """
+
+    sigmas: NotNegative = 2.0
+    """how narrow the Gaussian is"""
+    align: bool = True
+    """whether confidence is taken after alignment to equally frequent classes"""
+    memory: NotNegative = 1000.0
+    """steps that the running means remember in a run of the paper's length (.999)"""
+    weight: NotNegative = 1.0
+    """factor on the unlabeled loss"""
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+
+    def setup(self, task: Task) -> None:
+        """Start the running means."""
+        memory = horizon(self.memory, task.steps)
+        self.average = RunningMean(task.classes, memory)
+        self.row_weight = SoftWeight(task.classes, memory, self.sigmas)
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`, the mean row weight."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        p = z_w.softmax(1)
+        aligned = align(p, 1.0, self.average(p, batch.step)) if self.align else p
+        target, row_weight = p.argmax(1), self.row_weight(aligned, batch.step)
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        unlabeled_loss = consistency(z_s, target, row_weight)
+        return {
+            "loss": labeled_loss + self.weight * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            **seen(z_s, target, row_weight),
+        }

@@ -1,0 +1,81 @@
+"""Virtual Adversarial Training (Miyato et al. 2018): a prediction stands the worst small change of the image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.draws import directions, unit
+from fewlabels.methods.parts.forward import learning_features, statistics_kept
+from fewlabels.methods.parts.losses import divergence, mean_loss, seen
+from fewlabels.methods.parts.ramps import ramp
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+VALUES = 3072  # of an image of 32x32x3, for which the length of the change is given
+
+
+class VAT(Method):
+    """Predictions do not change along the direction in which they would change most, found by one power iteration.
+
+    ::
+
+        z = logits(weak(x)), p = softmax(logits(weak(u)))               [B, K], [M, K]
+        d = a random direction of length 1                              [M, C, H, W]
+        g = gradient by r of sum KL(p || softmax(logits(weak(u) + r))) at r = trial * d
+        r = size * sqrt(values of an image / 3072) * g / |g|            [M, C, H, W]
+        L_u  = mean KL(sg p || softmax(logits(weak(u) + r))) + entropy * mean H(p)
+        loss = mean CE(z, y) + weight * ramp * L_u
+
+    The factors are those of Oliver et al. (2018); in a popular library the weight is 1.
+    """
+
+    weight: NotNegative = 0.3
+    """factor on the unlabeled loss"""
+    entropy: NotNegative = 0.06
+    """factor, within the unlabeled loss, on the entropy of the predictions"""
+    size: NotNegative = 6.0
+    """length of the change for an image of 32x32x3 normalized values"""
+    trial: Positive = 1e-2
+    """length at which the gradient is taken (widespread code: 1e-6, where float32 leaves rounding alone)"""
+    ramp: Share = 0.4
+    """part of the run over which the weight grows from 0"""
+
+    def views(self) -> Views:
+        """Ask for a weak view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak",))
+
+    def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, its parts (without their factors) and `kept`, which is 1."""
+        (labeled,), (weak,) = batch.labeled, batch.unlabeled
+        z = net.logits(net.features(labeled))
+        z_u = net.unlabeled_logits(learning_features(net, weak)[0])
+        p = z_u.detach().softmax(1)
+        change = self._worst_change(net, weak, p, directions(batch.key, weak))
+        z_r = net.unlabeled_logits(learning_features(net, weak + change)[0])
+
+        labeled_loss = F.cross_entropy(z, batch.labels)
+        entropy_loss = mean_loss(-(z_u.softmax(1) * z_u.log_softmax(1)).sum(1))
+        unlabeled_loss = mean_loss(divergence(z_r, p)) + self.entropy * entropy_loss
+        return {
+            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "entropy_loss": entropy_loss,
+            **seen(z_r, p, z_r.new_ones(len(z_r))),
+        }
+
+    def _worst_change(self, net: Network, images: Tensor, p: Tensor, direction: Tensor) -> Tensor:
+        def change_of(r: Tensor) -> Tensor:
+            return divergence(net.unlabeled_logits(net.unlabeled_features(images + r)), p).sum()
+
+        if not len(images):
+            return direction
+        with statistics_kept(net):
+            gradient = torch.func.grad(change_of)(self.trial * direction)
+        return self.size * math.sqrt(images[0].numel() / VALUES) * unit(gradient.detach())

@@ -1,0 +1,48 @@
+"""Methods whose unlabeled rows count from the first step on, for tests of a few steps."""
+
+from fewlabels.methods import method_class, method_names
+
+OPTIONS = {
+    "supervised": {},
+    "pseudo_label": {"threshold": 0.0, "ramp": 0.0},
+    "pi_model": {"ramp": 0.0},
+    "mean_teacher": {"ramp": 0.0},
+    "vat": {"ramp": 0.0},
+    "mixmatch": {"ramp": 0.0},
+    "remixmatch": {"ramp": 0.0},
+    "uda": {"threshold": 0.0},
+    "fixmatch": {"threshold": 0.0},
+    "dash": {"warm_up": 0.0, "floor": 100.0},
+    "flexmatch": {"threshold": 0.12},
+    "comatch": {"threshold": 0.0, "bank": 1},
+    "adamatch": {"factor": 0.0},
+    "simmatch": {"threshold": 0.0},
+    "crmatch": {"threshold": 0.0},
+    "defixmatch": {"threshold": 0.0},
+    "refixmatch": {"threshold": 0.14},
+    "freematch": {"fairness": 1.0},
+    "softmatch": {},
+    "sequencematch": {"threshold": 0.12},
+    "shrinkmatch": {"threshold": 0.14},
+    "fullmatch": {"threshold": 0.12, "start": 0.0},
+    "regmixmatch": {"sure": 0.12},
+    "debiaspl": {"threshold": 0.0},
+    "layermatch": {},
+}
+
+# Their loss of labeled rows is another than cross-entropy on weak views.
+OWN_LABELED_LOSS = {
+    "adamatch": "strong views of labeled rows too",
+    "defixmatch": "strong views of labeled rows too",
+    "mixmatch": "labeled rows are mixed",
+    "remixmatch": "labeled rows are strong views, and mixed",
+}
+
+# They mix images of labeled and unlabeled rows, so that the gradients of these cannot be told apart.
+MIXES = ("mixmatch", "remixmatch", "regmixmatch")
+
+WITH_UNLABELED = [name for name in method_names() if name != "supervised"]
+
+
+def eager(name, **options):
+    return method_class(name)(**OPTIONS[name] | options)

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from fewlabels.errors import Interrupted, UserError
     from fewlabels.methods.base import Method
     from fewlabels.models.classifier import Classifier
+    from fewlabels.runs.bench import BenchResult, bench
     from fewlabels.runs.fit import fit
     from fewlabels.runs.probe import probe
     from fewlabels.runs.run import Run, load
 
 __version__ = "0.1.0"
 __all__ = [
+    "BenchResult",
     "Classifier",
     "Interrupted",
     "Method",
@@ -25,6 +27,7 @@ __all__ = [
     "Run",
     "Table",
     "UserError",
+    "bench",
     "fit",
     "load",
     "open_table",
@@ -32,6 +35,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BenchResult": "runs.bench",
     "Classifier": "models.classifier",
     "Interrupted": "errors",
     "Method": "methods.base",
@@ -39,6 +43,7 @@ _HOME = {
     "Run": "runs.run",
     "Table": "data.table",
     "UserError": "errors",
+    "bench": "runs.bench",
     "fit": "runs.fit",
     "load": "runs.run",
     "open_table": "data.sources.open",

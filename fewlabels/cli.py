@@ -34,6 +34,29 @@ class Train(Options):
     an .npz, tar shards, a saved dataset of Hugging Face, or a name: digits, cifar10, ..."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bench(Options):
+    """Compare methods on the same data over seeds: means, paired differences, and which are larger than the noise.
+
+    All other options are those of `fewlabels train`, for each run. The same command goes on where it was stopped.
+    """
+
+    data: tyro.conf.Positional[str]
+    """what `fewlabels train` takes"""
+    methods: str
+    """parted by commas; each a name, or path/to/file.py:CLASS, with options as fixmatch:threshold=0.9:weight=2"""
+    seeds: str = "5"
+    """how many, from 0 on; or the first and the last, as 10-19"""
+    out: MaybePath = None
+    """folder of the runs and of bench.md and bench.json (runs/bench-DATA)"""
+    json: MaybePath = None
+    """write bench.json here too"""
+    # What `bench` itself sets for each run is no option here.
+    method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "auto"
+    seed: Annotated[int, tyro.conf.Fixed, tyro.conf.Suppress] = 0
+    baseline: Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress] = False
+
+
 @dataclass(frozen=True)
 class Predict:
     """Classify images with a trained run."""
@@ -62,6 +85,8 @@ class Probe:
     """likewise, the folder of more images"""
     root: MaybePath = None
     """likewise, where the files of a set known by name lie"""
+    method: str | None = None
+    """likewise, the file of a method of your own, as path/to/file.py:CLASS"""
     json: MaybePath = None
     """write what was found here, with what --probe-every noted while training"""
     device: str | None = None
@@ -73,7 +98,7 @@ class Methods:
     """List the methods, or show one with its options."""
 
     name: tyro.conf.Positional[str | None] = None
-    """the method to show"""
+    """the method to show; one of your own is path/to/file.py:CLASS"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ class Data:
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
@@ -191,6 +217,28 @@ def _train(command: Train, method_words: list[str]) -> None:
     fit(command.data, method=method, show=Show(Console()), **options)
 
 
+def _bench(command: Bench, words: list[str]) -> None:
+    if words:
+        raise UserError(f"{words[0]}: in `fewlabels bench` options go with the method, as fixmatch:threshold=0.9")
+    _check_json(command.json)
+
+    from rich.console import Console
+
+    from fewlabels.files import replace_text
+    from fewlabels.runs.bench import OF_ONE_RUN, bench
+    from fewlabels.runs.show import Show
+
+    options = {name: value for name, value in asdict(command).items() if name not in ("json", *OF_ONE_RUN)}
+    result = bench(options.pop("data"), show=Show(Console()), **options)
+    if command.json is not None:
+        replace_text(command.json, result.as_json())
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None and path.is_dir():
+        raise UserError(f"--json {path} is a folder; give the name of a file")
+
+
 def _no_method(words: list[str]) -> None:
     if words:
         raise UserError(f"{words[0]}: options of a method go with `fewlabels train`")
@@ -217,13 +265,13 @@ def _probe(command: Probe, words: list[str]) -> None:
     from fewlabels.runs.probe import probe
     from fewlabels.runs.show import Show
 
-    if command.json is not None and command.json.is_dir():
-        raise UserError(f"--json {command.json} is a folder; give the name of a file")
+    _check_json(command.json)
     found = probe(
         command.run,
         command.data,
         unlabeled=command.unlabeled,
         root=command.root,
+        method=command.method,
         device=command.device,
         show=Show(Console()),
     )
@@ -247,6 +295,7 @@ def _data(command: Data, words: list[str]) -> None:
 
 _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
     Train: _train,
+    Bench: _bench,
     Predict: _predict,
     Probe: _probe,
     Methods: _methods,

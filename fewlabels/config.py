@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import numbers
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, get_args, get_origin, get_type_hints
@@ -21,6 +23,7 @@ class Interval(NamedTuple):
 
 Share: TypeAlias = Annotated[float, Interval(0, 1)]
 NotNegative: TypeAlias = Annotated[float, Interval(0)]
+Positive: TypeAlias = Annotated[float, Interval(1e-6)]
 Count: TypeAlias = Annotated[int, Interval(1)]
 
 # Not `Path | None`: to check that form the command line's parser imports a library that takes a quarter of a second.
@@ -34,7 +37,8 @@ class Options:
     """What a user may set. None and "auto" are chosen from the data, each with its reason in `config.yaml`."""
 
     method: str = "layermatch"
-    """how to learn; `fewlabels methods` lists them, and one's own options are --method.OPTION VALUE"""
+    """how to learn: one that `fewlabels methods` lists, or path/to/file.py:CLASS of your own; a method's options are
+    --method.OPTION VALUE"""
     policy: str = "auto"
     """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
@@ -126,6 +130,17 @@ def with_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: Path(v) if isinstance(v, str) and hints.get(k) == MaybePath else v for k, v in options.items()}
 
 
+def check_names(options: Mapping[str, Any]) -> None:
+    """Check that there are options of these names.
+
+    Raises:
+        UserError: there are not; lists those there are.
+    """
+    there = [field.name for field in dataclasses.fields(Options)]
+    if unknown := sorted(set(options) - set(there)):
+        raise UserError(f"no option is named {', '.join(unknown)}; there are {', '.join(there)}")
+
+
 def option_values(options: Any) -> dict[str, Any]:
     """Give the fields of an options object, not those within them."""
     return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
@@ -145,6 +160,15 @@ def check_fields(options: Any, name: str) -> None:
             problems.append(f"{field.name} is {value!r}; give {describe(hints[field.name])}")
     if problems:
         raise UserError(f"{name}: {'; '.join(problems)}")
+
+
+def read_word(hint: Any, word: str) -> Any:
+    """Read the value of an option from text; text that the hint does not allow is left to `check_fields`."""
+    readings: list[Any] = [word]
+    with suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(word.capitalize() if word.lower() in ("true", "false", "none") else word.strip())
+        readings.append(tuple(value) if isinstance(value, list) else value)
+    return next((value for value in readings if _allows(hint, value)), readings[-1])
 
 
 _NUMBERS: dict[type, type] = {float: numbers.Real, int: numbers.Integral}

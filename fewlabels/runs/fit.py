@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fewlabels.config import Options, with_paths
+from fewlabels.config import Options, check_names, with_paths
 from fewlabels.data.sources.open import Array, Data, open_table, source_of
-from fewlabels.errors import Interrupted, UserError
-from fewlabels.methods import method_class, method_name
+from fewlabels.errors import Interrupted
+from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
@@ -44,7 +44,8 @@ def fit(
         data: whatever `fewlabels.open_table` takes: a folder `DIR/<class>/*` with optional `unlabeled/` and `test/`, a
             sheet of paths and labels, an .npz file, tar shards, the name of a set, `(x, y)` arrays, a mapping with x, y
             and optional x_test, y_test, classes, a Dataset of torch or Hugging Face; label -1 is unlabeled.
-        method: a name, or a method with its options, such as `FixMatch(threshold=0.9)`.
+        method: a name; `path/to/file.py:CLASS`, one of your own; or a method with its options, such as
+            `FixMatch(threshold=0.9)`. Options in words: "fixmatch:threshold=0.9".
         model: a name, or a backbone of your own that maps float images [n, C, H, W] to features [n, D].
         unlabeled: more images without labels: a folder, an array or a Dataset.
         policy: factors on the gradient of unlabeled images by layer, such as {"head": 0, "backbone.stage3": 0.5}, or
@@ -59,19 +60,9 @@ def fit(
         UserError: bad input; says what was given, what is allowed and how to mend it.
         Interrupted: it was asked to stop, and saved its state.
     """
-    if unknown := sorted(set(options) - {field.name for field in fields(Options)}):
-        raise UserError(
-            f"no option is named {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Options))}"
-        )
-    made = method_class(method)() if isinstance(method, str) else copy.deepcopy(method)
+    made = make_method(method) if isinstance(method, str) else copy.deepcopy(method)
     backbone = model if isinstance(model, nn.Module) else None
-    chosen = Options(
-        method=method_name(made),
-        model=CUSTOM if isinstance(model, nn.Module) else model,
-        unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
-        policy=policy if isinstance(policy, str) else preset_of(read_policy(policy)),
-        **with_paths(options),
-    )
+    chosen = read_options(method_spec(made), model, unlabeled, policy, options)
     device = choose_device(chosen.device)
     threads = torch.get_num_threads()
     with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
@@ -88,6 +79,28 @@ def fit(
             return _phases(work)
         finally:
             torch.set_num_threads(threads)
+
+
+def read_options(
+    method: str,
+    model: str | nn.Module,
+    unlabeled: str | Path | Array | None,
+    policy: str | Policy,
+    options: Mapping[str, Any],
+) -> Options:
+    """Make the options of a run from what `fit` takes, the method in words.
+
+    Raises:
+        UserError: names that no option has, or values that are not allowed; all at once.
+    """
+    check_names(options)
+    return Options(
+        method=method,
+        model=CUSTOM if isinstance(model, nn.Module) else model,
+        unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
+        policy=policy if isinstance(policy, str) else preset_of(read_policy(policy)),
+        **with_paths(options),
+    )
 
 
 def _say_how_shared(work: Work) -> None:

@@ -20,6 +20,7 @@ from fewlabels.files import read_csv, replace_text
 FORMAT = 2  # 1 had no word of what was given, and other names of layers
 RUNS = Path("runs")
 LOCK = ".lock"
+OWN_FILE = "method_file_digest"  # of the user's own file that the method was read from; `given` says which it was
 
 # What may differ between a run and the command that continues it.
 _FREE = ("format", "version", "why", "where", "given")
@@ -163,14 +164,16 @@ class RunFolder:
         problems = [
             f"{name.split('.')[-1]} was {old.get(name)!r} and is {new.get(name)!r} now"
             for name in differences
-            if not name.startswith("data.") or name == "data.name"
+            if name != OWN_FILE and (not name.startswith("data.") or name == "data.name")
         ]
+        if OWN_FILE in differences:
+            problems.insert(0, _method_difference(before, now))
         if {"data.rows", "data.content"} & set(differences):
             problems.insert(0, self._data_difference(names))
         raise all_of(
             f"{self.path} is a run of another configuration",
             problems,
-            "Give another --out, or the same data and options to continue it.",
+            "Give another --out, or the same data, method and options to continue it.",
         )
 
     def _data_difference(self, names: Sequence[str]) -> str:
@@ -193,6 +196,17 @@ class RunFolder:
         """Read a JSON file that `write_json` wrote; None where there is none."""
         path = self / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _method_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say how a method's file is another one."""
+    was, is_now = before["given"]["method"], now["given"]["method"]
+    if OWN_FILE not in before or OWN_FILE not in now:
+        return f"the method was {was} and is {is_now} now"
+    file = was.rpartition(":")[0]
+    if file == is_now.rpartition(":")[0]:
+        return f"{file} has changed since the run was begun with its method"
+    return f"the method was read from {file} and is read from another file now"
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -31,8 +31,9 @@ from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
+from fewlabels.own_file import own_file
 from fewlabels.runs.choose import Plan, make_plan
-from fewlabels.runs.folder import FORMAT, RUNS, RunFolder, plain
+from fewlabels.runs.folder import FORMAT, OWN_FILE, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, Rows, layer_rule
 from fewlabels.runs.show import Show
@@ -91,20 +92,23 @@ def prepare(
     whole = table
     brought = bring_images(table, plan, options, device, stop, show)
     table = _checked(brought.table, whole)
-    _check_agreement(table, brought.content, plan)
+    own = own_file(type(method))
+    _check_agreement(table, brought.content, plan, own and own.digest)
     table = _with_near_copies(table, brought.images)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
     job = replace(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
     _check_rule(job, method, name)
-    if policy is not None:
-        seconds_a_step(job, method, tries=1)  # a pass that cannot tell gradients apart
+    if policy is not None or options.center_memory:
+        seconds_a_step(job, method, tries=1)  # a method that cannot tell gradients apart says so
     if options.probe_every:
         try_probe(job, method)
     plan = _with_threads(plan, options, folder, job, method)
     config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
     config |= {"layers": _layers(layer_rule(job, method)), "given": _given(options, source)}
+    if own is not None:
+        config |= {OWN_FILE: own.digest}  # which file it was is in the method's words, as given
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, plan, show)
@@ -164,9 +168,10 @@ def _say_choices(table: Table, plan: Plan, show: Show) -> None:
         show.line(f"{choice} {value}: {plan.why[choice]}")
 
 
-def _check_agreement(table: Table, content: str, plan: Plan) -> None:
+def _check_agreement(table: Table, content: str, plan: Plan, method_file: str | None) -> None:
     """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
     seen = {"rows": table.fingerprint(), "pixels": content, "choices": [plan.form, plan.flip, plan.recipe]}
+    seen |= {"file of the method": method_file}
     different = [name for name, value in seen.items() if any_of(first_says(lambda value=value: value) != value)]
     if different:
         raise UserError(

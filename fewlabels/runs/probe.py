@@ -19,9 +19,10 @@ from fewlabels.methods import method_class, method_name, method_names
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM, brings_statistics, pretrained_statistics
 from fewlabels.models.layers import read_policy
+from fewlabels.own_file import digest_of
 from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
 from fewlabels.runs.choose import choose_device, plan_of
-from fewlabels.runs.folder import RunFolder, given_options
+from fewlabels.runs.folder import OWN_FILE, RunFolder, given_options
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, begin, make_probe
 from fewlabels.runs.prepare import make_job
@@ -39,7 +40,7 @@ def probe(
     *,
     unlabeled: str | Path | Array | None = None,
     root: Path | None = None,
-    method: Method | None = None,
+    method: str | Method | None = None,
     model: nn.Module | None = None,
     device: str | None = None,
     show: Show | None = None,
@@ -50,7 +51,8 @@ def probe(
         run: the run's folder; it is not changed.
         data: what the run was made from; needed where that was no path and no name, or lies elsewhere now.
         unlabeled, root: likewise, as in `fit`.
-        method: the run's, with its options, where it is one of your own.
+        method: the run's, with its options, where it is one of your own; of one that was read from a file
+            `path/to/file.py:CLASS`, where the file lies elsewhere now.
         model: the run's backbone, where it is one of your own.
         device: where to work; where the run did, if that is here, by default.
         show: where to print the table; silent by default.
@@ -67,7 +69,7 @@ def probe(
     found = checkpoint.load(folder / "checkpoint")
     if found is None:
         raise UserError(f"{folder.path} has no checkpoint that can be read: train it first")
-    made = method or _method_of(config)
+    made = method if isinstance(method, Method) else _method_of(config, method)
     if method_name(made) != config["method"]["name"]:
         raise UserError(f"the run's method is {config['method']['name']}, and not {method_name(made)}")
     where = _device(device, config)
@@ -165,13 +167,28 @@ def _looked_again(
     return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
 
 
-def _method_of(config: dict[str, Any]) -> Method:
-    """Make the method of a configuration again."""
+def _method_of(config: dict[str, Any], elsewhere: str | None) -> Method:
+    """Make the method of a configuration again; `elsewhere` names the file of a user's own where it was moved."""
     options = dict(config["method"])
     name = options.pop("name")
-    if name not in method_names():
+    if OWN_FILE in config:
+        kind = _own_class(config, name, elsewhere)
+    elif elsewhere is None and name not in method_names():
         raise UserError(f"the run's method {name} is one of your own: give it, as fewlabels.probe(run, method=...)")
-    return method_class(name)(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    else:
+        kind = method_class(elsewhere or name)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+
+
+def _own_class(config: dict[str, Any], name: str, elsewhere: str | None) -> type[Method]:
+    spec = elsewhere or config["given"]["method"]
+    file = spec.removesuffix(f":{name}")
+    mend = f"Where it lies elsewhere now, give it: fewlabels probe RUN --method path/to/file.py:{name}."
+    if not Path(file).is_file():
+        raise UserError(f"the method of this run was read from {file}, where no file is now. {mend}")
+    if digest_of(Path(file).read_bytes()) != config[OWN_FILE]:  # before a line of it is executed
+        raise UserError(f"{file} has changed since this run was begun, and is needed as it was. {mend}")
+    return method_class(spec)
 
 
 def _probed(job: Job, method: Method, found: checkpoint.Checkpoint) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,23 @@ class Show:
             yield Bar(self, name, first, last, images, progress, task)
 
 
+class Quiet(Show):
+    """Speaks for many runs: of progress in a terminal, and of each warning once."""
+
+    def __init__(self, console: Console | None) -> None:
+        super().__init__(console)
+        self._warned: set[str] = set()
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Say a warning; leave out what is none."""
+        if style == "yellow" and text not in self._warned:
+            self._warned.add(text)
+            super().line(text, style)
+
+    def table(self, table: RichTable) -> None:
+        """Leave the table out."""
+
+
 class Bar:
     """The progress of a training."""
 
@@ -78,6 +95,16 @@ class Bar:
             self.shown = step
             left = (self.last - step) * (time.perf_counter() - self.start) / max(step - self.first, 1)
             self.show.line(f"{self.name}: step {step} of {self.last}  {text}  {left:.0f} s left")
+
+
+def cells_table(cells: Sequence[Sequence[str]]) -> RichTable:
+    """Make a table of cells, the names of the columns first."""
+    table = RichTable()
+    for i, name in enumerate(cells[0]):
+        table.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
+    for row in cells[1:]:
+        table.add_row(*row)
+    return table
 
 
 def result_table(summary: dict[str, Any]) -> RichTable:

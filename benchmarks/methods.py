@@ -1,0 +1,197 @@
+"""Every method on the same splits: accuracy over seeds, what a step costs, what is remembered.
+
+    python benchmarks/methods.py digits --labels-per-class 1 --seeds 0-9 --steps 400
+    python benchmarks/methods.py digits --labels-per-class 4 --seeds 0-9 --steps 400
+    python benchmarks/methods.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2 --steps 2400
+    python benchmarks/methods.py digits --part cost
+
+Stopped and given again it continues: each training leaves a small file under --work, all methods of a seed before the
+next, so that every method has as many seeds as any other. Several commands with parts of the seeds may work side by
+side; one with all of them then writes the result of all. The JSON goes to benchmarks/results/;
+`python benchmarks/write_methods.py` makes docs/methods.md of it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from accuracy import interval, machine, subset
+
+import fewlabels
+from fewlabels.config import Options
+from fewlabels.data.feed import WHOLE
+from fewlabels.data.sources.open import open_table
+from fewlabels.data.table import Table
+from fewlabels.files import replace_text
+from fewlabels.methods import method_class, method_names
+from fewlabels.methods.base import Task
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.runs.job import Job, begin
+from fewlabels.runs.prepare import prepare
+from fewlabels.runs.show import Show
+from fewlabels.training.loop import run
+
+HERE = Path(__file__).parent
+LAST = 0.8  # of the run: how much does what comes after it change?
+TURNS, STEPS = 15, 10  # of the measurement of a step's cost
+CIFAR10 = Task((4,) * 10, 128, 60_000, 50_000, 64, 448, 2**20)  # whose memory is counted
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    data: tyro.conf.Positional[str]
+    """digits, or an .npz file"""
+    labels_per_class: int = 4
+    seeds: str = "0-9"
+    """first and last seed; 1000 and up are for development, 0 and up to report"""
+    methods: tuple[str, ...] = tuple(method_names())
+    rows: int | None = None
+    """take so many unlabeled rows of the training split, drawn by the seed"""
+    steps: int = 400
+    """of each training"""
+    part: Literal["accuracy", "cost"] = "accuracy"
+    work: Path = Path("runs/benchmarks/methods")
+    """where finished trainings are noted"""
+
+
+def main(question: Question) -> None:
+    """Answer the question and write the result."""
+    table = open_table(question.data)
+    if question.part == "cost":
+        return write(costs(table, question), f"methods-cost-{table.name}")
+    first, _, last = question.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    for seed in seeds:
+        for method in question.methods:
+            cell(question, table, method, seed)
+    found = {method: [cell(question, table, method, seed) for seed in seeds] for method in question.methods}
+    return write(
+        summed_up(question, table, found), f"methods-{table.name}-{question.labels_per_class}-{question.seeds}"
+    )
+
+
+def cell(question: Question, table: Table, method: str, seed: int) -> dict[str, Any]:
+    """Train a method once, or read what it gave."""
+    rows, labels = question.rows, question.labels_per_class
+    name = f"{table.name}-{labels}-{rows or 'all'}-{question.steps}-{method}-{seed}.json"
+    note = question.work / name
+    if not note.exists():
+        chosen = table if rows is None else subset(table, rows, labels, seed)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            found = trained(chosen, method, seed, question, Path(folder) / "run")
+        replace_text(note, json.dumps(found) + "\n")
+        print(name, found, flush=True)
+    return json.loads(note.read_text())
+
+
+def trained(table: Table, method: str, seed: int, question: Question, folder: Path) -> dict[str, Any]:
+    """Train a method, and give its accuracies at the end and when a fifth of the run was left."""
+    done = fewlabels.fit(
+        table, method=method, labels_per_class=question.labels_per_class, seed=seed, steps=question.steps,
+        baseline=False, threads=1, device="cpu", out=folder,
+    )  # fmt: skip
+    own = "labels_only" if method == "supervised" else method
+    (row,) = [row for row in done.summary["rows"] if row["name"] == own]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    before = [line["test_accuracy"] for line in lines if line["step"] == int(LAST * question.steps)]
+    return {"accuracy": row["accuracy"], "before": before[-1], "seconds": row["seconds"], "commit": machine()["commit"]}
+
+
+def summed_up(question: Question, table: Table, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Put together what the trainings gave."""
+    accuracies = {method: [cell["accuracy"] for cell in cells] for method, cells in found.items()}
+    base = accuracies["supervised"]
+    return {
+        "question": {
+            "data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows,
+            "seeds": question.seeds, "steps": question.steps,
+        },
+        "where": machine(),
+        "accuracy": {method: interval(values) for method, values in accuracies.items()},
+        "minus labels only": {
+            method: interval([a - b for a, b in zip(values, base, strict=True)])
+            for method, values in accuracies.items()
+        },
+        "minus fixmatch": {
+            method: interval([a - b for a, b in zip(values, accuracies["fixmatch"], strict=True)])
+            for method, values in accuracies.items()
+        },
+        "last fifth": {
+            method: interval([cell["accuracy"] - cell["before"] for cell in cells]) for method, cells in found.items()
+        },
+        "median_seconds": {
+            method: round(statistics.median(cell["seconds"] for cell in cells), 1) for method, cells in found.items()
+        },
+        "commits": sorted({cell["commit"] for cells in found.values() for cell in cells}),
+        "each": accuracies,
+    }  # fmt: skip
+
+
+def costs(table: Table, question: Question) -> dict[str, Any]:
+    """Time steps of each method and of labels only in turn, and count what a method has beyond the network."""
+    job = job_of(table, question)
+    found: dict[str, Any] = {}
+    for name in question.methods:
+        sides = [begin(job, method_class(each)()) for each in (name, "supervised")]
+        ratios = []
+        for turn in range(TURNS + 1):
+            times = []
+            for state, feed in sides:
+                began = time.perf_counter()
+                run(state, feed, turn * STEPS, (turn + 1) * STEPS, watch=lambda *_: None)
+                times.append(time.perf_counter() - began)
+            ratios.append(times[0] / times[1])
+        ratios = sorted(ratios[1:])  # the first warms up
+        found[name] = {
+            "ratio": round(statistics.median(ratios), 2), "low": round(ratios[3], 2), "high": round(ratios[-4], 2),
+            "bytes": remembered(name),
+        }  # fmt: skip
+        print(name, found[name], flush=True)
+    sizes = {"batch": job.recipe.batch, "unlabeled_batch": job.recipe.unlabeled_batch}
+    return {
+        "question": {"data": table.name, "turns": TURNS, "steps": STEPS, **sizes},
+        "where": machine(),
+        "step": found,
+    }
+
+
+def job_of(table: Table, question: Question) -> Job:
+    """Prepare a training as `fewlabels train` would."""
+    with ExitStack() as held:
+        out = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
+        labels = question.labels_per_class
+        options = Options(labels_per_class=labels, steps=question.steps, threads=1, device="cpu", out=out)
+        return prepare(
+            table, options, FixMatch(), None, torch.device("cpu"),
+            share=WHOLE, stop=lambda: False, show=Show(None), held=held,
+        ).job  # fmt: skip
+
+
+def remembered(name: str) -> int:
+    """Count the bytes of a method's own parameters and memories, for CIFAR-10 with 40 labels and a WRN-28-2."""
+    method = method_class(name)()
+    method.setup(CIFAR10)
+    return sum(t.numel() * t.element_size() for t in [*method.parameters(), *method.buffers()])
+
+
+def write(result: dict[str, Any], name: str) -> None:
+    """Write a result."""
+    replace_text(HERE / "results" / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    print(json.dumps({k: v for k, v in result.items() if k != "each"}, indent=1))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(tyro.cli(Question))

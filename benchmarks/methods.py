@@ -13,6 +13,7 @@ side; one with all of them then writes the result of all. The JSON goes to bench
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tempfile
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from accuracy import interval, machine, subset
+from accuracy import machine, subset
 
 import fewlabels
 from fewlabels.config import Options
@@ -60,7 +61,8 @@ class Question:
     """take so many unlabeled rows of the training split, drawn by the seed"""
     steps: int = 400
     """of each training"""
-    part: Literal["accuracy", "cost"] = "accuracy"
+    part: Literal["accuracy", "so_far", "cost"] = "accuracy"
+    """train, and sum up; sum up what is there already; time the steps"""
     work: Path = Path("runs/benchmarks/methods")
     """where finished trainings are noted"""
 
@@ -72,71 +74,62 @@ def main(question: Question) -> None:
         return write(costs(table, question), f"methods-cost-{table.name}")
     first, _, last = question.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
-    for seed in seeds:
-        for method in question.methods:
-            cell(question, table, method, seed)
-    found = {method: [cell(question, table, method, seed) for seed in seeds] for method in question.methods}
-    return write(
-        summed_up(question, table, found), f"methods-{table.name}-{question.labels_per_class}-{question.seeds}"
-    )
+    for seed, method in itertools.product(seeds, question.methods):
+        if question.part == "accuracy" and not note_of(question, table, method, seed).exists():
+            train(question, table, method, seed)
+    found = {method: cells(question, table, method, seeds) for method in question.methods}
+    return write(summed_up(question, table, found), f"methods-{table.name}-{question.labels_per_class}")
 
 
-def cell(question: Question, table: Table, method: str, seed: int) -> dict[str, Any]:
-    """Train a method once, or read what it gave."""
-    rows, labels = question.rows, question.labels_per_class
-    name = f"{table.name}-{labels}-{rows or 'all'}-{question.steps}-{method}-{seed}.json"
-    note = question.work / name
-    if not note.exists():
-        chosen = table if rows is None else subset(table, rows, labels, seed)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            found = trained(chosen, method, seed, question, Path(folder) / "run")
-        replace_text(note, json.dumps(found) + "\n")
-        print(name, found, flush=True)
-    return json.loads(note.read_text())
+def note_of(question: Question, table: Table, method: str, seed: int) -> Path:
+    """Give the file in which a training is noted."""
+    rows = question.rows or "all"
+    return question.work / f"{table.name}-{question.labels_per_class}-{rows}-{question.steps}-{method}-{seed}.json"
 
 
-def trained(table: Table, method: str, seed: int, question: Question, folder: Path) -> dict[str, Any]:
-    """Train a method, and give its accuracies at the end and when a fifth of the run was left."""
-    done = fewlabels.fit(
-        table, method=method, labels_per_class=question.labels_per_class, seed=seed, steps=question.steps,
-        baseline=False, threads=1, device="cpu", out=folder,
-    )  # fmt: skip
+def cells(question: Question, table: Table, method: str, seeds: range) -> dict[int, dict[str, Any]]:
+    """Read what the trainings of a method gave, by seed."""
+    notes = {seed: note_of(question, table, method, seed) for seed in seeds}
+    return {seed: json.loads(note.read_text()) for seed, note in notes.items() if note.exists()}
+
+
+def train(question: Question, table: Table, method: str, seed: int) -> None:
+    """Train a method, and note its accuracies at the end and when a fifth of the run was left."""
+    labels, note = question.labels_per_class, note_of(question, table, method, seed)
+    chosen = table if question.rows is None else subset(table, question.rows, labels, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        done = fewlabels.fit(
+            chosen, method=method, labels_per_class=labels, seed=seed, steps=question.steps, baseline=False,
+            threads=1, device="cpu", out=out,
+        )  # fmt: skip
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     own = "labels_only" if method == "supervised" else method
     (row,) = [row for row in done.summary["rows"] if row["name"] == own]
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    before = [line["test_accuracy"] for line in lines if line["step"] == int(LAST * question.steps)]
-    return {"accuracy": row["accuracy"], "before": before[-1], "seconds": row["seconds"], "commit": machine()["commit"]}
+    (before,) = [line["test_accuracy"] for line in lines if line["step"] == int(LAST * question.steps)]
+    found = {"accuracy": row["accuracy"], "before": before, "seconds": row["seconds"], "commit": machine()["commit"]}
+    note.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(note, json.dumps(found) + "\n")
+    print(note.name, found, flush=True)
 
 
-def summed_up(question: Question, table: Table, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summed_up(question: Question, table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
     """Put together what the trainings gave."""
-    accuracies = {method: [cell["accuracy"] for cell in cells] for method, cells in found.items()}
-    base = accuracies["supervised"]
+    chosen = {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}
+    every = [cell for seeds in found.values() for cell in seeds.values()]
     return {
-        "question": {
-            "data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows,
-            "seeds": question.seeds, "steps": question.steps,
+        "question": chosen | {"seeds": question.seeds, "steps": question.steps},
+        "where": machine() | {"commit": ", ".join(sorted({cell["commit"] for cell in every}))},
+        "methods": {
+            method: {
+                "accuracy": {str(seed): cell["accuracy"] for seed, cell in seeds.items()},
+                "before the last fifth": {str(seed): cell["before"] for seed, cell in seeds.items()},
+                "median_seconds": round(statistics.median(cell["seconds"] for cell in seeds.values()), 1),
+            }
+            for method, seeds in found.items()
+            if seeds
         },
-        "where": machine(),
-        "accuracy": {method: interval(values) for method, values in accuracies.items()},
-        "minus labels only": {
-            method: interval([a - b for a, b in zip(values, base, strict=True)])
-            for method, values in accuracies.items()
-        },
-        "minus fixmatch": {
-            method: interval([a - b for a, b in zip(values, accuracies["fixmatch"], strict=True)])
-            for method, values in accuracies.items()
-        },
-        "last fifth": {
-            method: interval([cell["accuracy"] - cell["before"] for cell in cells]) for method, cells in found.items()
-        },
-        "median_seconds": {
-            method: round(statistics.median(cell["seconds"] for cell in cells), 1) for method, cells in found.items()
-        },
-        "commits": sorted({cell["commit"] for cells in found.values() for cell in cells}),
-        "each": accuracies,
-    }  # fmt: skip
+    }
 
 
 def costs(table: Table, question: Question) -> dict[str, Any]:
@@ -189,7 +182,6 @@ def remembered(name: str) -> int:
 def write(result: dict[str, Any], name: str) -> None:
     """Write a result."""
     replace_text(HERE / "results" / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "each"}, indent=1))
 
 
 if __name__ == "__main__":

@@ -255,3 +255,17 @@ def test_a_gpu_makes_the_views_of_the_cpu_without_waiting():
     for one, other in zip(here, there, strict=True):
         # Its sines and cosines may send a pixel to its neighbour.
         assert ((one - other.cpu()).abs() > 1e-5).float().mean() < 0.005
+
+
+def test_a_medium_view_lies_between_the_others():
+    """One operation and no hole; and what else is asked for changes none of them."""
+    images = noise(200, 1, 12, 12)
+    views = ImageViews((0.5,), (0.25,))
+    key = Key(3).fold(torch.arange(200))
+    weak, medium, strong = views.make(images, ("weak", "medium", "strong"), key)
+    assert torch.equal(views.make(images, ("weak", "medium"), key)[1], medium)
+    plain = views.make(images, ("weak", "weak"), key)[1]  # the medium view before its operation
+    assert 0.5 < (medium != plain).flatten(1).any(1).float().mean() < 1  # some operations change nothing
+    heavy = ImageViews((0.5,), (0.25,), operations=1).make(images, ("weak", "strong"), key)[1]
+    assert not torch.equal(heavy, medium)  # it has a hole
+    assert not torch.equal(weak, medium) and not torch.equal(strong, medium)

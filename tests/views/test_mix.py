@@ -128,3 +128,19 @@ def test_resize_mix_shows_the_other_image_made_smaller():
     row = mixed[0, 0][mixed[0, 0].amax(1) > 0][0]
     patch = row[row > 0]
     assert len(patch) in (9, 10) and (patch.diff() > 0).all()
+
+
+def test_normalized_images_are_pasted_as_the_same_bytes_would_be():
+    images, others = noise(40, 1, 9, 9).split(20)
+    of_bytes, first = resize_mix(images, others, keys(20), alpha=1.0)
+    of_floats, second = resize_mix(images.double() / 255, others.double() / 255, keys(20), alpha=1.0)
+    assert torch.equal(first, second)
+    assert (of_floats * 255 - of_bytes).abs().max() <= 1.01
+
+
+def test_the_pasted_side_is_the_root_of_a_beta():
+    _, share = resize_mix(torch.zeros(4000, 1, 100, 100), torch.ones(4000, 1, 100, 100), keys(4000), alpha=1.0)
+    side = (1 - share).sqrt()
+    expected = 0.1 + 0.7 * np.sqrt(np.random.default_rng(0).uniform(size=200_000))
+    assert side.mean() == pytest.approx(expected.mean(), abs=0.01)
+    assert side.std() == pytest.approx(expected.std(), abs=0.01)

@@ -1,0 +1,160 @@
+"""Write docs/methods.md from what benchmarks/methods.py measured and benchmarks/papers.json says.
+
+python benchmarks/write_methods.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewlabels.evaluation.compare import Mean, holm, mean_of, p_value
+
+HERE = Path(__file__).parent
+RESULTS, DOC = HERE / "results", HERE.parent / "docs" / "methods.md"
+ORACLES = HERE.parent / "tests" / "oracles"
+SETS = {"digits-1": "digits, 1", "digits-4": "digits, 4", "fashion_mnist-4": "Fashion-MNIST, 4"}
+OWED = "owed"
+
+Scores = dict[str, dict[int, float]]
+"""errors in points, by method and seed"""
+
+
+def main() -> None:
+    """Fill the page."""
+    papers = json.loads((HERE / "papers.json").read_text())
+    measured = {name: read(RESULTS / f"methods-{name}.json") for name in SETS}
+    errors = {name: errors_of(result) for name, result in measured.items()}
+    cost = read(RESULTS / "methods-cost-digits.json")
+    text = DOC.read_text()
+    for name, lines in {
+        "measured": measured_table(papers, errors, cost),
+        "settled": [settled(name, errors[name]) for name in SETS],
+        "papers": paper_table(papers),
+        "setting": [setting(name, result, errors[name]) for name, result in measured.items() if result],
+    }.items():
+        text = filled(text, name, "\n".join(lines))
+    DOC.write_text(text)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a result; empty where there is none yet."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def errors_of(result: dict[str, Any], when: str = "accuracy") -> Scores:
+    """Give the errors of each method."""
+    found = result.get("methods", {})
+    return {name: {int(seed): 100 * (1 - value) for seed, value in each[when].items()} for name, each in found.items()}
+
+
+def measured_table(papers: dict[str, Any], errors: dict[str, Scores], cost: dict[str, Any]) -> list[str]:
+    """Write what was measured, a row a method."""
+    head = ["method", "checked", *(f"{name} a class" for name in SETS.values()), "CIFAR-10", "step", "memory"]
+    rows = []
+    for name in papers:
+        step = cost.get("step", {}).get(name)
+        rows.append([
+            f"[{name}](../fewlabels/methods/{name}.py)",
+            "yes" if has_oracle(name) else "no",
+            *(with_interval(mean_of(errors[data].get(name, {}).values())) for data in SETS),
+            OWED,
+            f"{step['ratio']:.1f}" if step else OWED,
+            size(step["bytes"]) if step else OWED,
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def has_oracle(name: str) -> bool:
+    """Tell whether a class of the method's name is among the slow references."""
+    kind = re.search(
+        r"^class (\w+)\(Method\)", (HERE.parent / f"fewlabels/methods/{name}.py").read_text(), re.MULTILINE
+    )
+    assert kind is not None
+    return any(re.search(rf"^class {kind[1]}\b", path.read_text(), re.MULTILINE) for path in ORACLES.glob("*.py"))
+
+
+def with_interval(mean: Mean) -> str:
+    """Write a mean with its interval and n."""
+    if mean.value is None:
+        return OWED
+    spread = "" if mean.low is None else f" ({mean.low:.1f} to {mean.high:.1f})"
+    return f"{mean.value:.1f}{spread}, {mean.n}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes."""
+    return "-" if count == 0 else f"{count / 1e6:.2f} MB" if count >= 5000 else f"{count} B"
+
+
+def settled(data: str, errors: Scores) -> str:
+    """Say which methods differ from labels only and from FixMatch by more than the noise."""
+    parts = []
+    for base in ("supervised", "fixmatch"):
+        pairs = {name: paired(errors, name, base) for name in errors if name != base}
+        judged = {name: values for name, values in pairs.items() if len(values) > 2}
+        corrected = dict(zip(judged, holm([p_value(values) for values in judged.values()]), strict=True))
+        clear = {name: mean_of(judged[name]).value or 0.0 for name, p in corrected.items() if p < 0.05}
+        better, worse = (sorted((v, n) for n, v in clear.items() if (v < 0) == sign) for sign in (True, False))
+        words = "labels only" if base == "supervised" else "FixMatch"
+        said = [
+            f"{kind} than {words}: {listed(found)}" for kind, found in (("better", better), ("worse", worse)) if found
+        ]
+        parts += said or [f"none differs from {words}" if judged else f"too few seeds to compare with {words}"]
+    return f"- **{SETS[data]} a class**: {'; '.join(parts)}."
+
+
+def paired(errors: Scores, first: str, second: str) -> list[float]:
+    """Give the differences of two methods' errors, seed by seed."""
+    return [value - errors[second][seed] for seed, value in errors[first].items() if seed in errors.get(second, {})]
+
+
+def listed(found: Sequence[tuple[float, str]]) -> str:
+    """Write names with differences."""
+    return ", ".join(f"`{name}` {value:+.1f}" for value, name in found)
+
+
+def setting(data: str, result: dict[str, Any], errors: Scores) -> str:
+    """Say how it was measured, and how much the last fifth of a run still changed."""
+    asked, where = result["question"], result["where"]
+    before = errors_of(result, "before the last fifth").get("fixmatch", {})
+    moved = [errors["fixmatch"][seed] - error for seed, error in before.items()]
+    change = mean_of(moved)
+    unlabeled = f", {asked['unlabeled']:,} unlabeled rows" if asked["unlabeled"] else ""
+    spread = "" if change.low is None else f" ({change.low:+.1f} to {change.high:+.1f}, n = {change.n})"
+    return (
+        f"- {SETS[data]} a class: {asked['steps']:,} steps{unlabeled}; the last fifth of them changes FixMatch's error by "
+        f"{change.value or 0.0:+.1f}{spread}. Measured on {where['machine']}, {where['device']}, torch "
+        f"{where['torch'].partition('+')[0]}, {where['date']}."
+    )
+
+
+def paper_table(papers: dict[str, Any]) -> list[str]:
+    """Write what the methods are, and what was published."""
+    rows = []
+    for name, paper in papers.items():
+        who = "-" if paper["authors"] is None else f"{paper['authors']} {paper['year']}"
+        if paper["arxiv"]:
+            who = f"[{who}](https://arxiv.org/abs/{paper['arxiv']})"
+        numbers = [paper["cifar10"].get(labels) for labels in ("40", "250", "4000")]
+        rows.append([name, who, paper["idea"], *("-" if each is None else f"{each[0]:.2f}" for each in numbers)])
+    return table(["method", "paper", "idea", "40 labels", "250", "4,000"], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write a Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def filled(text: str, name: str, body: str) -> str:
+    """Put a body between its marks."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{body}\n{end}{rest.partition(end)[2]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,14 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture
+def float64():
+    """Compute in the precision of the oracles."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Compute every form of a view for every image, so that no shape depends on a value."""
     monkeypatch.setattr(operations, "shapes_may_depend_on_values", lambda device: False)

@@ -8,14 +8,14 @@ OPTIONS = {
     "pi_model": {"ramp": 0.0},
     "mean_teacher": {"ramp": 0.0},
     "vat": {"ramp": 0.0},
-    "mixmatch": {},  # with its large factor from the first step on it learns nothing
-    "remixmatch": {"ramp": 0.0},
+    "mixmatch": {"weight": 10.0},  # in so few steps its own factor of 75 lets it learn nothing
+    "remixmatch": {"ramp_steps": 0.0},
     "uda": {"threshold": 0.0},
     "fixmatch": {"threshold": 0.0},
-    "dash": {"warm_up": 0.0, "floor": 100.0},
+    "dash": {"warm_up_steps": 0.0, "decay": 1.01},
     "flexmatch": {"threshold": 0.12},
-    "comatch": {"threshold": 0.0, "bank": 1},
-    "adamatch": {"factor": 0.0},
+    "comatch": {"threshold": 0.0, "bank": 1, "edge": 0.102},
+    "adamatch": {},
     "simmatch": {"threshold": 0.0},
     "crmatch": {"threshold": 0.0},
     "defixmatch": {"threshold": 0.0},
@@ -24,8 +24,8 @@ OPTIONS = {
     "softmatch": {},
     "sequencematch": {"threshold": 0.12},
     "shrinkmatch": {"threshold": 0.14},
-    "fullmatch": {"threshold": 0.12, "start": 0.0},
-    "regmixmatch": {"sure": 0.12},
+    "fullmatch": {"threshold": 0.12, "start_steps": 0.0},
+    "regmixmatch": {"sure": 0.14},
     "debiaspl": {"threshold": 0.0},
     "layermatch": {},
 }
@@ -38,10 +38,8 @@ OWN_LABELED_LOSS = {
     "remixmatch": "labeled rows are strong views, and mixed",
 }
 
-# They mix images of labeled and unlabeled rows, so that the gradients of these cannot be told apart.
-MIXES = ("mixmatch", "remixmatch", "regmixmatch")
-
 WITH_UNLABELED = [name for name in method_names() if name != "supervised"]
+MIXES = [name for name in WITH_UNLABELED if method_class(name).mixes]
 
 
 def eager(name, **options):

@@ -1,30 +1,39 @@
 """What the docs show works."""
 
-import importlib.util
 import re
 from pathlib import Path
 
-from fewlabels.methods import method_names
-from fewlabels.methods.base import Method
+from fewlabels.methods import make_method, method_names
 from fewlabels.runs.job import begin
 from fewlabels.training.loop import update
+from tests.methods import test_methods_and_their_oracles as oracles
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_method_that_contributing_shows_trains(small_job, tmp_path):
+def blocks():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "class Sharpened" in b)
+    return [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "class Sharpened" in b]
+
+
+def test_the_method_that_contributing_shows_trains(small_job, tmp_path):
     path = tmp_path / "sharpened.py"
-    path.write_text(block)
-    spec = importlib.util.spec_from_file_location("sharpened", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    method = module.Sharpened(temperature=0.3)
-    assert isinstance(method, Method)
-    state, feed = begin(small_job(), method)
+    path.write_text(blocks()[0])
+    state, feed = begin(small_job(), make_method(f"{path}:Sharpened:temperature=0.3"))
     out = update(state, feed.batch(0, state.step))
     assert out["unlabeled_loss"] > 0
+
+
+def test_the_method_and_the_oracle_that_contributing_shows_agree(tmp_path, monkeypatch, float64):
+    method, oracle = blocks()
+    assert len((method + oracle).splitlines()) < 60
+    path, there = tmp_path / "sharpened.py", {}
+    path.write_text(method)
+    exec(oracle, there)
+    name, case = f"{path}:Sharpened", oracles.Case(there["Sharpened"])
+    monkeypatch.setitem(oracles.CASES, name, case)
+    for options, given in (({}, {}), ({"temperature": 0.9, "weight": 3.0}, {"temperature": 0.9, "lambda_": 3.0})):
+        oracles.test_losses_memories_and_gradients_over_consecutive_steps(name, options, given)
 
 
 def test_the_readme_names_every_method():

@@ -19,6 +19,11 @@ def horizon(paper_steps: float, steps: int) -> float:
     return max(1.0, min(paper_steps, steps * max(SHARE, paper_steps / PAPER_STEPS)))
 
 
+def delay(paper_steps: float, steps: int) -> float:
+    """Give the length, in steps, of a warm-up of a paper's `paper_steps`: its `horizon`, and none of none."""
+    return horizon(paper_steps, steps) if paper_steps else 0.0
+
+
 def momentum(memory: float, step: Tensor, start: float = 10.0) -> Tensor:
     """Give the debiased momentum at `step` (any shape; `step` from 0): min(1 - 1 / memory, (1 + t) / (start + t)).
 

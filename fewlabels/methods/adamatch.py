@@ -80,6 +80,6 @@ class AdaMatch(Method):
         together, of_weak, of_strong = net.joint_features([labeled, weak, strong])
         with statistics_kept(net):
             alone = net.logits(net.features(labeled))
-        draws = of_rows(batch.key, "interpolation", labeled).uniforms(alone.shape[1]).T.to(alone.dtype)
+        draws = of_rows(batch.key, "interpolation", *batch.labeled).uniforms(alone.shape[1]).T.to(alone.dtype)
         z = draws * net.logits(together) + (1 - draws) * alone
         return z, target_logits(net, of_weak), net.unlabeled_logits(of_strong)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform
 
 from torch import Tensor, nn
 
@@ -53,6 +53,9 @@ class Method(nn.Module):
     on the command line and in the docs), `setup` makes what it remembers and trains itself, `forward` gives the
     losses. What it remembers are buffers of `parts.memory.Memory` modules.
     """
+
+    mixes: ClassVar[bool] = False
+    """whether it mixes images of labeled and unlabeled rows, so that no rule for unlabeled rows can hold"""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Make the annotated fields of a subclass its options."""

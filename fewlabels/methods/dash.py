@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.averaging.horizon import horizon
+from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, seen
-from fewlabels.methods.parts.memory import Memory
+from fewlabels.methods.parts.memory import ValueAt
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
@@ -25,7 +25,7 @@ class Dash(Method):
 
         z   = logits(weak(x))                                           [B, K]
         z_w = logits(weak(u)), z_s = logits(strong(u))                  [M, K]
-        warm-up: labeled rows alone; at its end rho_0 = mean CE(z, y)   []
+        warm-up: labeled rows alone; after it rho_0 = mean CE(z, y) of one batch   []
         rho = max(floor, factor * decay^-n * rho_0), n = whole periods since   []
         q   = softmax(z_w / temperature), and argmax z_w once rho is at its floor   [M, K]
         row weight = 1[CE(z_w, q) <= rho]                               [M]
@@ -40,7 +40,7 @@ class Dash(Method):
     """lowest threshold"""
     period: Positive = 10 / 1024
     """part of the run from one shrinking to the next"""
-    warm_up: NotNegative = 2048.0
+    warm_up_steps: NotNegative = 2048.0
     """steps with labeled rows alone, in a run of the paper's length"""
     temperature: Positive = 0.5
     """of the targets before the threshold is at its floor"""
@@ -53,10 +53,9 @@ class Dash(Method):
 
     def setup(self, task: Task) -> None:
         """Make the memory of the first threshold."""
-        self.start = int(horizon(self.warm_up, task.steps)) if self.warm_up else 0
-        self.steps = max(1.0, self.period * task.steps)
-        self.memory = Memory()
-        self.rho_0 = self.memory.remember("rho_0", torch.zeros(()), "mean")
+        self.start = int(delay(self.warm_up_steps, task.steps))
+        self.period_steps = max(1.0, self.period * task.steps)
+        self.rho_0 = ValueAt(self.start)
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -83,7 +82,6 @@ class Dash(Method):
         }
 
     def _threshold(self, labeled_losses: Tensor, step: Tensor) -> Tensor:
-        rho_0 = self.memory.get_buffer("rho_0")
-        rho_0.copy_(torch.where(step == self.start, mean_rows(labeled_losses), rho_0))
-        periods = ((step - self.start) / self.steps).floor()
+        rho_0 = self.rho_0(mean_rows(labeled_losses), step)
+        periods = ((step - self.start) / self.period_steps).floor()
         return (self.factor * self.decay**-periods * rho_0).clamp(min=self.floor)

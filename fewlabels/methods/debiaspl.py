@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,7 +11,7 @@ from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, seen
-from fewlabels.methods.parts.marginals import RunningMean
+from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
@@ -44,7 +45,7 @@ class DebiasPL(Method):
 
     def setup(self, task: Task) -> None:
         """Start the running mean."""
-        self.average = RunningMean(task.classes, horizon(self.memory, task.steps))
+        self.average = RunningMean(uniform(task.classes), horizon(self.memory, task.steps))
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -54,7 +55,8 @@ class DebiasPL(Method):
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
         z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
-        bias = self.strength * self.average(z_w.softmax(1), batch.step).log()
+        q = self.average(z_w.softmax(1), batch.step)
+        bias = self.strength * q.clamp(min=torch.finfo(q.dtype).tiny).log()
         p = (z_w - bias).softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 

@@ -66,6 +66,8 @@ def _layers_of(kind: type[Method]) -> list[str]:
     method = kind()
     if not method.views().unlabeled:
         return []
+    if method.mixes:
+        return ["It mixes labeled with unlabeled images, so it takes no --policy and no --center-memory.", ""]
     from fewlabels.models.layers import preset_of
 
     own = method.layer_rule().policy

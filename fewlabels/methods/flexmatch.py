@@ -32,7 +32,7 @@ class FlexMatch(Method):
     """a prediction is sure from this probability on; of the class that is predicted most, a row counts from it on"""
     mapping: Mapping = "convex"
     """from b to the part of the threshold: convex b / (2 - b), linear b, concave ln(b + 1) / ln 2"""
-    warm_up: bool = True
+    threshold_warm_up: bool = True
     """whether rows without a sure prediction keep the thresholds low"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
@@ -42,7 +42,7 @@ class FlexMatch(Method):
     def setup(self, task: Task) -> None:
         """Make the memory of sure predictions."""
         self.row_weight = CurriculumThreshold(
-            task.classes, task.rows, task.unlabeled, self.threshold, self.mapping, self.warm_up
+            task.classes, task.rows, task.unlabeled, self.threshold, self.mapping, self.threshold_warm_up
         )
 
     def views(self) -> Views:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.averaging.horizon import horizon
+from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.across import gather_rows, sum_rows, world
+from fewlabels.methods.parts.across import gather_rows
 from fewlabels.methods.parts.forward import Passes, logits_of
-from fewlabels.methods.parts.losses import consistency, mean_loss, seen
+from fewlabels.methods.parts.losses import consistency, mean_loss, mean_over, seen
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
@@ -33,8 +33,8 @@ class FullMatch(Method):
         L_e = mean binary CE(s_j, t)               over kept rows' other classes of rank <= k in p (entropy)
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^)) + negative * L_n + entropy * L_e
 
-    L_n and L_e leave out classes with s_j > threshold^2, and begin after `start`; in the authors' published commands
-    they do not wait, and in their code t has a gradient.
+    L_n and L_e leave out classes with s_j > threshold^2, and begin after `start_steps`; in the authors' published
+    commands they do not wait, and in their code t has a gradient.
     """
 
     threshold: Share = 0.95
@@ -45,14 +45,14 @@ class FullMatch(Method):
     """factor on the loss that pushes unlikely classes down"""
     entropy: NotNegative = 1.0
     """factor on the loss that evens out the classes between"""
-    start: NotNegative = 5120.0
+    start_steps: NotNegative = 5120.0
     """steps before these two begin, in a run of the paper's length"""
     passes: Passes = "three"
     """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Scale the start to the run."""
-        self.begins = horizon(self.start, task.steps) if self.start else 0.0
+        self.begins = delay(self.start_steps, task.steps)
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -67,16 +67,16 @@ class FullMatch(Method):
 
         labeled_loss = F.cross_entropy(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
-        negative_loss, meaning_loss = (
+        negative_loss, entropy_loss = (
             loss * (batch.step >= self.begins) for loss in self._losses_of_others(p, z_s.softmax(1), row_weight)
         )
-        own = self.negative * negative_loss + self.entropy * meaning_loss
+        own = self.negative * negative_loss + self.entropy * entropy_loss
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss + own,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "negative_loss": negative_loss,
-            "meaning_loss": meaning_loss,
+            "entropy_loss": entropy_loss,
             **seen(z_s, target, row_weight),
         }
 
@@ -90,9 +90,7 @@ class FullMatch(Method):
         wished = ((1 - (s.detach() * (1 - between)).sum(1, keepdim=True) + 1e-7) / (k - 1)).detach()
         losses = -(wished * (s + TINY).log() + (1 - wished) * (1 - s + TINY).log())
         counts = between * fair * row_weight[:, None]
-        # The mean over all that count, of all processes; each then averages its gradients with the others'.
-        meaning_loss = (losses * counts).sum() * world() / (sum_rows(counts).sum() + TINY)
-        return negative_loss, meaning_loss
+        return negative_loss, mean_over(losses, counts)
 
 
 def _ranks(p: Tensor) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.averaging.horizon import horizon
+from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
@@ -26,7 +25,7 @@ class MixMatch(Method):
 
         p_1, p_2 = softmax(logits(weak(u))) of two views                [M, K]
         q = sharpen((p_1 + p_2) / 2, temperature)                       [M, K]
-        X, Q = mix([weak(x); weak_1(u); weak_2(u)], [y; q; q])          [B + 2M, ...], each with another of them
+        X, Q = mix([weak(x); weak_1(u); weak_2(u)], [y; q; q])          [B + 2M, ...], each with one of them
         Z = logits(X), in one pass                                      [B + 2M, K]
         loss = mean CE(Z, Q) of the first B + weight * ramp * mean over rows and classes (softmax(Z) - Q)^2 of the rest
 
@@ -40,24 +39,26 @@ class MixMatch(Method):
     """of the guesses; the smaller, the sharper"""
     alpha: Positive = 0.75
     """of the Beta distribution of the shares; the smaller, the less is mixed"""
-    ramp: NotNegative = 16384.0
+    ramp_steps: NotNegative = 16384.0
     """steps, in a run of the paper's length, over which the weight grows from 0"""
+
+    mixes = True
 
     def setup(self, task: Task) -> None:
         """Scale the ramp to the run."""
-        self.rises = horizon(self.ramp, task.steps) / task.steps if self.ramp else 0.0
+        self.rises = delay(self.ramp_steps, task.steps) / task.steps
 
     def views(self) -> Views:
         """Ask for two weak views of each unlabeled row."""
         return Views(labeled=("weak",), unlabeled=("weak", "weak"))
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `sure`, the mean of max q."""
+        """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `confidence`, the mean of max q."""
         (labeled,), (first, second) = batch.labeled, batch.unlabeled
         p = [target_logits(net, target_features(net, view)).softmax(1) for view in (first, second)]
         q = sharpen((p[0] + p[1]) / 2, self.temperature)
         y = one_hot(batch.labels, q.shape[1], like=q)
-        images, targets = mix_rows(batch.key, torch.cat([labeled, first, second]), torch.cat([y, q, q]), self.alpha)
+        images, targets = mix_rows(batch.key, [labeled, first, second], [y, q, q], self.alpha)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
 
         labeled_loss = F.cross_entropy(z[:count], targets[:count])
@@ -66,5 +67,5 @@ class MixMatch(Method):
             "loss": labeled_loss + self.weight * ramp(batch.share, self.rises) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
-            "sure": mean_rows(q.amax(1)),
+            "confidence": mean_rows(q.amax(1)),
         }

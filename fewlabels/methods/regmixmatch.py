@@ -11,7 +11,7 @@ from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import logits_of, statistics_kept
-from fewlabels.methods.parts.losses import consistency, fairness, seen
+from fewlabels.methods.parts.losses import consistency, fairness, mean_over, seen
 from fewlabels.methods.parts.pairs import of_class, shuffled
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
@@ -29,14 +29,15 @@ class RegMixMatch(Method):
 
         p, c, y^, row weight, L_f = those of FreeMatch                  [M, K], [M], [M], [M], []
         sure = c >= `sure`                                              [M]
-        L_m = sum CE(logits(paste(strong(u), strong(u'))), share y^ + (1 - share) y^') / M   u, u' sure
-        L_c = mean c^3 mean_k (softmax(logits(paste(strong(u), v))) - (share p + (1 - share) k))^2   u unsure,
-              v labeled or sure, of class k, which is the first or second of p; where there is none, u itself and p
-        loss = mean CE(z, y) + weight * (mean(row weight * CE(z_s, sg y^)) + L_m) + fairness * L_f + L_c
+        L_m = mean 1[sure] CE(logits(paste(strong(u), strong(u'))), share y^ + (1 - share) y^')   u' sure too
+        L_c = mean over unsure u of c^3 * mean_k (softmax(logits(paste(strong(u), v))) - (share p + (1 - share) k))^2
+              v labeled or sure, of the class k that is first or second in p; where there is none, u itself and p
+        loss = mean CE(z, y) + weight * (mean(row weight * CE(z_s, sg y^)) + L_m) + fairness * L_f + unsure * L_c
 
-    Paste: the whole of the other image, made smaller, at a random place; its side is .1 to .8 of the image's, by a draw
-    from Beta(1, 1) for sure and Beta(16, 16) for unsure ones. The authors' code first cuts off its border, has one
-    place for a batch, and v of the first class or of any.
+    From 100 labels a class on L_m has the labeled images among the sure ones. Paste: the whole of the other image, made
+    smaller, at a random place; its side is .1 + .7 sqrt(b) of the image's, b from Beta(1, 1) for sure and Beta(16, 16)
+    for unsure ones. The authors' code first cuts off its border, has one place and one coin for a batch, and v of the
+    first class or of any; it multiplies the mean error by the mean c^3, and L_m by no weight.
     """
 
     sure: Share = 0.999
@@ -45,8 +46,12 @@ class RegMixMatch(Method):
     """factor on the losses of targets"""
     fairness: NotNegative = 0.01
     """factor on the loss that keeps classes apart"""
+    unsure: NotNegative = 1.0
+    """factor on the loss of images that are not sure"""
     memory: NotNegative = 1000.0
     """steps that the running means remember in a run of the paper's length (.999)"""
+
+    mixes = True
 
     def setup(self, task: Task) -> None:
         """Start the running means."""
@@ -70,7 +75,7 @@ class RegMixMatch(Method):
         mix_loss, unsure_loss = self._losses_of_mixed(net, batch, p) if len(p) else (p.sum(), p.sum())
         targets = self.weight * (unlabeled_loss + mix_loss)
         return {
-            "loss": labeled_loss + targets + self.fairness * fairness_loss + unsure_loss,
+            "loss": labeled_loss + targets + self.fairness * fairness_loss + self.unsure * unsure_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "fairness_loss": fairness_loss,
@@ -81,32 +86,34 @@ class RegMixMatch(Method):
         }
 
     def _losses_of_mixed(self, net: Network, batch: Batch, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Give L_m and L_c; every row is pasted into, and those that are not meant get no weight."""
-        own, count = len(batch.labels), len(p)
-        images = torch.cat([batch.labeled[0], batch.unlabeled[1]])
-        classes = torch.cat([batch.labels, p.argmax(1)])
-        sure = torch.cat([torch.ones_like(batch.labels, dtype=torch.bool), p.amax(1) >= self.sure])
-        y = one_hot(classes, p.shape[1], like=p)
+        """Give L_m and L_c; every row goes through the network, and those that are not mixed as they are."""
+        (labeled,), (_, strong) = batch.labeled, batch.unlabeled
+        images, classes = torch.cat([labeled, strong]), torch.cat([batch.labels, p.argmax(1)])
+        own, y = len(labeled), one_hot(classes, p.shape[1], like=p)
+        known, sure = torch.ones_like(batch.labels, dtype=torch.bool), p.amax(1) >= self.sure
 
-        pool = sure.clone()
-        if not self.labeled_joins:
-            pool[:own] = False
-        other = shuffled(pool, of_rows(batch.key, "order", images).uniform())
-        joined, share = resize_mix(images, images[other], of_rows(batch.key, "sure", images), alpha=1.0)
-        share = share[:, None].to(p.dtype)
-        sure_target = share * y + (1 - share) * y[other]
+        pool = torch.cat([known & self.labeled_joins, sure])
+        other = shuffled(pool, of_rows(batch.key, "order", labeled, strong).uniform())
+        pasted, share = resize_mix(images, images[other], of_rows(batch.key, "sure", labeled, strong), alpha=1.0)
+        joined, joined_target = _where(pool, pasted, images, share, y[other], y)
 
         second = of_rows(batch.key, "second", p).uniform() < 0.5
         wished = torch.where(second, p.topk(2, 1).indices[:, 1], p.argmax(1))
-        partner, found = of_class(wished, classes, sure, of_rows(batch.key, "partner", p).uniforms(own + count).T)
-        mixed, share = resize_mix(images[own:], images[partner], of_rows(batch.key, "unsure", p), alpha=16.0)
-        mixed = torch.where(found[:, None, None, None], mixed, images[own:])
-        share = torch.where(found, share, 1.0)[:, None].to(p.dtype)
-        unsure_target = share * p + (1 - share) * y[partner]
+        draws = of_rows(batch.key, "partner", p).uniforms(len(images)).T
+        partner, found = of_class(wished, classes, torch.cat([known, sure]), draws)
+        pasted, share = resize_mix(strong, images[partner], of_rows(batch.key, "unsure", p), alpha=16.0)
+        mixed, mixed_target = _where(found & ~sure, pasted, strong, share, y[partner], p)
 
         with statistics_kept(net):
             z = net.logits(net.mixed_features(torch.cat([joined, mixed])))
-        mix_losses = F.cross_entropy(z[: own + count], sure_target, reduction="none") * pool
-        errors = (z[own + count :].softmax(1) - unsure_target).square().mean(1) * p.amax(1) ** 3
-        unsure = (~sure[own:]).to(p.dtype)
-        return mix_losses.sum() / count, (errors * unsure).sum() / unsure.sum().clamp(min=1)
+        mix_losses = F.cross_entropy(z[: len(images)], joined_target, reduction="none") * pool
+        errors = (z[len(images) :].softmax(1) - mixed_target).square().mean(1) * p.amax(1) ** 3
+        return mix_losses.sum() / (len(images) - own), mean_over(errors, (~sure).to(p.dtype))
+
+
+def _where(
+    mixed: Tensor, pasted: Tensor, images: Tensor, share: Tensor, other: Tensor, own: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give images [n, C, H, W] and targets [n, K]: mixed ones where asked for [n], with `share` of their own target."""
+    share = torch.where(mixed, share, 1.0)[:, None].to(own.dtype)
+    return torch.where(mixed[:, None, None, None], pasted, images), share * own + (1 - share) * other

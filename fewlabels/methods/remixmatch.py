@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.averaging.horizon import horizon
+from fewlabels.averaging.horizon import delay, horizon
 from fewlabels.config import NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
@@ -14,6 +14,7 @@ from fewlabels.methods.parts.draws import mix_rows
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import mean_loss
 from fewlabels.methods.parts.marginals import RecentMean
+from fewlabels.methods.parts.memory import Memory
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, one_hot, sharpen
@@ -41,36 +42,37 @@ class ReMixMatch(Method):
     strong: NotNegative = 0.5
     """factor on the loss of a strong view that is not mixed"""
     rotation: NotNegative = 0.5
-    """factor on the loss of the rotations"""
+    """factor on the loss of the rotations; 0 leaves them out"""
     temperature: Positive = 0.5
     """of the guesses; the smaller, the sharper"""
     alpha: Positive = 0.75
     """of the Beta distribution of the shares; the smaller, the less is mixed"""
     window: Positive = 128.0
     """batches over which predictions are averaged for the alignment, in a run of the paper's length"""
-    ramp: NotNegative = 16384.0
+    ramp_steps: NotNegative = 16384.0
     """steps, in a run of the paper's length, over which the factors on guessed labels grow from 0"""
+
+    mixes = True
 
     def setup(self, task: Task) -> None:
         """Make the rotation head and the average that predictions are aligned by."""
         self.turn_head = nn.Linear(task.features, 4)
         self.average = RecentMean(task.classes, horizon(self.window, task.steps))
-        self.rises = horizon(self.ramp, task.steps) / task.steps if self.ramp else 0.0
-        self.register_buffer("prior", torch.tensor(task.labels) / max(task.labeled, 1), persistent=False)
+        self.rises = delay(self.ramp_steps, task.steps) / task.steps
+        self.prior = Memory()
+        self.prior.remember("value", torch.tensor(task.labels) / max(task.labeled, 1), "first")
 
     def views(self) -> Views:
         """Ask for a strong view of labeled rows, and a weak and two strong ones of unlabeled rows."""
         return Views(labeled=("strong",), unlabeled=("weak", "strong", "strong"))
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        """Give `loss`, its parts (without their factors) and `sure`, the mean of max q."""
+        """Give `loss`, its parts (without their factors) and `confidence`, the mean of max q."""
         (labeled,), (weak, first, second) = batch.labeled, batch.unlabeled
         p = target_logits(net, target_features(net, weak)).softmax(1)
-        q = sharpen(align(p, self.get_buffer("prior"), self.average(p)), self.temperature)
+        q = sharpen(align(p, self.prior.get_buffer("value"), self.average(p)), self.temperature)
         y = one_hot(batch.labels, q.shape[1], like=q)
-        images, targets = mix_rows(
-            batch.key, torch.cat([labeled, first, second, weak]), torch.cat([y, q, q, q]), self.alpha
-        )
+        images, targets = mix_rows(batch.key, [labeled, first, second, weak], [y, q, q, q], self.alpha)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
         labeled_loss = F.cross_entropy(z[:count], targets[:count])
         unlabeled_loss = mean_loss(F.cross_entropy(z[count:], targets[count:], reduction="none"))
@@ -82,11 +84,11 @@ class ReMixMatch(Method):
             "unlabeled_loss": unlabeled_loss,
             "strong_loss": strong_loss,
             "rotation_loss": rotation_loss,
-            "sure": mean_rows(q.amax(1)),
+            "confidence": mean_rows(q.amax(1)),
         }
 
     def _losses_of_strong(self, net: Network, batch: Batch, strong: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        images, turns = turned(batch.key, strong)
+        images, turns = turned(batch.key, strong) if self.rotation else (strong[:0], batch.rows[:0])
         features, of_turned = learning_features(net, strong, images)
         strong_loss = F.cross_entropy(net.unlabeled_logits(features), q, reduction="none")
         rotation_loss = F.cross_entropy(self.turn_head(of_turned), turns, reduction="none")

@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.averaging.horizon import horizon, momentum
+from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Positive, Share
 from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.forward import Passes, features_of, target_logits
 from fewlabels.methods.parts.heads import auxiliary_head
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
-from fewlabels.methods.parts.marginals import RecentMean
-from fewlabels.methods.parts.memory import Memory
+from fewlabels.methods.parts.marginals import RecentMean, RunningMean
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
@@ -31,10 +29,11 @@ class ShrinkMatch(Method):
         z_s = logits(strong(u)), a_s = auxiliary head(features(strong(u)))   [M, K]
         row weight = 1[max p >= threshold], r = its running mean        [M], []
         k   = least of 2..K-1 with p_(1) / (p_(1) + sum_{j > k} p_(j)) >= threshold   [M], by rank
-        L_shrink = mean(max p * CE(a_s without the classes of rank 2..k, first class))   over unsure rows that have a k
+        L_shrink = mean(1[unsure, has a k] * max p * CE(a_s without the classes of rank 2..k, first class))
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg p)) + shrink * r * L_shrink
 
-    The authors' code aligns on CIFAR-100 and not on CIFAR-10.
+    Of two classes none can be left out: what remains is FixMatch. The authors' code aligns on CIFAR-100 and not on
+    CIFAR-10.
     """
 
     threshold: Share = 0.95
@@ -56,9 +55,7 @@ class ShrinkMatch(Method):
         """Make the auxiliary head and the averages."""
         self.auxiliary = auxiliary_head(task.features, task.classes)
         self.average = RecentMean(task.classes, horizon(self.window, task.steps))
-        self.steps = horizon(self.memory, task.steps)
-        self.sure = Memory()
-        self.sure.remember("mean", torch.zeros(()), "mean")
+        self.confident = RunningMean(torch.zeros(()), horizon(self.memory, task.steps))
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -86,12 +83,10 @@ class ShrinkMatch(Method):
     def _shrink_loss(self, strong: Tensor, p: Tensor, row_weight: Tensor, step: Tensor) -> Tensor:
         if len(p) < 2 or p.shape[1] < 3:
             return p.new_zeros(())  # batch norm needs two rows, and of two classes none can be left out
-        sure = self.sure.get_buffer("mean")
-        sure.lerp_(mean_rows(row_weight), (1 - momentum(self.steps, step)).to(p.dtype))
         left, found = _classes_left(p, self.threshold)
         logits = self.auxiliary(strong).masked_fill(~left, -torch.inf)
         losses = F.cross_entropy(logits, p.argmax(1), reduction="none")
-        return sure.clone() * mean_loss(losses * p.amax(1) * found * (1 - row_weight))
+        return self.confident(row_weight, step) * mean_loss(losses * p.amax(1) * found * (1 - row_weight))
 
 
 def _classes_left(p: Tensor, threshold: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from fewlabels.config import NotNegative
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, seen
-from fewlabels.methods.parts.marginals import RunningMean
+from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import SoftWeight
 from fewlabels.models.network import Network
@@ -45,7 +45,7 @@ class SoftMatch(Method):
     def setup(self, task: Task) -> None:
         """Start the running means."""
         memory = horizon(self.memory, task.steps)
-        self.average = RunningMean(task.classes, memory)
+        self.average = RunningMean(uniform(task.classes), memory)
         self.row_weight = SoftWeight(task.classes, memory, self.sigmas)
 
     def views(self) -> Views:

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Positive, Share
 from fewlabels.methods.base import Method
-from fewlabels.methods.parts.across import sum_rows, world
 from fewlabels.methods.parts.forward import Passes, logits_of
-from fewlabels.methods.parts.losses import consistency, seen
+from fewlabels.methods.parts.losses import consistency, mean_over, seen
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
@@ -72,5 +71,4 @@ class UDA(Method):
         a = {"linear": t, "log": 1 - (-5 * t).exp(), "exp": (5 * (t - 1)).exp()}[self.annealing]
         right = (z.detach().softmax(1) * one_hot(batch.labels, classes, like=z)).sum(1)
         counts = (right <= a * (1 - 1 / classes) + 1 / classes).to(z.dtype)
-        # The mean over the rows that count, of all processes; each then averages its gradients with the others'.
-        return (losses * counts).sum() * world() / sum_rows(counts).clamp(min=1)
+        return mean_over(losses, counts)

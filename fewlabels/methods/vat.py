@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.keys import Key
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.draws import directions, unit
-from fewlabels.methods.parts.forward import learning_features, statistics_kept
+from fewlabels.methods.parts.forward import learning_features, statistics_kept, whole_precision
 from fewlabels.methods.parts.losses import divergence, mean_loss, seen
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.models.network import Network
@@ -27,8 +28,9 @@ class VAT(Method):
 
         z = logits(weak(x)), p = softmax(logits(weak(u)))               [B, K], [M, K]
         d = a random direction of length 1                              [M, C, H, W]
-        g = gradient by r of sum KL(p || softmax(logits(weak(u) + r))) at r = trial * d
-        r = size * sqrt(values of an image / 3072) * g / |g|            [M, C, H, W]
+        s = sqrt(values of an image / 3072)                             []
+        g = gradient by r of sum KL(p || softmax(logits(weak(u) + r))) at r = trial * s * d   [M, C, H, W]
+        r = size * s * g / |g|                                          [M, C, H, W]
         L_u  = mean KL(sg p || softmax(logits(weak(u) + r))) + entropy * mean H(p)
         loss = mean CE(z, y) + weight * ramp * L_u
 
@@ -42,7 +44,7 @@ class VAT(Method):
     size: NotNegative = 6.0
     """length of the change for an image of 32x32x3 normalized values"""
     trial: Positive = 1e-2
-    """length at which the gradient is taken (widespread code: 1e-6, where float32 leaves rounding alone)"""
+    """likewise, the length at which the gradient is taken (in widespread code 1e-6, which float32 loses by rounding)"""
     ramp: Share = 0.4
     """part of the run over which the weight grows from 0"""
 
@@ -56,8 +58,7 @@ class VAT(Method):
         z = net.logits(net.features(labeled))
         z_u = net.unlabeled_logits(learning_features(net, weak)[0])
         p = z_u.detach().softmax(1)
-        change = self._worst_change(net, weak, p, directions(batch.key, weak))
-        z_r = net.unlabeled_logits(learning_features(net, weak + change)[0])
+        z_r = net.unlabeled_logits(learning_features(net, weak + self._worst_change(net, weak, batch.key))[0])
 
         labeled_loss = F.cross_entropy(z, batch.labels)
         entropy_loss = mean_loss(-(z_u.softmax(1) * z_u.log_softmax(1)).sum(1))
@@ -70,12 +71,21 @@ class VAT(Method):
             **seen(z_r, p, z_r.new_ones(len(z_r))),
         }
 
-    def _worst_change(self, net: Network, images: Tensor, p: Tensor, direction: Tensor) -> Tensor:
-        def change_of(r: Tensor) -> Tensor:
-            return divergence(net.unlabeled_logits(net.unlabeled_features(images + r)), p).sum()
-
+    @torch.no_grad()
+    def _worst_change(self, net: Network, images: Tensor, key: Key) -> Tensor:
         if not len(images):
-            return direction
-        with statistics_kept(net):
-            gradient = torch.func.grad(change_of)(self.trial * direction)
-        return self.size * math.sqrt(images[0].numel() / VALUES) * unit(gradient.detach())
+            return images
+        direction, scale = directions(key, images), math.sqrt(images[0].numel() / VALUES)
+
+        def logits(x: Tensor) -> Tensor:
+            return net.unlabeled_logits(net.unlabeled_features(x))
+
+        def change_of(r: Tensor) -> Tensor:
+            return divergence(logits(images + r), p).sum()
+
+        with statistics_kept(net), whole_precision(net):  # less leaves rounding alone of so small a change
+            p = logits(images).softmax(1)
+            gradient = torch.func.grad(lambda r: divergence(logits(images + r), p).sum())(
+                self.trial * scale * direction
+            )
+        return self.size * scale * unit(gradient)

@@ -62,7 +62,7 @@ class Network(nn.Module):
         super().__init__()
         rule = rule or LayerRule()
         self.classifier = classifier
-        self.precision = precision
+        self.precision: Literal["float32", "bfloat16"] = precision
         self.scales = scales_of(classifier, rule.policy)
         for part in classifier.modules():
             if isinstance(part, nn.Conv2d):
@@ -117,7 +117,8 @@ class Network(nn.Module):
             raise UserError(
                 f"a policy for the backbone (here for {names[0]}{', ...' if len(names) > 1 else ''}) needs a pass of "
                 "their own for unlabeled views: where they share one with labeled views, the gradients cannot be told "
-                "apart. Give --method.passes three where the method has it, or a policy for the head alone."
+                "apart. Give --method.passes three where the method has it (adamatch: --method.interpolation False), "
+                "or a policy for the head alone."
             )
         sizes = [len(view) for view in views]
         return list(self.features(torch.cat(list(views))).split(sizes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -11,10 +11,19 @@ from fewlabels.errors import UserError
 M = TypeVar("M", bound=nn.Module)
 
 
+class _Link:
+    """Holds a teacher that is nobody's part: not trained, saved or averaged once more, and shared by copies."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        self.teacher = teacher
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Link:
+        return self
+
+
 def follow(module: M, teacher: M) -> None:
     """Let a module look at its teacher."""
-    # In a tuple, for what a module holds itself becomes a part of it: trained, saved and averaged once more.
-    object.__setattr__(module, "_teacher", (teacher,))
+    object.__setattr__(module, "_teacher", _Link(teacher))
 
 
 def leader(module: M) -> M:
@@ -25,8 +34,9 @@ def leader(module: M) -> M:
     """
     found = getattr(module, "_teacher", None)
     if found is None:
+        kind = type(module).__name__
         raise UserError(
-            "this method learns from a teacher with averaged parameters, and there is none: outside of a run call "
-            "`fewlabels.models.teacher.follow(network, ema.module)`, with `ema = Ema(network, memory)`"
+            f"the method learns from a teacher with averaged parameters, and this {kind} has none: outside of a run "
+            "call `fewlabels.models.teacher.follow(module, Ema(module, memory).module)` for the network and the method"
         )
-    return cast(M, found[0])
+    return cast(M, found.teacher)

@@ -24,7 +24,7 @@ from fewlabels.models.network import LayerRule, Network
 from fewlabels.runs.show import Show
 from fewlabels.training.loop import State
 from fewlabels.training.recipe import Recipe
-from fewlabels.views.batch import Views
+from fewlabels.views.batch import KINDS, Views
 from fewlabels.views.images import ImageViews
 
 
@@ -100,7 +100,8 @@ def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     )
     method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
-        classifier.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(classifier.backbone)
+        for module in (classifier, method):
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)
     network = Network(classifier, layer_rule(job, method), recipe.precision, recipe.steps).to(classifier.device)
     state = State(network, method.to(classifier.device), recipe)
     sizes = recipe.batch, recipe.unlabeled_batch
@@ -156,6 +157,7 @@ def make_probe(job: Job, method: Method) -> Probe:
             "the layer probe needs true labels that are not learned from: put labeled images into test/, or hide "
             "some of a labeled set by --labels-per-class"
         )
-    one_view, other_key = Views(labeled=wanted.unlabeled[-1:]), key.fold("held out")
+    learning = max(wanted.unlabeled, key=KINDS.index)  # the view that learns from the others
+    one_view, other_key = Views(labeled=(learning,)), key.fold("held out")
     held_out = _feed(job, rows.test, rows.test[:0], (sizes[1], sizes[1]), one_view, other_key)
     return Probe(_feed(job, rows.labeled, rows.unlabeled, sizes, wanted, key), None, held_out, batches)

@@ -100,8 +100,7 @@ def prepare(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
     _check_rule(job, method, name)
-    if policy is not None or options.center_memory:
-        seconds_a_step(job, method, tries=1)  # a method that cannot tell gradients apart says so
+    seconds_a_step(job, method, tries=1)  # what a method cannot do it says now
     if options.probe_every:
         try_probe(job, method)
     plan = _with_threads(plan, options, folder, job, method)
@@ -121,6 +120,11 @@ def _check_rule(job: Job, method: Method, name: str) -> None:
         if job.policy is not None or job.center_memory:
             raise UserError(f"{name} uses no unlabeled images: leave --policy and --center-memory out")
         return
+    if method.mixes and (job.policy or job.center_memory):
+        raise UserError(
+            f"{name} mixes labeled with unlabeled images, so that no layer can tell whose gradient it gets: leave "
+            "--policy and --center-memory out"
+        )
     classifier, policy = job.build(), layer_rule(job, method).policy
     scales = scales_of(classifier, policy)
     learned = {name: scales.get(name, 1.0) for name, p in classifier.named_parameters() if p.requires_grad}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
 from fewlabels.keys import Key
 
 Kind: TypeAlias = Literal["weak", "medium", "strong"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""from the lightest to the heaviest"""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewlabels.constant import constant
 from fewlabels.keys import Key
-from fewlabels.views.batch import Kind
+from fewlabels.views.batch import KINDS, Kind
 from fewlabels.views.operations import Strengths
 from fewlabels.views.strong import cutout, rand_augment
 from fewlabels.views.weak import Flip, weak_view
@@ -33,9 +33,6 @@ def _pattern(mean: tuple[float, ...], std: tuple[float, ...], width: int, device
     """Give factor and offset of each channel, for all pixels of a line: [2, width * C]."""
     pairs = [(1 / (255 * s), -m / s) for m, s in zip(mean, std, strict=True)]
     return torch.tensor(pairs, dtype=torch.float32, device=device).T.repeat(1, width)
-
-
-_HEAVIER: tuple[Kind, ...] = ("weak", "medium", "strong")
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ class ImageViews:
         """
         if not kinds:
             return ()
-        order = tuple(sorted(range(len(kinds)), key=lambda number: _HEAVIER.index(kinds[number])))
-        sizes = [len(images) * kinds.count(kind) for kind in _HEAVIER]
+        order = tuple(sorted(range(len(kinds)), key=lambda number: KINDS.index(kinds[number])))
+        sizes = [len(images) * kinds.count(kind) for kind in KINDS]
         # All views in one batch, the weak ones first: few large operations instead of many small ones.
         state = key.fold("view").each(order, images.device).state
         assert isinstance(state, Tensor)

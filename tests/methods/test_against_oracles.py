@@ -33,11 +33,7 @@ class FeaturesAsInput(nn.Module):
         return x[:, 0, 0]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def identity_network(rule=None):

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from fewlabels.errors import UserError
-from fewlabels.methods import method_class
+from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.parts.losses import consistency
+from fewlabels.methods.parts.memory import Memory
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.network import Network
 from fewlabels.runs.job import begin
@@ -138,11 +139,12 @@ def test_without_unlabeled_rows_only_the_labeled_loss_is_left(without_unlabeled,
 
 
 FACTORS = {
-    "weight", "fairness", "contrast", "instance", "rotation", "distance", "negative", "entropy", "shrink", "strong"
+    "weight", "fairness", "contrast", "instance", "rotation", "distance", "negative", "entropy", "shrink", "strong",
+    "unsure",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n for n in WITH_UNLABELED if n not in {*OWN_LABELED_LOSS, "regmixmatch"}])
+@pytest.mark.parametrize("name", [n for n in WITH_UNLABELED if n not in OWN_LABELED_LOSS])
 def test_with_all_factors_zero_a_method_is_supervised(small_job, name):
     """On a network without batch statistics; rows of one pass touch each other through these."""
     job, options = small_job("group"), {f.name for f in dataclasses.fields(method_class(name))}
@@ -241,3 +243,38 @@ def test_the_memory_of_averaged_centers_changes_the_training_of_every_method(sma
     found = [train(dataclasses.replace(job, center_memory=share), eager(name)) for share in (0.0, 0.1, 1.0)]
     heads = [parameters["network.classifier.head.weight"] for parameters in found]
     assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[1], heads[2])
+
+
+@pytest.mark.parametrize("name", WITH_UNLABELED)
+def test_in_these_tests_no_loss_of_a_method_is_always_zero(small_job, name):
+    """Or they would see nothing of it."""
+    seen = {}
+    job, options = small_job(), {"fullmatch": {"threshold": 0.5}}.get(name, {})
+    state, feed = begin(job, eager(name, **options))
+    run(
+        state,
+        feed,
+        0,
+        job.recipe.steps,
+        watch=lambda _, __, found: [seen.setdefault(k, []).append(v) for k, v in found.items()],
+    )
+    for key, values in seen.items():
+        if key.endswith("_loss"):
+            assert any(value != 0 for value in values), key
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_all_that_a_method_remembers_says_how_copies_combine(small_job, name):
+    state, _ = begin(small_job(), eager(name))
+    declared = {
+        f"{path}.{buffer}": kind
+        for path, part in state.method.named_modules() if isinstance(part, Memory)
+        for buffer, kind in part.combine.items()
+    }  # fmt: skip
+    buffers = dict(state.method.named_buffers())
+    assert set(buffers) == set(declared)
+    for path, kind in declared.items():
+        if kind == "labeled rows":
+            assert len(buffers[path]) == 40
+        if kind == "rows":
+            assert len(buffers[path]) == 1797

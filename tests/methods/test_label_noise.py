@@ -20,11 +20,7 @@ from fewlabels.models.small_cnn import SmallCNN
 K, N, D = 5, 30, 16
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def network(classes=K):

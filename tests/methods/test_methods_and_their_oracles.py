@@ -17,7 +17,7 @@ from torch import nn
 from fewlabels.averaging.horizon import horizon
 from fewlabels.data.decode import Form
 from fewlabels.keys import Key
-from fewlabels.methods import method_class, method_names
+from fewlabels.methods import method_class, method_names, regmixmatch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.draws import directions, of_rows
 from fewlabels.models.classifier import Card, Classifier
@@ -38,6 +38,7 @@ from tests.oracles import (
 K, D, B, M, N, STEPS = 5, 8, 6, 9, 20, 40
 LABELS = (3, 1, 2, 2, 2)  # of each class
 SIDE = 3
+SCALE = (SIDE * SIDE / 3072) ** 0.5  # of lengths that VAT gives for images of 32x32x3
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-9}
 
 
@@ -52,11 +53,7 @@ class TanhOfPixels(nn.Module):
         return torch.tanh(x.flatten(1) @ self.V.T)
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def momentum(memory=1000.0):
@@ -68,14 +65,11 @@ def window(batches):
 
 
 # What each method draws, by the names that its reference has for it.
-def draws_of_mixing(batch, images, alpha=0.75):
-    share = beta(of_rows(batch.key, "share", images), alpha)
-    order = of_rows(batch.key, "order", images).uniform().argsort()
-    return {"share": share.double().numpy(), "order": order.numpy()}
-
-
 def draws_of_mixmatch(batch, method):
-    return draws_of_mixing(batch, torch.cat([batch.labeled[0], *batch.unlabeled]), method.alpha)
+    blocks = (batch.labeled[0], *batch.unlabeled)
+    share = beta(of_rows(batch.key, "share", *blocks), method.alpha)
+    order = of_rows(batch.key, "order", *blocks).uniform().argsort()
+    return {"share": share.double().numpy(), "order": order.numpy()}
 
 
 def draws_of_turns(batch, method):
@@ -91,17 +85,17 @@ def draws_of_vat(batch, method):
 
 
 def draws_of_regmixmatch(batch, method):
-    images, rows = torch.cat([batch.labeled[0], batch.unlabeled[1]]), batch.rows
+    blocks, rows = (batch.labeled[0], batch.unlabeled[1]), batch.rows
 
     def paste(image, other, which, place):
-        keys = of_rows(batch.key, which, images if which == "sure" else rows).state
+        keys = of_rows(batch.key, which, *(blocks if which == "sure" else [rows])).state
         alpha = 1.0 if which == "sure" else 16.0
         pair = (torch.tensor(x)[None] for x in (image, other))
         mixed, share = resize_mix(*pair, Key(keys[place : place + 1]), alpha=alpha)
         return mixed[0].numpy(), float(share)
 
     return {
-        "order": of_rows(batch.key, "order", images).uniform().numpy(),
+        "order": of_rows(batch.key, "order", *blocks).uniform().numpy(),
         "second": (of_rows(batch.key, "second", rows).uniform() < 0.5).numpy(),
         "partner": of_rows(batch.key, "partner", rows).uniforms(B + M).T.numpy(),
         "paste": paste,
@@ -151,9 +145,9 @@ CASES = {
         consistency_oracles.MeanTeacher, variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05})]
     ),
     "vat": Case(
-        lambda **given: consistency_oracles.VAT(**{"xi": 1e-2} | given),
+        lambda **given: consistency_oracles.VAT(**{"xi": 1e-2 * SCALE} | given),
         variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), ({"entropy": 1.0}, {"entropy": 1.0}),
-                  ({"size": 20.0}, {"eps": 20.0}), ({"trial": 1.0}, {"xi": 1.0})],
+                  ({"size": 20.0}, {"eps": 20.0}), ({"trial": 1.0}, {"xi": SCALE})],
         draws=draws_of_vat,
     ),
     "uda": Case(
@@ -166,15 +160,15 @@ CASES = {
         lambda **given: consistency_oracles.Dash(**{"warm_up": 2, "period": 1.0} | given),
         variants=[WEIGHT, ({"factor": 1.5}, {"factor": 1.5}), ({"decay": 2.0}, {"decay": 2.0}),
                   ({"floor": 2.0}, {"floor": 2.0}), ({"period": 0.1}, {"period": 4.0}),
-                  ({"warm_up": 0.0}, {"warm_up": 0}), ({"temperature": 0.9}, {"temperature": 0.9}),
+                  ({"warm_up_steps": 0.0}, {"warm_up": 0}), ({"temperature": 0.9}, {"temperature": 0.9}),
                   ({"soft": False}, {"soft": False})],
-        memories={"memory.rho_0": "rho0"}, unseen=PASSES,
+        memories={"rho_0.value": "rho0"}, unseen=PASSES,
     ),
     "flexmatch": Case(
         lambda **given: curriculum_oracles.FlexMatch(K, N - 3, N, **given),
         {"threshold": 0.4}, {"threshold": 0.4},
         variants=[({"threshold": 0.45}, {"threshold": 0.45}), WEIGHT, ({"mapping": "linear"}, {"mapping": "linear"}),
-                  ({"mapping": "concave"}, {"mapping": "concave"}), ({"warm_up": False}, {"warm_up": False})],
+                  ({"mapping": "concave"}, {"mapping": "concave"}), ({"threshold_warm_up": False}, {"warm_up": False})],
         memories={"row_weight.selected": "selected"}, unseen=PASSES, scale=0.7,
     ),
     "sequencematch": Case(
@@ -198,7 +192,7 @@ CASES = {
     "mixmatch": Case(
         lambda **given: mixing_oracles.MixMatch(**{"ramp_share": 1 / 20} | given),
         variants=[WEIGHT, ({"temperature": 0.9}, {"temperature": 0.9}), ({"alpha": 5.0}, {}),
-                  ({"ramp": 2.0**19}, {"ramp_share": 0.5})],
+                  ({"ramp_steps": 2.0**19}, {"ramp_share": 0.5})],
         draws=draws_of_mixmatch,
     ),
     "remixmatch": Case(
@@ -206,7 +200,7 @@ CASES = {
             np.array(LABELS) / sum(LABELS), **{"window": window(128), "ramp_share": 1 / 20} | given
         ),
         variants=[WEIGHT, ({"temperature": 0.9}, {"temperature": 0.9}), ({"alpha": 5.0}, {}),
-                  ({"ramp": 2.0**19}, {"ramp_share": 0.5}), ({"strong": 2.0}, {"strong_weight": 2.0}),
+                  ({"ramp_steps": 2.0**19}, {"ramp_share": 0.5}), ({"strong": 2.0}, {"strong_weight": 2.0}),
                   ({"rotation": 2.0}, {"rotation_weight": 2.0}), ({"window": 1.0}, {"window": 1})],
         draws=draws_of_remixmatch, names={"turn_head": "rotation"},
     ),
@@ -217,7 +211,8 @@ CASES = {
     ),
     "regmixmatch": Case(
         lambda **given: mixing_oracles.RegMixMatch(K, **{"momentum": momentum()} | given), {"sure": 0.5}, {"sure": 0.5},
-        variants=[WEIGHT, ({"sure": 0.6}, {"sure": 0.6}), ({"fairness": 1.0}, {"fairness": 1.0}),
+        variants=[WEIGHT, ({"sure": 0.6}, {"sure": 0.6}), ({"unsure": 3.0}, {"unsure": 3.0}),
+                  ({"fairness": 1.0}, {"fairness": 1.0}),
                   ({"memory": 1.2}, {"momentum": momentum(1.2)})],
         draws=draws_of_regmixmatch,
         memories={"threshold.tau": "tau", "threshold.p_mean": "p_tilde", "threshold.histogram": "h_tilde"},
@@ -254,12 +249,12 @@ CASES = {
         {"threshold": 0.6}, {"threshold": 0.6},
         variants=[FEWER, WEIGHT, ({"shrink": 3.0}, {"shrink": 3.0}), ({"align": False}, {"align": False}),
                   ({"memory": 1.2}, {"momentum": momentum(1.2)}), ({"window": 1.0}, {"window": 1})],
-        memories={"sure.mean": "confident"}, unseen=PASSES,
+        memories={"confident.value": "confident"}, unseen=PASSES,
     ),
     "fullmatch": Case(
         lambda **given: fixmatch_oracles.FullMatch(K, **{"start": 2} | given), *LOW,
         variants=[FEWER, WEIGHT, ({"negative": 3.0}, {"negative": 3.0}), ({"entropy": 3.0}, {"entropy": 3.0}),
-                  ({"start": 0.0}, {"start": 0})],
+                  ({"start_steps": 0.0}, {"start": 0})],
         unseen=PASSES, scale=4.0,
     ),
 }  # fmt: skip
@@ -389,6 +384,11 @@ def test_losses_memories_and_gradients_over_consecutive_steps(name, options, giv
         kept.append(expected["kept"])
     if "threshold" in case.options:
         assert 0 < np.mean(kept) < 1  # the case tests rows of both kinds
+
+
+def test_regmixmatch_with_so_many_labels_that_labeled_images_join(monkeypatch):
+    monkeypatch.setattr(regmixmatch, "MANY", 0)
+    test_losses_memories_and_gradients_over_consecutive_steps("regmixmatch", {}, {"labeled_joins": True})
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -42,7 +42,7 @@ def test_draws_belong_to_rows_and_streams():
 
 def test_of_a_mixed_row_at_least_half_is_its_own():
     x, y = torch.arange(50.0).view(50, 1, 1, 1), torch.eye(50)
-    mixed, targets = mix_rows(Key(0), x, y, alpha=0.75)
+    mixed, targets = mix_rows(Key(0), x.split([10, 40]), y.split([10, 40]), alpha=0.75)
     own = targets.diagonal()
     assert own.min() >= 0.5 and own.max() < 1.01
     torch.testing.assert_close(targets.sum(1), torch.ones(50))

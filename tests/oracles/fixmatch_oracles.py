@@ -313,10 +313,10 @@ class FullMatch:
 
     s = softmax z_s, p = softmax z_w, y^ = argmax p; FixMatch's row weight and unlabeled loss. From step `start` on:
     k, the smallest in 2..K with y^ among the k largest of s in all M rows; negative_loss, the mean over the M rows of
-    the sum over the classes j ranked below k in p of -log(1 - s_j); meaning_loss, over the kept rows and their classes
+    the sum over the classes j ranked below k in p of -log(1 - s_j); entropy_loss, over the kept rows and their classes
     of ranks 2..k, the mean binary cross-entropy of s_j with t = (1 - s_{y^} - sum of s below rank k) / (k - 1), which
     is constant. Both leave out classes with s_j > threshold^2.
-    L = CE(labeled) + lambda * L_u + negative * negative_loss + entropy * meaning_loss.
+    L = CE(labeled) + lambda * L_u + negative * negative_loss + entropy * entropy_loss.
 
     Before `start`, and with M = 0, both losses and k are reported as 0.
 
@@ -341,19 +341,19 @@ class FullMatch:
         self.threshold = threshold
 
     def step(self, batch: Batch, still: Model, moving: Model) -> Result:
-        """Return the losses of one step, with `negative_loss`, `meaning_loss` and `k`; views weak; weak, strong."""
+        """Return the losses of one step, with `negative_loss`, `entropy_loss` and `k`; views weak; weak, strong."""
         weak, strong = batch.unlabeled
         labeled_loss, _ = labeled_part(moving.logits(batch.labeled[0]), batch.labels)
         weak_logits, strong_logits = still.logits(weak), moving.logits(strong)
         loss, row_weight, target = fixmatch_term(weak_logits, strong_logits, self.threshold)
-        k, negative_loss, meaning_loss = 0, 0.0, 0.0
+        k, negative_loss, entropy_loss = 0, 0.0, 0.0
         if len(weak) > 0 and batch.t >= self.start:
             p, s, s_moving = softmax(weak_logits), softmax(still.logits(strong)), softmax(strong_logits)
             limit = self.threshold**2
             k = smallest_k(s, target)
             negative_loss = negative_part(p, s, s_moving, k, limit)
-            meaning_loss = meaning_part(p, s, s_moving, row_weight, k, limit)
+            entropy_loss = meaning_part(p, s, s_moving, row_weight, k, limit)
         out = assemble(labeled_loss, loss, self.lambda_, row_weight, target)
-        out["loss"] += self.negative * negative_loss + self.entropy * meaning_loss
-        out.update(negative_loss=negative_loss, meaning_loss=meaning_loss, k=k)
+        out["loss"] += self.negative * negative_loss + self.entropy * entropy_loss
+        out.update(negative_loss=negative_loss, entropy_loss=entropy_loss, k=k)
         return out

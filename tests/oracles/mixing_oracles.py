@@ -302,7 +302,7 @@ class RegMixMatch:
     unsure_loss: each other row with the labeled or sure row, of its most (or, where draws["second"], second most)
     probable class, that has the largest draws["partner"]; target share * p + (1 - share) * onehot(class); if there is
     no such row the image and p as they are. unsure_loss = mean over these rows of c^3 * mean_k (softmax(z) - target)^2.
-    L = labeled_loss + lambda * (unlabeled_loss + mix_loss) + fairness * fairness_loss + unsure_loss.
+    L = labeled_loss + lambda * (unlabeled_loss + mix_loss) + fairness * fairness_loss + unsure * unsure_loss.
 
     Needs labeled[0] weak, unlabeled weak, strong, draws "order" [B + M], "second" [M], "partner" [M, B + M] and "paste"
     (see Paste; its place is the slot of p_r for "sure" and the unlabeled row's number for "unsure"). Memories `tau`,
@@ -318,11 +318,13 @@ class RegMixMatch:
         fairness: float = 0.01,
         sure: float = 0.999,
         labeled_joins: bool = False,
+        unsure: float = 1.0,
     ) -> None:
         self.classes = classes
         self.lambda_ = lambda_
         self.fairness = fairness
         self.sure = sure
+        self.unsure = unsure
         self.labeled_joins = labeled_joins
         self.memory = FreeMatch(classes, momentum=momentum)
 
@@ -404,7 +406,7 @@ class RegMixMatch:
         unsure_loss = self.unsure_loss(batch, p, is_sure, moving)
         loss = labeled_loss + self.lambda_ * (unlabeled_loss + mix_loss)
         return {
-            "loss": loss + self.fairness * fairness_loss + unsure_loss,
+            "loss": loss + self.fairness * fairness_loss + self.unsure * unsure_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "mix_loss": mix_loss,

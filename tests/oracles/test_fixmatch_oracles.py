@@ -212,8 +212,8 @@ def test_fullmatch_with_two_classes_left():
     assert out["k"] == 2
     close(out["unlabeled_loss"], log(2) / 2)
     close(out["negative_loss"], negative, 1e-9)
-    close(out["meaning_loss"], meaning, 1e-6)
-    close(out["loss"], log(4) + log(2) + 0.5 * out["negative_loss"] + 0.25 * out["meaning_loss"])
+    close(out["entropy_loss"], meaning, 1e-6)
+    close(out["loss"], log(4) + log(2) + 0.5 * out["negative_loss"] + 0.25 * out["entropy_loss"])
 
 
 def test_fullmatch_with_three_classes_left():
@@ -221,7 +221,7 @@ def test_fullmatch_with_three_classes_left():
     assert out["k"] == 3
     close(out["negative_loss"], -(log(0.9) + log(0.95)) / 2, 1e-9)
     each = [0.2 * log(s) + 0.8 * log(1 - s) for s in (0.3, 0.1)]  # (1 - .5 - .1) / 2 for each of 1 and 2
-    close(out["meaning_loss"], -sum(each) / 2, 1e-6)
+    close(out["entropy_loss"], -sum(each) / 2, 1e-6)
 
 
 def test_fullmatch_leaves_out_what_the_strong_view_is_sure_of():
@@ -229,8 +229,8 @@ def test_fullmatch_leaves_out_what_the_strong_view_is_sure_of():
     out = full(((0.05, 0.01, 0.92, 0.02), other))
     assert out["k"] == 2
     close(out["negative_loss"], -(log(0.98) + 2 * log(0.9)) / 2, 1e-9)
-    close(out["meaning_loss"], -(0.01 * log(0.01) + 0.99 * log(0.99)), 1e-5)  # the wished value counts class 2
-    assert full(((0.05, 0.92, 0.02, 0.01), other))["meaning_loss"] == 0
+    close(out["entropy_loss"], -(0.01 * log(0.01) + 0.99 * log(0.99)), 1e-5)  # the wished value counts class 2
+    assert full(((0.05, 0.92, 0.02, 0.01), other))["entropy_loss"] == 0
 
 
 def test_fullmatch_wishes_stand_still():
@@ -239,12 +239,12 @@ def test_fullmatch_wishes_stand_still():
     out = full(strong, moving=even)
     assert out["k"] == 2
     close(out["negative_loss"], -2 * log(0.75), 1e-9)
-    close(out["meaning_loss"], -(0.3 * log(0.25) + 0.7 * log(0.75)), 1e-6)
+    close(out["entropy_loss"], -(0.3 * log(0.25) + 0.7 * log(0.75)), 1e-6)
 
 
 def test_fullmatch_waits_for_its_start():
     out = full(((0.5, 0.3, 0.1, 0.1), (0.2, 0.3, 0.4, 0.1)), t=2)
-    assert (out["negative_loss"], out["meaning_loss"], out["k"]) == (0, 0, 0)
+    assert (out["negative_loss"], out["entropy_loss"], out["k"]) == (0, 0, 0)
     close(out["loss"], log(4) + log(2))
 
 

@@ -28,6 +28,7 @@ METHODS = {name: partial(eager, name) for name in WITH_UNLABELED if name not in 
     "fixmatch": lambda: eager("fixmatch", threshold=0.12),
     # With 2 sigmas two classes of a row come so near each other that rounding decides its target, at step 7.
     "softmatch": lambda: eager("softmatch", sigmas=1.0),
+    "fullmatch": lambda: eager("fullmatch", threshold=0.5),  # by which likelier classes are not left out
     "uda annealing": lambda: eager("uda", annealing="linear"),
     "layermatch": lambda: eager("layermatch", threshold="soft", outputs="averaged"),
     "policy": lambda: eager("layermatch", threshold="soft"),
@@ -55,9 +56,8 @@ def main(out: str) -> None:
         for name, make in METHODS.items():
             state, feed = begin(dataclasses.replace(job, share=share, **rules.get(name, {})), make())
             run(state, feed, 0, recipe.steps, watch=lambda *_: None)
-            if share.rank == 0:
-                found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}
-                save_file(found, f"{out}-{name}.safetensors")
+            found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}
+            save_file(found, f"{out}-{name}-{share.rank}.safetensors")
 
 
 if __name__ == "__main__":

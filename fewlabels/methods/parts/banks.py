@@ -49,8 +49,8 @@ class LabeledBank(Memory):
 
     def __init__(self, rows: int, embedding: int) -> None:
         super().__init__()
-        self.embeddings = self.remember("embeddings", torch.zeros(rows, embedding), "rows")
-        self.labels = self.remember("labels", torch.full((rows,), -1), "rows")
+        self.embeddings = self.remember("embeddings", torch.zeros(rows, embedding), "labeled rows")
+        self.labels = self.remember("labels", torch.full((rows,), -1), "labeled rows")
 
     def take_in(self, embeddings: Tensor, labels: Tensor, places: Tensor) -> None:
         """Remember embeddings [B, E] and labels [B] of these labeled rows [B]; of several of a row the last."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,18 +18,25 @@ def first_of(rows: Tensor) -> int:
     return dist.get_rank() * len(rows) if world() > 1 else 0
 
 
-def of_rows(key: Key, name: str, rows: Tensor) -> Key:
-    """Give a key for each of these rows [n, ...], of a stream of this name."""
-    first = first_of(rows)
-    return key.fold(name).each(range(first, first + len(rows)), rows.device)
+def of_rows(key: Key, name: str, *blocks: Tensor) -> Key:
+    """Give a key for each row of these blocks [n, ...], under each other, of a stream of this name.
+
+    Each block is this process's share of as many rows of the global batch: labeled ones, a view of the unlabeled ones.
+    """
+    states: list[Tensor] = []
+    for number, rows in enumerate(blocks):
+        first = first_of(rows)
+        state = key.fold(name, number).each(range(first, first + len(rows)), rows.device).state
+        assert isinstance(state, Tensor)
+        states.append(state)
+    return Key(torch.cat(states))
 
 
 def directions(key: Key, images: Tensor) -> Tensor:
     """Draw a direction for each image [n, C, H, W], all equally likely, of length 1."""
     count = images[0].numel() if len(images) else 0
-    first, second = of_rows(key, "direction", images).uniforms(2 * count).view(2, count, len(images))
-    normal = (-2 * (1 - first).log()).sqrt() * (2 * torch.pi * second).cos()  # Box and Muller 1958
-    return unit(normal.T.reshape(images.shape).to(images.dtype))
+    uniform = of_rows(key, "direction", images).uniforms(count).T + 2.0**-25  # in the middle of its 2**-24
+    return unit(torch.special.ndtri(uniform).reshape(images.shape).to(images.dtype))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -36,19 +45,23 @@ def unit(x: Tensor) -> Tensor:
     return x / lengths.view(-1, *[1] * (x.ndim - 1))
 
 
-def mix_rows(key: Key, images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each row with another one, of which it keeps less than half (Berthelot et al. 2019).
+def mix_rows(key: Key, images: Sequence[Tensor], targets: Sequence[Tensor], alpha: float) -> tuple[Tensor, Tensor]:
+    """Mix each row with one of all, of which it takes the smaller part (Berthelot et al. 2019).
 
     With l ~ Beta(alpha, alpha) and l' = max(l, 1 - l): l' of the row and 1 - l' of the other, of images and targets.
     The others are of the same process.
 
     Args:
         key: of the batch.
-        images: [n, C, H, W].
-        targets: [n, K].
+        images: blocks of rows, [n, C, H, W] each.
+        targets: of each block, [n, K].
         alpha: the smaller, the less is mixed.
+
+    Returns:
+        Images and targets of all blocks under each other.
     """
-    share = beta(of_rows(key, "share", images), alpha)
-    share = torch.maximum(share, 1 - share).to(images.dtype)
-    order = of_rows(key, "order", images).uniform().argsort()
-    return mixup(images, images[order], share), share[:, None] * targets + (1 - share[:, None]) * targets[order]
+    share = beta(of_rows(key, "share", *images), alpha)
+    order = of_rows(key, "order", *images).uniform().argsort()
+    x, y = torch.cat(list(images)), torch.cat(list(targets))
+    share = torch.maximum(share, 1 - share).to(x.dtype)
+    return mixup(x, x[order], share), share[:, None] * y + (1 - share[:, None]) * y[order]

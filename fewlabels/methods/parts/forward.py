@@ -73,3 +73,13 @@ def statistics_kept(net: Network) -> Generator[None]:
     finally:
         for norm in net.norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def whole_precision(net: Network) -> Generator[None]:
+    """Compute in float32 what is too fine for less."""
+    usual, net.precision = net.precision, "float32"
+    try:
+        yield
+    finally:
+        net.precision = usual

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.methods.parts.across import mean_rows, sum_rows
+from fewlabels.methods.parts.across import mean_rows, sum_rows, world
 from fewlabels.methods.parts.targets import one_hot
 
 
@@ -17,6 +17,12 @@ def seen(logits: Tensor, target: Tensor, row_weight: Tensor) -> dict[str, Tensor
 def mean_loss(losses: Tensor) -> Tensor:
     """Average losses [M] over the rows; 0 without rows."""
     return losses.sum() / max(len(losses), 1)
+
+
+def mean_over(losses: Tensor, counts: Tensor) -> Tensor:
+    """Average losses over the entries that count (0 or 1, of the same shape), of all processes; 0 where none does."""
+    # Each process then averages its gradients with the others'.
+    return (losses * counts).sum() * world() / sum_rows(counts).sum().clamp(min=1)
 
 
 def consistency(logits: Tensor, target: Tensor, row_weight: Tensor) -> Tensor:

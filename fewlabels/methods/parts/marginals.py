@@ -1,4 +1,4 @@
-"""What classes are predicted on average, remembered over steps."""
+"""Means over rows, remembered over steps."""
 
 from __future__ import annotations
 
@@ -33,20 +33,25 @@ class RecentMean(Memory):
 
 
 class RunningMean(Memory):
-    """The moving average of the mean prediction, from 1/K: q <- m q + (1 - m) mean p.
+    """The moving average of a mean over rows: q <- m q + (1 - m) mean.
 
     Args:
-        classes: K.
+        start: what it is at first.
         memory: steps that it remembers.
     """
 
-    def __init__(self, classes: int, memory: float) -> None:
+    def __init__(self, start: Tensor, memory: float) -> None:
         super().__init__()
         self.memory = memory
-        self.value = self.remember("value", torch.full((classes,), 1 / classes), "mean")
+        self.value = self.remember("value", start, "mean")
 
-    def forward(self, p: Tensor, step: Tensor) -> Tensor:
-        """Take in probabilities [M, K] at `step` (0-dim), and give the average [K]."""
-        if len(p):
-            self.value.lerp_(mean_rows(p), (1 - momentum(self.memory, step)).to(p.dtype))
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        """Take in rows [n, ...] at `step` (0-dim), and give the average [...]."""
+        if len(x):
+            self.value.lerp_(mean_rows(x), (1 - momentum(self.memory, step)).to(x.dtype))
         return self.value.clone()  # so that what is computed from it outlives the next update
+
+
+def uniform(classes: int) -> Tensor:
+    """Give equally frequent classes [K]."""
+    return torch.full((classes,), 1 / classes)

@@ -7,14 +7,14 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-Combine: TypeAlias = Literal["mean", "rows", "first", "reset"]
+Combine: TypeAlias = Literal["mean", "rows", "labeled rows", "first", "reset"]
 
 
 class Memory(nn.Module):
     """A module with buffers that say how copies of them combine, over processes and over averaged networks.
 
-    "mean": average the copies; "rows": one entry a row of the table, taken from the copy that saw the row last;
-    "first": keep the first copy's; "reset": start anew.
+    "mean": average the copies; "rows", "labeled rows": one entry a row of the table, or of its labeled rows, taken from
+    the copy that saw the row last; "first": keep the first copy's; "reset": start anew.
     """
 
     def __init__(self) -> None:
@@ -26,6 +26,24 @@ class Memory(nn.Module):
         self.register_buffer(name, start)
         self.combine[name] = combine
         return start
+
+
+class ValueAt(Memory):
+    """A number as it was at one step; 0 before.
+
+    Args:
+        step: which.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+        self.value = self.remember("value", torch.zeros(()), "mean")
+
+    def forward(self, now: Tensor, step: Tensor) -> Tensor:
+        """Take in what the number is at `step`, both 0-dim, and give it as it was at the one."""
+        self.value.copy_(torch.where(step == self.step, now, self.value))
+        return self.value.clone()
 
 
 def last_of(rows: Tensor, chosen: Tensor) -> Tensor:

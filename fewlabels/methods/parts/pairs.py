@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def shuffled(chosen: Tensor, draws: Tensor) -> Tensor:
-    """Give each chosen slot (bool [n]) another chosen one: in their order they get them in the order of the draws [n].
+    """Give each chosen slot (bool [n]) a chosen one: in their order they get them in the order of the draws [n].
 
     What the slots that are not chosen get has no meaning.
     """

@@ -22,5 +22,7 @@ def turned(key: Key, images: Tensor) -> tuple[Tensor, Tensor]:
             f"{images.shape[2]} by {images.shape[3]} pixels: give --size, or --method.rotation 0"
         )
     turns = of_rows(key, "turns", images).integers(4)
-    each = torch.stack([images.rot90(count, (2, 3)) for count in range(4)], 1)
-    return each[torch.arange(len(images), device=images.device), turns], turns
+    seen = images
+    for count in (1, 2, 3):
+        seen = torch.where((turns == count)[:, None, None, None], images.rot90(count, (2, 3)), seen)
+    return seen, turns

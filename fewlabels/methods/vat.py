@@ -85,7 +85,5 @@ class VAT(Method):
 
         with statistics_kept(net), whole_precision(net):  # less leaves rounding alone of so small a change
             p = logits(images).softmax(1)
-            gradient = torch.func.grad(lambda r: divergence(logits(images + r), p).sum())(
-                self.trial * scale * direction
-            )
+            gradient = torch.func.grad(change_of)(self.trial * scale * direction)
         return self.size * scale * unit(gradient)

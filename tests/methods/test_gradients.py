@@ -193,7 +193,7 @@ def test_the_teacher_is_the_average_and_gets_no_gradient(small_job, name):
 def test_without_a_teacher_the_error_says_how_to_get_one(small_job):
     state, _ = begin(small_job(), eager("mean_teacher"))
     alone = Network(copy.deepcopy(state.network.classifier))
-    with pytest.raises(UserError, match="there is none"):
+    with pytest.raises(UserError, match="this Network has none"):
         assert alone.teacher
 
 
@@ -249,7 +249,8 @@ def test_the_memory_of_averaged_centers_changes_the_training_of_every_method(sma
 def test_in_these_tests_no_loss_of_a_method_is_always_zero(small_job, name):
     """Or they would see nothing of it."""
     seen = {}
-    job, options = small_job(), {"fullmatch": {"threshold": 0.5}}.get(name, {})
+    # FullMatch's take some steps: what is likelier than the square of the threshold is left out of them.
+    job, options = (small_job(steps=60), {"threshold": 0.45}) if name == "fullmatch" else (small_job(), {})
     state, feed = begin(job, eager(name, **options))
     run(
         state,

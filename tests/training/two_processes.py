@@ -29,6 +29,7 @@ METHODS = {name: partial(eager, name) for name in WITH_UNLABELED if name not in 
     # With 2 sigmas two classes of a row come so near each other that rounding decides its target, at step 7.
     "softmatch": lambda: eager("softmatch", sigmas=1.0),
     "fullmatch": lambda: eager("fullmatch", threshold=0.5),  # by which likelier classes are not left out
+    "vat": lambda: eager("vat", trial=10.0),  # of a short trial rounding decides much
     "uda annealing": lambda: eager("uda", annealing="linear"),
     "layermatch": lambda: eager("layermatch", threshold="soft", outputs="averaged"),
     "policy": lambda: eager("layermatch", threshold="soft"),

@@ -51,6 +51,7 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
+from fewlabels.runs.choose import GIVEN
 from fewlabels.runs.job import Job, Rows, begin, make_probe
 from fewlabels.runs.prepare import prepare
 from fewlabels.runs.show import Show
@@ -205,7 +206,7 @@ class Trainings:
                 out=Path(held.enter_context(tempfile.TemporaryDirectory())) / "run",
             )
             return prepare(
-                chosen, options, LayerMatch(), None, torch.device("cpu"),
+                chosen, options, LayerMatch(), GIVEN, None, torch.device("cpu"),
                 share=WHOLE, stop=lambda: False, show=Show(None), held=held,
             ).job  # fmt: skip
 

@@ -19,10 +19,11 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
 from accuracy import machine, subset
@@ -31,17 +32,20 @@ import fewlabels
 from fewlabels.config import Options
 from fewlabels.data.feed import WHOLE
 from fewlabels.data.sources.open import open_table
-from fewlabels.data.table import Table
+from fewlabels.data.splits import draw_split
+from fewlabels.data.table import UNLABELED, Table
 from fewlabels.files import replace_text
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.base import Task
 from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.runs.choose import GIVEN
 from fewlabels.runs.job import Job, begin
 from fewlabels.runs.prepare import prepare
 from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
 
 HERE = Path(__file__).parent
+DEVELOPMENT = 1000  # and up are the seeds to choose by
 LAST = 0.8  # of the run: how much does what comes after it change?
 TURNS, STEPS = 15, 10  # of the measurement of a step's cost
 CIFAR10 = Task((4,) * 10, 128, 60_000, 50_000, 64, 448, 2**20)  # whose memory is counted
@@ -59,6 +63,9 @@ class Question:
     methods: tuple[str, ...] = tuple(method_names())
     rows: int | None = None
     """take so many unlabeled rows of the training split, drawn by the seed"""
+    gamma: float = 1.0
+    """how many times more rows the largest class has than the smallest, labeled and not; their sizes fall
+    geometrically, from twice the labels a class"""
     steps: int = 400
     """of each training"""
     part: Literal["accuracy", "so_far", "cost"] = "accuracy"
@@ -78,12 +85,15 @@ def main(question: Question) -> None:
         if question.part == "accuracy" and not note_of(question, table, method, seed).exists():
             train(question, table, method, seed)
     found = {method: cells(question, table, method, seeds) for method in question.methods}
-    return write(summed_up(question, table, found), f"methods-{table.name}-{question.labels_per_class}")
+    tail = f"-gamma{question.gamma:g}" if question.gamma > 1 else ""
+    development = "-development" if seeds[0] >= DEVELOPMENT else ""
+    name = f"methods-{table.name}-{question.labels_per_class}{tail}{development}"
+    return write(summed_up(question, table, found), name)
 
 
 def note_of(question: Question, table: Table, method: str, seed: int) -> Path:
     """Give the file in which a training is noted."""
-    rows = question.rows or "all"
+    rows = question.rows or ("all" if question.gamma == 1 else f"gamma{question.gamma:g}")
     return question.work / f"{table.name}-{question.labels_per_class}-{rows}-{question.steps}-{method}-{seed}.json"
 
 
@@ -97,6 +107,8 @@ def train(question: Question, table: Table, method: str, seed: int) -> None:
     """Train a method, and note its accuracies at the end and when a fifth of the run was left."""
     labels, note = question.labels_per_class, note_of(question, table, method, seed)
     chosen = table if question.rows is None else subset(table, question.rows, labels, seed)
+    if question.gamma > 1:
+        chosen, labels = long_tailed(chosen, labels, question.gamma, seed), None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         done = fewlabels.fit(
@@ -113,9 +125,27 @@ def train(question: Question, table: Table, method: str, seed: int) -> None:
     print(note.name, found, flush=True)
 
 
+def long_tailed(table: Table, labels: int, gamma: float, seed: int) -> Table:
+    """Keep fewer rows of some classes, in an order drawn by the seed; the test split stays whole."""
+    table = draw_split(table, None, seed)
+    generator = np.random.default_rng(seed)
+    kept, few = [], []
+    for place, k in enumerate(generator.permutation(len(table.classes))):
+        rows = generator.permutation(table.labeled_rows[table.labels[table.labeled_rows] == k])
+        part = gamma ** (-place / (len(table.classes) - 1))
+        count = max(1, round(2 * labels * part))
+        few.append(rows[:count])
+        kept.append(rows[: count + max(1, round((len(rows) - 2 * labels) * part))])
+    hidden = np.setdiff1d(np.concatenate(kept), np.concatenate(few))
+    known, truth = table.labels.copy(), table.truth.copy()
+    known[hidden], truth[hidden] = UNLABELED, table.labels[hidden]
+    return replace(table, labels=known, truth=truth).take(np.sort(np.concatenate([*kept, table.test_rows])))
+
+
 def summed_up(question: Question, table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
     """Put together what the trainings gave."""
     chosen = {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}
+    chosen |= {"gamma": question.gamma} if question.gamma > 1 else {}
     every = [cell for seeds in found.values() for cell in seeds.values()]
     return {
         "question": chosen | {"seeds": question.seeds, "steps": question.steps},
@@ -167,7 +197,7 @@ def job_of(table: Table, question: Question) -> Job:
         labels = question.labels_per_class
         options = Options(labels_per_class=labels, steps=question.steps, threads=1, device="cpu", out=out)
         return prepare(
-            table, options, FixMatch(), None, torch.device("cpu"),
+            table, options, FixMatch(), GIVEN, None, torch.device("cpu"),
             share=WHOLE, stop=lambda: False, show=Show(None), held=held,
         ).job  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewlabels.evaluation.compare import Mean, holm, mean_of, p_value
+from fewlabels.evaluation.compare import FEWEST, LEVEL, Mean, holm, mean_of, p_value
 
 HERE = Path(__file__).parent
 RESULTS, DOC = HERE / "results", HERE.parent / "docs" / "methods.md"
@@ -19,7 +19,7 @@ ORACLES = HERE.parent / "tests" / "oracles"
 SETS = {"digits-1": "digits, 1", "digits-4": "digits, 4", "fashion_mnist-4": "Fashion-MNIST, 4"}
 OWED = "owed"
 
-Scores = dict[str, dict[int, float]]
+Errors = dict[str, dict[int, float]]
 """errors in points, by method and seed"""
 
 
@@ -45,13 +45,13 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def errors_of(result: dict[str, Any], when: str = "accuracy") -> Scores:
+def errors_of(result: dict[str, Any], when: str = "accuracy") -> Errors:
     """Give the errors of each method."""
     found = result.get("methods", {})
     return {name: {int(seed): 100 * (1 - value) for seed, value in each[when].items()} for name, each in found.items()}
 
 
-def measured_table(papers: dict[str, Any], errors: dict[str, Scores], cost: dict[str, Any]) -> list[str]:
+def measured_table(papers: dict[str, Any], errors: dict[str, Errors], cost: dict[str, Any]) -> list[str]:
     """Write what was measured, a row a method."""
     head = ["method", "checked", *(f"{name} a class" for name in SETS.values()), "CIFAR-10", "step", "memory"]
     rows = []
@@ -90,14 +90,14 @@ def size(count: int) -> str:
     return "-" if count == 0 else f"{count / 1e6:.2f} MB" if count >= 5000 else f"{count} B"
 
 
-def settled(data: str, errors: Scores) -> str:
+def settled(data: str, errors: Errors) -> str:
     """Say which methods differ from labels only and from FixMatch by more than the noise."""
     parts = []
     for base in ("supervised", "fixmatch"):
         pairs = {name: paired(errors, name, base) for name in errors if name != base}
-        judged = {name: values for name, values in pairs.items() if len(values) > 2}
+        judged = {name: values for name, values in pairs.items() if len(values) >= FEWEST}
         corrected = dict(zip(judged, holm([p_value(values) for values in judged.values()]), strict=True))
-        clear = {name: mean_of(judged[name]).value or 0.0 for name, p in corrected.items() if p < 0.05}
+        clear = {name: mean_of(judged[name]).value or 0.0 for name, p in corrected.items() if p < 1 - LEVEL}
         better, worse = (sorted((v, n) for n, v in clear.items() if (v < 0) == sign) for sign in (True, False))
         words = "labels only" if base == "supervised" else "FixMatch"
         said = [
@@ -107,7 +107,7 @@ def settled(data: str, errors: Scores) -> str:
     return f"- **{SETS[data]} a class**: {'; '.join(parts)}."
 
 
-def paired(errors: Scores, first: str, second: str) -> list[float]:
+def paired(errors: Errors, first: str, second: str) -> list[float]:
     """Give the differences of two methods' errors, seed by seed."""
     return [value - errors[second][seed] for seed, value in errors[first].items() if seed in errors.get(second, {})]
 
@@ -117,7 +117,7 @@ def listed(found: Sequence[tuple[float, str]]) -> str:
     return ", ".join(f"`{name}` {value:+.1f}" for value, name in found)
 
 
-def setting(data: str, result: dict[str, Any], errors: Scores) -> str:
+def setting(data: str, result: dict[str, Any], errors: Errors) -> str:
     """Say how it was measured, and how much the last fifth of a run still changed."""
     asked, where = result["question"], result["where"]
     before = errors_of(result, "before the last fifth").get("fixmatch", {})
@@ -126,8 +126,8 @@ def setting(data: str, result: dict[str, Any], errors: Scores) -> str:
     unlabeled = f", {asked['unlabeled']:,} unlabeled rows" if asked["unlabeled"] else ""
     spread = "" if change.low is None else f" ({change.low:+.1f} to {change.high:+.1f}, n = {change.n})"
     return (
-        f"- {SETS[data]} a class: {asked['steps']:,} steps{unlabeled}; the last fifth of them changes FixMatch's error by "
-        f"{change.value or 0.0:+.1f}{spread}. Measured on {where['machine']}, {where['device']}, torch "
+        f"- {SETS[data]} a class: {asked['steps']:,} steps{unlabeled}; the last fifth of them changes FixMatch's error "
+        f"by {change.value or 0.0:+.1f}{spread}. Measured on {where['machine']}, {where['device']}, torch "
         f"{where['torch'].partition('+')[0]}, {where['date']}."
     )
 
@@ -152,6 +152,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def filled(text: str, name: str, body: str) -> str:
     """Put a body between its marks."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"{DOC} has no place for {name}: it needs the lines {begin} and {end}")
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{body}\n{end}{rest.partition(end)[2]}"
 

@@ -203,10 +203,7 @@ def _is_number(word: str) -> bool:
 
 
 def _train(command: Train, method_words: list[str]) -> None:
-    from fewlabels.methods import method_class
-
-    kind = method_class(command.method)
-    method = _parse(kind, method_words, f"fewlabels train --method {command.method}")
+    method = _method_of(command.method, method_words)
 
     from rich.console import Console
 
@@ -215,6 +212,20 @@ def _train(command: Train, method_words: list[str]) -> None:
 
     options = {key: value for key, value in asdict(command).items() if key not in ("data", "method")}
     fit(command.data, method=method, show=Show(Console()), **options)
+
+
+def _method_of(name: str, words: list[str]) -> Any:
+    """Make the method with its options, or give "auto", which has none yet."""
+    from fewlabels.runs.choose_method import AUTO
+
+    if name == AUTO:
+        if words:
+            raise UserError(f"{words[0]}: with --method auto it is not known yet which method that is for; name one")
+        return AUTO
+    from fewlabels.methods import method_class
+
+    # Every option of a method has a value, as --method.align False: a flag would take the next word for it.
+    return _parse(tyro.conf.FlagConversionOff[method_class(name)], words, f"fewlabels train --method {name}")
 
 
 def _bench(command: Bench, words: list[str]) -> None:

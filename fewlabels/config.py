@@ -37,8 +37,8 @@ class Options:
     """What a user may set. None and "auto" are chosen from the data, each with its reason in `config.yaml`."""
 
     method: str = "layermatch"
-    """how to learn: one that `fewlabels methods` lists, or path/to/file.py:CLASS of your own; a method's options are
-    --method.OPTION VALUE"""
+    """how to learn: one that `fewlabels methods` lists, auto (chosen from the data, with the reason), or
+    path/to/file.py:CLASS of your own; a method's options are --method.OPTION VALUE"""
     policy: str = "auto"
     """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
@@ -206,5 +206,5 @@ def describe(hint: Any) -> str:
         return f"{len(arguments)} values ({'; '.join(map(describe, arguments))})"
     if arguments:
         return " or ".join(map(describe, arguments))
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
+    words = {float: "a number", int: "a whole number", bool: "True or False", str: "text", Path: "a path"}
     return "none" if hint is type(None) else words.get(hint, getattr(hint, "__name__", str(hint)))

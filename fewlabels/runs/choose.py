@@ -34,6 +34,8 @@ TINY_SHARE = 0.5  # tiny images learn in half of them
 PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
 
+GIVEN = "given"  # the reason of a choice that is the user's
+
 T = TypeVar("T")
 
 
@@ -85,7 +87,7 @@ class Reasons:
     def pick(self, name: str, given: T | Literal["auto"] | None, automatic: T, reason: str) -> T:
         """Choose one value."""
         is_given = given is not None and given != "auto"
-        self.why[name] = "given" if is_given else reason
+        self.why[name] = GIVEN if is_given else reason
         return cast(T, given) if is_given else automatic
 
 
@@ -179,7 +181,7 @@ def choose_feed(
 ) -> tuple[Literal["resident", "streamed"], str]:
     """Choose where the images are while training, with the reason; it changes nothing in the outcome."""
     if options.feed != "auto":
-        return options.feed, "given"
+        return options.feed, GIVEN
     room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else MOST_RESIDENT
     size, limit = f"{bytes_of_all / 1e6:,.0f} MB", f"{room / 1e6:,.0f} MB"
     if bytes_of_all <= room:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
-from fewlabels.runs.choose import choose_device
+from fewlabels.runs.choose import GIVEN, choose_device
+from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.phases import finish, free_phase, labels_only_phase, method_phase, say_estimate
-from fewlabels.runs.prepare import Work, prepare
+from fewlabels.runs.prepare import Work, prepare, with_split
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import PROBES
@@ -44,8 +46,8 @@ def fit(
         data: whatever `fewlabels.open_table` takes: a folder `DIR/<class>/*` with optional `unlabeled/` and `test/`, a
             sheet of paths and labels, an .npz file, tar shards, the name of a set, `(x, y)` arrays, a mapping with x, y
             and optional x_test, y_test, classes, a Dataset of torch or Hugging Face; label -1 is unlabeled.
-        method: a name; `path/to/file.py:CLASS`, one of your own; or a method with its options, such as
-            `FixMatch(threshold=0.9)`. Options in words: "fixmatch:threshold=0.9".
+        method: a name; "auto", chosen from the data with the reason; `path/to/file.py:CLASS`, one of your own; or a
+            method with its options, such as `FixMatch(threshold=0.9)`. Options in words: "fixmatch:threshold=0.9".
         model: a name, or a backbone of your own that maps float images [n, C, H, W] to features [n, D].
         unlabeled: more images without labels: a folder, an array or a Dataset.
         policy: factors on the gradient of unlabeled images by layer, such as {"head": 0, "backbone.stage3": 0.5}, or
@@ -60,16 +62,21 @@ def fit(
         UserError: bad input; says what was given, what is allowed and how to mend it.
         Interrupted: it was asked to stop, and saved its state.
     """
-    made = make_method(method) if isinstance(method, str) else copy.deepcopy(method)
+    given = AUTO if method == AUTO else make_method(method) if isinstance(method, str) else copy.deepcopy(method)
     backbone = model if isinstance(model, nn.Module) else None
-    chosen = read_options(method_spec(made), model, unlabeled, policy, options)
+    chosen = read_options(given if isinstance(given, str) else method_spec(given), model, unlabeled, policy, options)
     device = choose_device(chosen.device)
     threads = torch.get_num_threads()
     with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
         show = show if show is not None and share.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
+        if isinstance(given, str):
+            name, reason = choose_method(with_split(table, chosen))
+            given, chosen = make_method(name), replace(chosen, method=name)
+        else:
+            reason = GIVEN
         work = prepare(
-            table, chosen, made, backbone, device,
+            table, chosen, given, reason, backbone, device,
             share=share, stop=stop, show=show, held=held, source=source_of(data),
         )  # fmt: skip
         _say_how_shared(work)

@@ -32,7 +32,7 @@ from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
 from fewlabels.own_file import own_file
-from fewlabels.runs.choose import Plan, make_plan
+from fewlabels.runs.choose import GIVEN, Plan, make_plan
 from fewlabels.runs.folder import FORMAT, OWN_FILE, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, Rows, layer_rule
@@ -65,6 +65,7 @@ def prepare(
     table: Table,
     options: Options,
     method: Method,
+    reason: str,
     backbone: nn.Module | None,
     device: torch.device,
     *,
@@ -76,7 +77,8 @@ def prepare(
 ) -> Work:
     """Make all that the phases need, and the run's folder; see `fit` for the arguments and errors.
 
-    The folder is kept from other commands until `held` is closed. `source` opens the data again.
+    `reason` is why this method. The folder is kept from other commands until `held` is closed. `source` opens the data
+    again.
     """
     name = method_name(method)
     policy = None if options.policy == "auto" else read_policy(options.policy)
@@ -87,6 +89,7 @@ def prepare(
     first_says(folder.check_free)
     first_says(lambda: held.enter_context(folder.alone()))
     plan = make_plan(options, table, device)
+    plan = replace(plan, why={"method": reason, **plan.why})
     _check_shares(plan, options, share)
     _check_compiled(plan, device, share)
     whole = table
@@ -110,7 +113,7 @@ def prepare(
         config |= {OWN_FILE: own.digest}  # which file it was is in the method's words, as given
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
-    _say_choices(table, plan, show)
+    _say_choices(table, name, plan, show)
     return Work(folder, table, options, method, name, plan, job, show)
 
 
@@ -157,11 +160,13 @@ def _begin(folder: RunFolder, config: dict[str, Any], whole: Table, table: Table
     return there
 
 
-def _say_choices(table: Table, plan: Plan, show: Show) -> None:
+def _say_choices(table: Table, name: str, plan: Plan, show: Show) -> None:
     for note in table.notes:
         show.line(note)
     if table.quarantine:
         show.line(f"files set aside: {len(table.quarantine)}; quarantine.csv names them with the reasons", "yellow")
+    if plan.why["method"] != GIVEN:
+        show.line(f"method {name}: {plan.why['method']}")
     for choice, value in (
         ("model", plan.model),
         ("size", _by(plan.form.size)),

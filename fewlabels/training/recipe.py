@@ -23,7 +23,7 @@ class Recipe:
         batch_norm_memory: steps that running statistics remember, or None: as the network has it.
         precision: of the arithmetic in the backbone.
         accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
-            Batch norm and adaptive thresholds see one part at a time.
+            Batch norm sees one part at a time, and what a method remembers takes each in by itself.
         compile: whether the step is compiled.
     """
 

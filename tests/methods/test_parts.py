@@ -29,6 +29,14 @@ def test_directions_are_of_length_one_and_all_equally_likely():
     torch.testing.assert_close(found.T @ found / 4000, torch.eye(4) / 4, atol=0.03, rtol=0)
 
 
+def test_the_ends_of_what_is_drawn_make_directions_too(monkeypatch):
+    ends = torch.tensor([0.0, 1 - 2.0**-24, 0.5, 0.25])  # the least and the most of 24 bits
+    monkeypatch.setattr(Key, "uniforms", lambda self, count: ends[:, None].expand(count, 2))
+    found = directions(Key(0), torch.zeros(2, 1, 2, 2))
+    assert found.isfinite().all()
+    assert found[0, 0, 0, 0] < 0 < found[0, 0, 0, 1]
+
+
 def test_a_direction_of_nothing_is_nothing():
     assert torch.equal(unit(torch.zeros(2, 3)), torch.zeros(2, 3))
 

@@ -35,7 +35,7 @@ def of_rows(key: Key, name: str, *blocks: Tensor) -> Key:
 def directions(key: Key, images: Tensor) -> Tensor:
     """Draw a direction for each image [n, C, H, W], all equally likely, of length 1."""
     count = images[0].numel() if len(images) else 0
-    uniform = of_rows(key, "direction", images).uniforms(count).T + 2.0**-25  # in the middle of its 2**-24
+    uniform = of_rows(key, "direction", images).uniforms(count).T.clamp(min=2.0**-25)  # of 0 it would be infinite
     return unit(torch.special.ndtri(uniform).reshape(images.shape).to(images.dtype))
 
 

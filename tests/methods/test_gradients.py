@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import importlib
 from functools import partial
 
 import pytest
 import torch
 
 from fewlabels.errors import UserError
+from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
@@ -279,3 +281,21 @@ def test_all_that_a_method_remembers_says_how_copies_combine(small_job, name):
             assert len(buffers[path]) == 40
         if kind == "rows":
             assert len(buffers[path]) == 1797
+
+
+@pytest.mark.parametrize("name", ["crmatch", "remixmatch"])
+def test_images_that_are_not_square_need_no_rotations(small_job, monkeypatch, name):
+    """The error for them names the option that leaves rotations out."""
+    state, feed = begin(small_job(), eager(name, rotation=0.0))
+    module = importlib.import_module(f"fewlabels.methods.{name}")
+    monkeypatch.setattr(module, "turned", None)  # not called
+    assert update(state, feed.batch(0, state.step))["rotation_loss"] == 0
+
+
+def test_vat_finds_its_direction_in_float32_whatever_the_precision(small_job):
+    state, feed = begin(small_job(), eager("vat"))
+    images, key = feed.batch(0, state.step).unlabeled[0], Key(0)
+    whole = state.method._worst_change(state.network, images, key)
+    state.network.precision = "bfloat16"
+    assert torch.equal(state.method._worst_change(state.network, images, key), whole)
+    assert state.network.precision == "bfloat16"

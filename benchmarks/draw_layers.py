@@ -8,15 +8,14 @@ A table stands in the text between `<!-- NAME -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from pages import DOCS, fill, save
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
 POLICIES = {"all": "all layers", "backbone_only": "the backbone alone", "head_only": "the head alone"}
 KINDS = {"noise": "any other class", "confused": "always the next class"}
 THRESHOLDS = {"fixed": "fixed", "self_adaptive": "self-adaptive", "soft": "soft"}
@@ -31,12 +30,6 @@ SETS = {
 def read(part: str, which: str) -> dict[str, Any]:
     """Read the result of an experiment."""
     return json.loads((HERE / "results" / f"layers-{part}-{which}.json").read_text())
-
-
-def save(figure: Any, name: str) -> None:
-    """Write a figure for pages of any color."""
-    figure.savefig(DOCS / "figures" / f"{name}.svg", facecolor="white", metadata={"Date": None})
-    plt.close(figure)
 
 
 def band(axes: Any, x: Any, cells: list[dict[str, Any]], number: str, label: str, scale: float = 1.0) -> None:
@@ -183,18 +176,8 @@ def probes(which: str) -> str:
     return "\n".join([head, "| --- " * (3 + len(layers)) + "|", *lines])
 
 
-def fill(text: str, name: str, table: str) -> str:
-    """Put a table between its marks."""
-    filled, count = re.subn(
-        f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S
-    )
-    assert count == 1, f"docs/layers.md has no place for {name}"
-    return filled
-
-
 def main() -> None:
     """Draw and fill all."""
-    plt.rcParams.update({"font.size": 9, "svg.hashsalt": "fewlabels", "svg.fonttype": "none"})
     page = DOCS / "layers.md"
     text = page.read_text()
     tables = {

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+from pages import DOCS, fill, save, table
+
 from fewlabels.evaluation.compare import FEWEST, LEVEL, Mean, holm, mean_of, p_value
 
 HERE = Path(__file__).parent
-RESULTS, DOC = HERE / "results", HERE.parent / "docs" / "methods.md"
+RESULTS = HERE / "results"
 ORACLES = HERE.parent / "tests" / "oracles"
 SETS = {"digits-1": "digits, 1", "digits-4": "digits, 4", "fashion_mnist-4": "Fashion-MNIST, 4"}
 OWED = "owed"
@@ -29,15 +32,41 @@ def main() -> None:
     measured = {name: read(RESULTS / f"methods-{name}.json") for name in SETS}
     errors = {name: errors_of(result) for name, result in measured.items()}
     cost = read(RESULTS / "methods-cost-digits.json")
-    text = DOC.read_text()
-    for name, lines in {
+    draw(papers, errors)
+    page = DOCS / "methods.md"
+    text = page.read_text()
+    for name, body in {
         "measured": measured_table(papers, errors, cost),
-        "settled": [settled(name, errors[name]) for name in SETS],
+        "settled": "\n".join(settled(name, errors[name]) for name in SETS),
         "papers": paper_table(papers),
-        "setting": [setting(name, result, errors[name]) for name, result in measured.items() if result],
+        "setting": "\n".join(setting(name, result, errors[name]) for name, result in measured.items() if result),
     }.items():
-        text = filled(text, name, "\n".join(lines))
-    DOC.write_text(text)
+        text = fill(text, name, body)
+    page.write_text(text)
+
+
+def draw(papers: dict[str, Any], errors: dict[str, Errors]) -> None:
+    """Draw the errors of all methods, with their intervals."""
+    figure, grid = plt.subplots(1, len(SETS), figsize=(9.5, 5.6), sharey=True, layout="constrained")
+    places = {name: -place for place, name in enumerate(papers)}
+    for axes, (data, title) in zip(grid, SETS.items(), strict=True):
+        for name, place in places.items():
+            mean = mean_of(errors[data].get(name, {}).values())
+            if mean.value is None:
+                continue
+            color = {"supervised": "gray", "fixmatch": "C1", "layermatch": "C3"}.get(name, "C0")
+            axes.plot(mean.value, place, "o", color=color, markersize=4)
+            if mean.low is not None:
+                axes.plot([mean.low, mean.high], [place, place], color=color, linewidth=1)
+        if fixmatch := errors[data].get("fixmatch"):
+            axes.axvline(mean_of(fixmatch.values()).value or 0.0, color="C1", linewidth=0.8, linestyle="--")
+        axes.set_title(f"{title} a class")
+        axes.set_xlabel("test error, %")
+        axes.set_xlim(left=0)
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0].set_yticks(list(places.values()), list(places))
+    save(figure, "methods")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -51,7 +80,7 @@ def errors_of(result: dict[str, Any], when: str = "accuracy") -> Errors:
     return {name: {int(seed): 100 * (1 - value) for seed, value in each[when].items()} for name, each in found.items()}
 
 
-def measured_table(papers: dict[str, Any], errors: dict[str, Errors], cost: dict[str, Any]) -> list[str]:
+def measured_table(papers: dict[str, Any], errors: dict[str, Errors], cost: dict[str, Any]) -> str:
     """Write what was measured, a row a method."""
     head = ["method", "checked", *(f"{name} a class" for name in SETS.values()), "CIFAR-10", "step", "memory"]
     rows = []
@@ -132,7 +161,7 @@ def setting(data: str, result: dict[str, Any], errors: Errors) -> str:
     )
 
 
-def paper_table(papers: dict[str, Any]) -> list[str]:
+def paper_table(papers: dict[str, Any]) -> str:
     """Write what the methods are, and what was published."""
     rows = []
     for name, paper in papers.items():
@@ -142,20 +171,6 @@ def paper_table(papers: dict[str, Any]) -> list[str]:
         numbers = [paper["cifar10"].get(labels) for labels in ("40", "250", "4000")]
         rows.append([name, who, paper["idea"], *("-" if each is None else f"{each[0]:.2f}" for each in numbers)])
     return table(["method", "paper", "idea", "40 labels", "250", "4,000"], rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Write a Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def filled(text: str, name: str, body: str) -> str:
-    """Put a body between its marks."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    if begin not in text or end not in text:
-        raise ValueError(f"{DOC} has no place for {name}: it needs the lines {begin} and {end}")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{body}\n{end}{rest.partition(end)[2]}"
 
 
 if __name__ == "__main__":

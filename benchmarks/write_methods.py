@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ORACLES = HERE.parent / "tests" / "oracles"
 SETS = {"digits-1": "digits, 1", "digits-4": "digits, 4", "fashion_mnist-4": "Fashion-MNIST, 4"}
+CHOSEN_BY = {"digits-1": "1 a class", "digits-4": "4 a class", "digits-4-gamma10": "8 to 1 a class"}
 OWED = "owed"
 
 Errors = dict[str, dict[int, float]]
@@ -39,6 +40,7 @@ def main() -> None:
         "measured": measured_table(papers, errors, cost),
         "settled": "\n".join(settled(name, errors[name]) for name in SETS),
         "papers": paper_table(papers),
+        "choosing": choosing_table(papers),
         "setting": "\n".join(setting(name, result, errors[name]) for name, result in measured.items() if result),
     }.items():
         text = fill(text, name, body)
@@ -134,6 +136,16 @@ def settled(data: str, errors: Errors) -> str:
         ]
         parts += said or [f"none differs from {words}" if judged else f"too few seeds to compare with {words}"]
     return f"- **{SETS[data]} a class**: {'; '.join(parts)}."
+
+
+def choosing_table(papers: dict[str, Any]) -> str:
+    """Write the errors on development seeds, by which defaults and `--method auto` were chosen."""
+    errors = {name: errors_of(read(RESULTS / f"methods-{name}-development.json")) for name in CHOSEN_BY}
+    compared = [name for name in papers if all(name in found for found in errors.values())]
+    rows = [
+        [name, *(with_interval(mean_of(errors[data][name].values())) for data in CHOSEN_BY)] for name in compared
+    ]  # fmt: skip
+    return table(["method", *CHOSEN_BY.values()], rows)
 
 
 def paired(errors: Errors, first: str, second: str) -> list[float]:

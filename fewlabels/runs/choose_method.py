@@ -1,4 +1,4 @@
-"""`--method auto`: which method, from what was measured (docs/methods.md)."""
+"""`--method auto`: which method, by what was measured on development seeds (docs/methods.md, "Choosing")."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ from fewlabels.data.table import Table
 
 AUTO = "auto"
 UNEVEN = 3.0  # times as many labels as the rarest class has, from which on classes count as uneven
+FEW = 2  # labels a class, up to which the methods differed
+CLASSES = 10  # of the sets on which they were compared
 
 
 def choose_method(table: Table) -> tuple[str, str]:
     """Give the name of a method for a table with its split, and the reason in words."""
-    labels = table.labels[table.labeled_rows]
-    counts = np.bincount(labels, minlength=len(table.classes))
-    few, many = int(counts.min()), int(counts.max())
+    counts = np.bincount(table.labels[table.labeled_rows], minlength=len(table.classes))
+    least, most = int(counts.min()), int(counts.max())
     if not len(table.unlabeled_rows):
         return "supervised", "there are no unlabeled images"
-    if many >= UNEVEN * few:
-        return "softmatch", f"classes have {few} to {many} labels: of 8 methods it lost least where classes were uneven"
-    return "comatch", f"classes have {few} to {many} labels"
+    name, reason = _by_labels(least, most)
+    beyond = f"; nothing was measured with more than {CLASSES} classes" if len(counts) > CLASSES else ""
+    return name, reason + beyond
+
+
+def _by_labels(least: int, most: int) -> tuple[str, str]:
+    labels = f"{least} to {most}" if least < most else str(least)
+    if most >= UNEVEN * least:
+        return "softmatch", f"{labels} labels a class: where classes were uneven it was 9 points above FixMatch"
+    if least <= FEW:
+        return "layermatch", f"{labels} labels a class: with 1 it was 20 points above FixMatch"
+    return "layermatch", f"{labels} labels a class: with 4 the better methods did not differ, so it is the default"

@@ -112,7 +112,7 @@ def with_interval(mean: Mean) -> str:
     """Write a mean with its interval and n."""
     if mean.value is None:
         return OWED
-    spread = "" if mean.low is None else f" ({mean.low:.1f} to {mean.high:.1f})"
+    spread = "" if mean.low is None or mean.n < FEWEST else f" ({mean.low:.1f} to {mean.high:.1f})"
     return f"{mean.value:.1f}{spread}, {mean.n}"
 
 

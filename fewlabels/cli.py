@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -183,14 +183,14 @@ def _split_method_words(words: list[str]) -> tuple[list[str], list[str]]:
     waits = numeric = False  # whether the last option still waits for its value; whether its values are numbers
     for word in words:
         if word.startswith(_METHOD_OPTION):
-            own.append("--" + word.removeprefix(_METHOD_OPTION))
+            own.append(word)
             waits, numeric = "=" not in word, False
-        elif waits or (numeric and _is_number(word)):
+        elif (waits and not word.startswith("--")) or (numeric and _is_number(word)):
             own.append(word)
             waits, numeric = False, _is_number(word)
         else:
             rest.append(word)
-            numeric = False
+            waits = numeric = False
     return rest, own
 
 
@@ -225,7 +225,8 @@ def _method_of(name: str, words: list[str]) -> Any:
     from fewlabels.methods import method_class
 
     # Every option of a method has a value, as --method.align False: a flag would take the next word for it.
-    return _parse(tyro.conf.FlagConversionOff[method_class(name)], words, f"fewlabels train --method {name}")
+    kind = make_dataclass("Own", [("method", method_class(name))])
+    return _parse(tyro.conf.FlagConversionOff[kind], words, f"fewlabels methods {name}").method
 
 
 def _bench(command: Bench, words: list[str]) -> None:
@@ -243,6 +244,8 @@ def _bench(command: Bench, words: list[str]) -> None:
     result = bench(options.pop("data"), show=Show(Console()), **options)
     if command.json is not None:
         replace_text(command.json, result.as_json())
+    if failed := [row.name for row in result.rows if row.failures]:
+        raise UserError(f"{', '.join(failed)} failed; the lines above say why")
 
 
 def _check_json(path: Path | None) -> None:

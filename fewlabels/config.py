@@ -207,4 +207,4 @@ def describe(hint: Any) -> str:
     if arguments:
         return " or ".join(map(describe, arguments))
     words = {float: "a number", int: "a whole number", bool: "True or False", str: "text", Path: "a path"}
-    return "none" if hint is type(None) else words.get(hint, getattr(hint, "__name__", str(hint)))
+    return "None" if hint is type(None) else words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -86,6 +86,12 @@ def _execute(name: str, path: Path, source: bytes) -> None:
         raise
 
 
+def where_it_failed(error: BaseException, kind: type) -> str:
+    """Say what went wrong in a class's code, and in which line of its file where that was imported by its path."""
+    own = own_file(kind)
+    return f"{type(error).__name__}: {error}" if own is None else _reason(error, own.path, own.path.read_bytes())
+
+
 def _reason(error: BaseException, path: Path, source: bytes) -> str:
     """Say what went wrong, and in which line of the file."""
     said = error.msg if isinstance(error, SyntaxError) else str(error)

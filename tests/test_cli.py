@@ -125,9 +125,15 @@ def test_user_errors_leave_with_code_2_and_no_traceback(words, message, capsys):
 
 def test_the_methods_words_are_parted_from_the_others():
     words = ["train", "d", "--method.a", "1", "2", "--seed", "3", "--method.b=4", "--out", "x"]
-    assert _split_method_words(words) == (["train", "d", "--seed", "3", "--out", "x"], ["--a", "1", "2", "--b=4"])
+    assert _split_method_words(words) == (
+        ["train", "d", "--seed", "3", "--out", "x"],
+        ["--method.a", "1", "2", "--method.b=4"],
+    )
     words = ["train", "--method.threshold", "soft", "digits", "--method.weight", "-1", "x"]
-    assert _split_method_words(words) == (["train", "digits", "x"], ["--threshold", "soft", "--weight", "-1"])
+    assert _split_method_words(words) == (
+        ["train", "digits", "x"],
+        ["--method.threshold", "soft", "--method.weight", "-1"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,8 @@ def test_help_needs_no_torch(words):
     body = "import fewlabels" if words[0] == "-c" else "runpy.run_module('fewlabels', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code % body, *words[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_option_of_a_method_without_a_value_takes_no_other_option_for_it():
+    words = ["train", "d", "--method.align", "--out", "x"]
+    assert _split_method_words(words) == (["train", "d", "--out", "x"], ["--method.align"])

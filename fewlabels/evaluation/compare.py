@@ -121,23 +121,24 @@ class Difference:
 
 
 def differences(baseline: Scores, free: Sequence[Scores], methods: Sequence[Scores]) -> list[Difference]:
-    """Compare each method with the baseline and with the best of the others; of two methods the better comes first.
+    """Compare each method with the baseline, the best of the other methods, and the best of what is free.
+
+    Of two methods the better comes first.
 
     Args:
         baseline: labels only.
-        free: what costs no training; each may be the best of the others.
+        free: what costs no training.
         methods: what is asked about.
     """
     pairs: list[tuple[Scores, Scores]] = []
     for method in methods:
-        others = [other for other in (*methods, *free) if other is not method and _shared(method, other)]
-        best = max(others, key=lambda other: fmean(_values(other, method)), default=None)
         pairs += [(method, baseline)] if _shared(method, baseline) else []
+        best = _best([other for other in methods if other is not method], method)
         if best is not None:
-            worse = any(best is other for other in methods) and fmean(_values(best, method)) > fmean(
-                _values(method, best)
-            )
+            worse = fmean(_values(best, method)) > fmean(_values(method, best))
             pairs += [(best, method) if worse else (method, best)]
+        if (cheap := _best(free, method)) is not None:
+            pairs += [(method, cheap)]
     pairs = [pair for i, pair in enumerate(pairs) if pair not in pairs[:i] and pair[::-1] not in pairs[:i]]
     values = [[a - b for a, b in zip(_values(x, y), _values(y, x), strict=True)] for x, y in pairs]
     judged = [i for i, each in enumerate(values) if len(each) >= FEWEST]
@@ -155,3 +156,9 @@ def _shared(first: Scores, second: Scores) -> list[int]:
 def _values(scores: Scores, beside: Scores) -> list[float]:
     """Give the accuracies on the seeds that another has too."""
     return [scores.accuracy[seed] for seed in _shared(scores, beside)]
+
+
+def _best(others: Sequence[Scores], than: Scores) -> Scores | None:
+    """Give the best of these on the seeds that each shares with a method."""
+    shared = [other for other in others if _shared(than, other)]
+    return max(shared, key=lambda other: fmean(_values(other, than)), default=None)

@@ -34,6 +34,8 @@ def method_class(name: str) -> type[Method]:
     """
     if (own := _file_and_class(name)) is not None:
         return _own_class(*own)
+    if name == "auto":
+        raise UserError("auto is chosen from the data by `fewlabels train`; here name a method")
     if name not in method_names():
         near = difflib.get_close_matches(name, method_names(), n=2)
         hint = f" Did you mean {' or '.join(near)}?" if near else " One of your own is path/to/file.py:CLASS."
@@ -117,6 +119,11 @@ def method_spec(method: Method) -> str:
     """Give the words from which `method_class` finds a method's class again, from any folder; else its name."""
     own = own_file(type(method))
     return f"{own.path}:{type(method).__name__}" if own else method_name(method)
+
+
+def is_ours(method: Method) -> bool:
+    """Tell whether a method is one of this folder's."""
+    return type(method).__module__.startswith(f"{__name__}.")
 
 
 def method_name(method: Method) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, dataclass_transform
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, Self, cast, dataclass_transform
 
 from torch import Tensor, nn
 
@@ -72,10 +72,17 @@ class Method(nn.Module):
         """Check the options."""
         check_fields(self, type(self).__name__)
 
+    def _fields(self) -> tuple[Field[Any], ...]:
+        return fields(cast(Any, self))  # that it is a dataclass is hidden from type checkers
+
     @property
     def teacher(self) -> Self:
         """The method with averaged parameters, as `Network.teacher`."""
         return leader(self)
+
+    def extra_repr(self) -> str:
+        """Show the options."""
+        return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in self._fields())
 
     def setup(self, task: Task) -> None:
         """Make what the method remembers and trains itself, for this task."""

@@ -118,4 +118,4 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return "to be given"
     if field.default is dataclasses.MISSING:
         return "default made anew"
-    return f"default {'none' if field.default is None else field.default}"
+    return f"default {field.default}"

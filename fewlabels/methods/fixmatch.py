@@ -1,4 +1,4 @@
-"""FixMatch (Sohn et al. 2020)."""
+"""FixMatch (Sohn et al. 2020): sure classes of weak views are targets of strong views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FlexMatch (Zhang et al. 2021)."""
+"""FlexMatch (Zhang et al. 2021): each class has a threshold, lower until it is learned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FlexMatch(Method):
     """
 
     threshold: Share = 0.95
-    """a prediction is sure from this probability on; of the class that is predicted most, a row counts from it on"""
+    """a prediction is sure from this probability on, and it is the highest threshold of a class"""
     mapping: Mapping = "convex"
     """from b to the part of the threshold: convex b / (2 - b), linear b, concave ln(b + 1) / ln 2"""
     threshold_warm_up: bool = True

@@ -1,4 +1,4 @@
-"""FreeMatch (Wang et al. 2023)."""
+"""FreeMatch (Wang et al. 2023): thresholds that follow the predictions, and a loss that keeps classes apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
+from fewlabels.errors import UserError
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, fairness, seen
@@ -39,6 +40,11 @@ class FreeMatch(Method):
     """lowest and highest tau (the paper, on SVHN: .9 .95)"""
     passes: Passes = "three"
     """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip is not None and self.clip[0] > self.clip[1]:
+            raise UserError(f"FreeMatch: clip is {self.clip}; give the lowest tau first, as (.9, .95)")
 
     def setup(self, task: Task) -> None:
         """Start the running means."""

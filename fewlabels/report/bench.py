@@ -65,7 +65,7 @@ def difference_cells(differences: Sequence[Difference]) -> list[list[str]]:
 
 
 def _interval(mean: Mean, form: str, unit: str = "") -> str:
-    if mean.low is None or mean.high is None:
+    if mean.low is None or mean.high is None or mean.n < FEWEST:
         return "-"
     return f"{100 * mean.low:{form}} to {100 * mean.high:{form}}{unit}"
 

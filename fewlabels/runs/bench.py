@@ -162,7 +162,7 @@ def _read_methods(methods: str | Sequence[str | Method]) -> dict[str, Method]:
         if type(method) is Supervised:
             continue
         if _folder_name(name := _label(method)) in map(_folder_name, named):
-            raise UserError(f"two methods are called {name}: give each once, or another name to one")
+            raise UserError(f"two methods are called {name}: give each once, or rename the class or the file of one")
         named[name] = method
     if not named:
         raise UserError("give methods to compare with labels only, such as fixmatch,layermatch")

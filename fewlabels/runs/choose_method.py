@@ -24,9 +24,9 @@ def choose_method(table: Table) -> tuple[str, str]:
 
 
 def _by_labels(least: int, most: int) -> tuple[str, str]:
-    labels = f"{least} to {most}" if least < most else str(least)
+    labels = f"{least} to {most} labels a class" if least < most else f"{least} label{'s' * (least > 1)} a class"
     if most >= UNEVEN * least:
-        return "softmatch", f"{labels} labels a class: where classes were uneven it was 9 points above FixMatch"
+        return "softmatch", f"{labels}: on digits with uneven classes it was 9 points above FixMatch"
     if least <= FEW:
-        return "layermatch", f"{labels} labels a class: with 1 it was 20 points above FixMatch"
-    return "layermatch", f"{labels} labels a class: with 4 the better methods did not differ, so it is the default"
+        return "layermatch", f"{labels}: on digits with 1 label a class it was 20 points above FixMatch"
+    return "layermatch", f"{labels}: on digits with 4 the better methods did not differ, so it is the default"

@@ -14,7 +14,7 @@ from torch import nn
 
 from fewlabels.config import Options, check_names, with_paths
 from fewlabels.data.sources.open import Array, Data, open_table, source_of
-from fewlabels.errors import Interrupted
+from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
@@ -62,7 +62,7 @@ def fit(
         UserError: bad input; says what was given, what is allowed and how to mend it.
         Interrupted: it was asked to stop, and saved its state.
     """
-    given = AUTO if method == AUTO else make_method(method) if isinstance(method, str) else copy.deepcopy(method)
+    given = AUTO if method == AUTO else _made(method)
     backbone = model if isinstance(model, nn.Module) else None
     chosen = read_options(given if isinstance(given, str) else method_spec(given), model, unlabeled, policy, options)
     device = choose_device(chosen.device)
@@ -86,6 +86,15 @@ def fit(
             return _phases(work)
         finally:
             torch.set_num_threads(threads)
+
+
+def _made(method: str | Method) -> Method:
+    if isinstance(method, str):
+        return make_method(method)
+    if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from the user
+        hint = f" Did you mean {method.__name__}()?" if isinstance(method, type) else ""
+        raise UserError(f"method is {method!r}; give a name, path/to/file.py:CLASS, or a Method object.{hint}")
+    return copy.deepcopy(method)
 
 
 def read_options(

@@ -22,16 +22,16 @@ from fewlabels.data.images import Images, pixel_statistics
 from fewlabels.data.near import near_copies
 from fewlabels.data.splits import apply_split, draw_split, split_text
 from fewlabels.data.table import UNLABELED, Table
-from fewlabels.errors import UserError, all_of
+from fewlabels.errors import Interrupted, UserError, all_of
 from fewlabels.files import csv_text, replace_text
 from fewlabels.keys import Key
-from fewlabels.methods import method_name
+from fewlabels.methods import is_ours, method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
-from fewlabels.own_file import own_file
+from fewlabels.own_file import own_file, where_it_failed
 from fewlabels.runs.choose import GIVEN, Plan, make_plan
 from fewlabels.runs.folder import FORMAT, OWN_FILE, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
@@ -103,7 +103,7 @@ def prepare(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
     _check_rule(job, method, name)
-    seconds_a_step(job, method, tries=1)  # what a method cannot do it says now
+    _try(job, method, name)
     if options.probe_every:
         try_probe(job, method)
     plan = _with_threads(plan, options, folder, job, method)
@@ -115,6 +115,25 @@ def prepare(
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, name, plan, show)
     return Work(folder, table, options, method, name, plan, job, show)
+
+
+def _try(job: Job, method: Method, name: str) -> None:
+    """Do a step on copies: what a method cannot do it says now.
+
+    Raises:
+        UserError: what it says; or how a method of the user's own fails, and in which line of its file.
+    """
+    try:
+        seconds_a_step(job, method, tries=1)
+    except (UserError, Interrupted, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if is_ours(method):
+            raise
+        raise UserError(
+            f"{name} cannot do a step: {where_it_failed(error, type(method))}. Its `forward` gives a dictionary of "
+            "0-dim tensors, with `loss`, from the views that its `views` asks for; CONTRIBUTING.md shows a whole one."
+        ) from error
 
 
 def _check_rule(job: Job, method: Method, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
+from fewlabels.errors import UserError
 from fewlabels.keys import Key
 
 Kind: TypeAlias = Literal["weak", "medium", "strong"]
@@ -20,6 +21,10 @@ class Views:
 
     labeled: tuple[Kind, ...] = ("weak",)
     unlabeled: tuple[Kind, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := {*self.labeled, *self.unlabeled} - {*KINDS}:
+            raise UserError(f"no view is {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,10 @@ def test_stopped_and_given_again_it_goes_on_with_seeds_outermost(tmp_path, monke
 
 def test_a_method_that_fails_keeps_the_others(tmp_path, capsys):
     words = ["--methods", "layermatch:passes=two,fixmatch", "--policy", "head_only", "--seeds", "7-8"]
-    assert main(["bench", "digits", *words, "--out", str(tmp_path / "b"), *WORDS]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    assert main(["bench", "digits", *words, "--out", str(tmp_path / "b"), *WORDS]) == 2
+    captured = capsys.readouterr()
+    assert "layermatch:passes=two failed; the lines above say why" in captured.err
+    said = " ".join(captured.out.split())
     assert "layermatch:passes=two, seed 7: failed. " in said and "cannot be told apart" in said
     found = json.loads((tmp_path / "b/bench.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}

@@ -10,6 +10,7 @@ import fewlabels
 from fewlabels import UserError
 from fewlabels.cli import main
 from fewlabels.methods import make_method, method_class, method_spec
+from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.own_file import own_file
 
 OWN = '''"""Mine, an example."""
@@ -164,7 +165,7 @@ def test_options_are_parsed_and_checked_as_for_ours(own, capsys):
     assert give("train", "digits", "--method", own, "--method.less", "1.5", *WORDS) == 2
     assert "give a number, 0 to 1" in said(capsys)
     assert give("train", "digits", "--method", own, "--method.lesss", "1", *WORDS) == 2
-    assert "--less" in said(capsys)
+    assert "--method.less" in said(capsys)
 
 
 @pytest.mark.parametrize(
@@ -206,3 +207,29 @@ def test_bench_takes_files(own, tmp_path):
     assert (tmp_path / "b/mine.py-Mine-less=0.1-0/summary.json").is_file()
     with pytest.raises(UserError, match=r"two methods are called mine\.py:Mine"):
         fewlabels.bench("digits", methods=[str(own), f"{own}:Mine"], seeds=1, out=tmp_path / "b", **options)
+
+
+BROKEN = {
+    "a name that is not there": ('{"loss": self.wieght}', r"line 7.*AttributeError: .*wieght"),
+    "no loss": ('{"los": net.logits(net.features(batch.labeled[0])).sum()}', "KeyError: 'loss'"),
+    "no dictionary": ("net.logits(net.features(batch.labeled[0])).sum()", "cannot do a step"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_method_that_cannot_do_a_step_says_so_before_there_is_a_run(tmp_path, name):
+    given, said = BROKEN[name]
+    file = tmp_path / "broken.py"
+    file.write_text(
+        "from fewlabels import Method\n\n\nclass Broken(Method):\n"
+        f'    """b"""\n    def forward(self, net, batch):\n        return {given}\n'
+    )
+    with pytest.raises(UserError, match=said):
+        fewlabels.fit("digits", method=str(file), labels_per_class=4, steps=2, threads=1, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("method", [FixMatch, 3])
+def test_what_is_no_method_object_is_refused(method):
+    with pytest.raises(UserError, match="give a name"):
+        fewlabels.fit("digits", method=method)

@@ -39,14 +39,13 @@ class DeFixMatch(Method):
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` and `counter_loss` (without their factor) and `kept`."""
-        labeled, (weak, strong) = batch.labeled, batch.unlabeled
-        z = net.logits(net.features(torch.cat(labeled)))
+        (weak, strong), labeled = batch.unlabeled, batch.labeled
+        # One pass for both, or what is taken off would not be what was put on: it has no lower bound of its own.
+        f, f_s = net.joint_features(labeled)
         z_w = target_logits(net, target_features(net, weak))
-        # What is taken off goes the way of the unlabeled rows, so that a policy leaves no more of it than of theirs.
-        of_labeled = labeled[1] if len(strong) else labeled[1][:0]
-        z_both = net.unlabeled_logits(learning_features(net, torch.cat([strong, of_labeled]))[0])
-        z_s, own = z_both[: len(strong)], z_both[len(strong) :]
-        p, p_x = z_w.softmax(1), z.detach().softmax(1)[: len(own)]
+        z_s = net.unlabeled_logits(learning_features(net, strong)[0])
+        z, own = net.logits(torch.cat([f, f_s])), net.unlabeled_logits(f_s if len(strong) else f_s[:0])
+        p, p_x = z_w.softmax(1), z[: len(own)].detach().softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = F.cross_entropy(z, batch.labels.repeat(2))

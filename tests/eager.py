@@ -9,7 +9,7 @@ OPTIONS = {
     "mean_teacher": {"ramp": 0.0},
     "vat": {"ramp": 0.0},
     "mixmatch": {"weight": 10.0},  # in so few steps its own factor of 75 lets it learn nothing
-    "remixmatch": {"ramp_steps": 0.0},
+    "remixmatch": {},
     "uda": {"threshold": 0.0},
     "fixmatch": {"threshold": 0.0},
     "dash": {"warm_up_steps": 0.0, "decay": 1.01},

@@ -123,7 +123,16 @@ def test_a_gradient_of_zero_has_no_angle(small_job):
     assert all(layer.cosine_kept is layer.cosine_all is None and layer.ratio == 0 for layer in found.layers)
 
 
-@pytest.mark.parametrize("name", [n for n in method_names() if n != "supervised"])
+MIXED = ("mixmatch", "remixmatch")  # no unlabeled image goes through their networks by itself, to compare labels on
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_where_all_images_are_mixed_there_is_nothing_to_probe(small_job, name):
+    with pytest.raises(UserError, match="cannot be probed"):
+        probed(small_job(), method_class(name)())
+
+
+@pytest.mark.parametrize("name", [n for n in method_names() if n not in ("supervised", *MIXED)])
 def test_every_method_can_be_probed_in_every_layer(small_job, name):
     found, state, _ = probed(small_job(), method_class(name)(), steps=8)
     assert [layer.layer for layer in found.layers] == [*layers_of(state.network.classifier)]

@@ -12,7 +12,7 @@ from fewlabels.data.decode import Form
 from fewlabels.data.images import ResidentImages
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
-from fewlabels.methods.parts.forward import target_logits
+from fewlabels.methods.parts.forward import target_features
 from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, load_tensors, read_card
 from fewlabels.models.network import LayerRule, Network
@@ -175,13 +175,13 @@ def test_targets_of_a_frozen_backbone_are_what_it_says():
     net = Network(classifier).train()
     x = 3 + torch.randn(8, 1, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(target_logits(net, x), net.unlabeled_logits(net.features(x)))
+        torch.testing.assert_close(target_features(net, x), net.features(x))
 
 
 def test_targets_move_no_running_statistics():
     net = Network(build_classifier(card(), key=Key(0))).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    target_logits(net, torch.randn(8, 1, 16, 16))
+    target_features(net, torch.randn(8, 1, 16, 16))
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 

@@ -146,7 +146,7 @@ def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
 def test_an_error_that_all_have_is_said_once(undisturbed, tmp_path):
     out = undisturbed[0] / "run"
     mistakes = {  # side by side, since each takes its seconds to start
-        "Unrecognized options: --treshold": start(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"),
+        "Unrecognized options: --method.treshold": start(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"),
         "another configuration": start(*DIGITS, "--out", out),
         "--labels-per-class 500": start("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"),
     }

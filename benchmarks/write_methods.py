@@ -58,7 +58,7 @@ def draw(papers: dict[str, Any], errors: dict[str, Errors]) -> None:
                 continue
             color = {"supervised": "gray", "fixmatch": "C1", "layermatch": "C3"}.get(name, "C0")
             axes.plot(mean.value, place, "o", color=color, markersize=4)
-            if mean.low is not None:
+            if mean.low is not None and mean.n >= FEWEST:
                 axes.plot([mean.low, mean.high], [place, place], color=color, linewidth=1)
         if fixmatch := errors[data].get("fixmatch"):
             axes.axvline(mean_of(fixmatch.values()).value or 0.0, color="C1", linewidth=0.8, linestyle="--")

@@ -45,7 +45,7 @@ class BenchResult:
         path: the folder, with `bench.json`, `bench.md` and the folders of the runs.
         setting: what was compared, and where.
         rows: labels only, what is free, then the methods.
-        differences: each method minus labels only and minus the best of the others, paired by seed.
+        differences: each method minus labels only, the best other method and the best of what is free, paired by seed.
     """
 
     path: Path

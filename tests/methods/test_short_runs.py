@@ -19,7 +19,7 @@ def hidden_accuracy(job, state) -> float:
 
 @pytest.mark.parametrize("name", method_names())
 def test_a_short_training_on_digits_learns(small_job, name):
-    # Of images of 8 pixels strong and mixed views leave little: at the rate of the others ReMixMatch collapses to a class.
+    # Of images of 8 pixels strong and mixed views leave little: at the others' rate ReMixMatch collapses to a class.
     steps, lr = (240, 0.03) if name == "remixmatch" else (120, 0.1)
     job = small_job(steps=steps, batch=16, unlabeled_batch=32, ema_memory=6.0, batch_norm_memory=6.0, lr=lr)
     state, feed = begin(job, eager(name))

@@ -45,7 +45,7 @@ class Task:
         return sum(self.labels)
 
 
-@dataclass_transform(eq_default=False)
+@dataclass_transform(eq_default=False, kw_only_default=True)
 class Method(nn.Module):
     """Turns a batch into losses.
 
@@ -60,7 +60,7 @@ class Method(nn.Module):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Make the annotated fields of a subclass its options."""
         super().__init_subclass__(**arguments)
-        dataclass(eq=False, repr=False)(cls)
+        dataclass(eq=False, repr=False, kw_only=True)(cls)
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make the module ready before the dataclass's `__init__` assigns its fields."""

@@ -8,20 +8,21 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, NotNegative, Positive, Share
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.banks import RecentBank
-from fewlabels.methods.parts.forward import Passes, features_of, target_logits
+from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.graph import contrast, target_graph
 from fewlabels.methods.parts.heads import Projector
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RecentMean
 from fewlabels.methods.parts.targets import align, one_hot
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
 
 
-class CoMatch(Method):
+class CoMatch(WeakStrong):
     """Embeddings refine the targets, and the targets say which embeddings belong together.
 
     ::
@@ -57,8 +58,6 @@ class CoMatch(Method):
     """batches that the bank holds"""
     window: Positive = 32.0
     """batches over which predictions are averaged for the alignment, in a run of the paper's length"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the projector, the bank and the average that predictions are aligned by."""
@@ -73,8 +72,7 @@ class CoMatch(Method):
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""
-        (labeled,), (weak, first, second) = batch.labeled, batch.unlabeled
-        f, f_w, (f_1, f_2) = features_of(net, labeled, weak, [first, second], self.passes)
+        f, f_w, (f_1, f_2) = self.features(net, batch)
         z_s = net.unlabeled_logits(f_1)
         q = self._targets(target_logits(net, f_w).softmax(1), f_w, f, batch)
         row_weight = at_least(q, self.threshold)

@@ -6,16 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, features_of, learning_features, target_logits
+from fewlabels.methods.base import Task
+from fewlabels.methods.parts.forward import features_of, learning_features, target_logits
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
 
 
-class CRMatch(Method):
+class CRMatch(WeakStrong):
     """Predictions do not change between the views, but features may: they are pushed apart where a row counts.
 
     ::
@@ -41,8 +42,6 @@ class CRMatch(Method):
     """factor on the loss that pushes the features of the two views apart"""
     rotation: NotNegative = 1.0
     """factor on the loss of the rotations; 0 leaves them out"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the projection and the rotation head."""

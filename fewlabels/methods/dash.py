@@ -8,17 +8,17 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.across import mean_rows
-from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.memory import ValueAt
 from fewlabels.methods.parts.targets import one_hot
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class Dash(Method):
+class Dash(WeakStrong):
     """FixMatch with a threshold on the loss of the weak view, measured on labeled rows and then shrunk.
 
     ::
@@ -48,8 +48,6 @@ class Dash(Method):
     """whether targets are distributions until the threshold is at its floor, or always classes"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the memory of the first threshold."""
@@ -57,14 +55,9 @@ class Dash(Method):
         self.period_steps = max(1.0, self.period * task.steps)
         self.rho_0 = ValueAt(self.start)
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor), `kept` and `rho`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         labeled_losses = F.cross_entropy(z, batch.labels, reduction="none")
         rho = self._threshold(labeled_losses.detach(), batch.step)
         target = one_hot(z_w.argmax(1), z_w.shape[1], like=z_w)

@@ -8,16 +8,16 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class DebiasPL(Method):
+class DebiasPL(WeakStrong):
     """FixMatch with targets of which the mean prediction is taken off, and a margin by as much.
 
     ::
@@ -40,21 +40,14 @@ class DebiasPL(Method):
     """steps that the running mean remembers in a run of the paper's length (.999)"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Start the running mean."""
         self.average = RunningMean(uniform(task.classes), horizon(self.memory, task.steps))
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         q = self.average(z_w.softmax(1), batch.step)
         bias = self.strength * q.clamp(min=torch.finfo(q.dtype).tiny).log()
         p = (z_w - bias).softmax(1)

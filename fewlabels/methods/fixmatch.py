@@ -6,15 +6,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method
-from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class FixMatch(Method):
+class FixMatch(WeakStrong):
     """The class that the network is sure of on a weak view is the target of a strong view.
 
     ::
@@ -30,17 +29,10 @@ class FixMatch(Method):
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
-
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 

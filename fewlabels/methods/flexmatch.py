@@ -6,15 +6,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold, Mapping
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class FlexMatch(Method):
+class FlexMatch(WeakStrong):
     """FixMatch with a threshold for each class, lower for classes that are not yet learned.
 
     ::
@@ -36,8 +36,6 @@ class FlexMatch(Method):
     """whether rows without a sure prediction keep the thresholds low"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the memory of sure predictions."""
@@ -45,14 +43,9 @@ class FlexMatch(Method):
             task.classes, task.rows, task.unlabeled, self.threshold, self.mapping, self.threshold_warm_up
         )
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 

@@ -8,15 +8,15 @@ from torch.nn import functional as F
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
 from fewlabels.errors import UserError
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, fairness, seen
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class FreeMatch(Method):
+class FreeMatch(WeakStrong):
     """FixMatch with a threshold for each class that follows the predictions, and a loss that keeps classes apart.
 
     ::
@@ -38,8 +38,6 @@ class FreeMatch(Method):
     """steps that the running means remember in a run of the paper's length (.999)"""
     clip: tuple[Share, Share] | None = None
     """lowest and highest tau (the paper, on SVHN: .9 .95)"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,14 +48,9 @@ class FreeMatch(Method):
         """Start the running means."""
         self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps), self.clip)
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its three parts (without their factors), `kept` and `tau`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 

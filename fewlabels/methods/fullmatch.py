@@ -8,18 +8,18 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.across import gather_rows
-from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, mean_loss, mean_over, seen
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 TINY = 1e-10  # within logarithms, as in the authors' code
 
 
-class FullMatch(Method):
+class FullMatch(WeakStrong):
     """FixMatch, with two losses for the classes that are not the target.
 
     ::
@@ -47,21 +47,14 @@ class FullMatch(Method):
     """factor on the loss that evens out the classes between"""
     start_steps: NotNegative = 5120.0
     """steps before these two begin, in a run of the paper's length"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Scale the start to the run."""
         self.begins = delay(self.start_steps, task.steps)
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 

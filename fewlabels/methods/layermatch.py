@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.output_average import OutputAverage
 from fewlabels.methods.parts.thresholds import FixedThreshold, SelfAdaptiveThreshold, SoftWeight
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import LayerRule, Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class LayerMatch(Method):
+class LayerMatch(WeakStrong):
     """A threshold method in which each kind of layer uses the pseudo-labels in its own way.
 
     Grad-ReLU (policy): the unlabeled loss gives no gradient to the head (W, b) and flows through it to the features.
@@ -49,8 +49,6 @@ class LayerMatch(Method):
     """steps (of outputs: visits of a row) that averages remember in a run of the paper's length"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the threshold and the averaged outputs."""
@@ -68,14 +66,9 @@ class LayerMatch(Method):
         """Keep pseudo-labels from the head."""
         return LayerRule(policy=PRESETS["grad_relu"])
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         if self.average is not None:
             p = self.average(p, batch.rows)

@@ -6,16 +6,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Positive, Share
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, features_of, target_logits
+from fewlabels.methods.base import Task
+from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
 from fewlabels.methods.parts.targets import sharpen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
 
 
-class SequenceMatch(Method):
+class SequenceMatch(WeakStrong):
     """FlexMatch in which predictions are also passed on from weak to medium to strong views.
 
     ::
@@ -38,8 +39,6 @@ class SequenceMatch(Method):
     """of the predictions that are passed on; the smaller, the sharper"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and heavier ones (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the memory of sure predictions."""
@@ -51,8 +50,7 @@ class SequenceMatch(Method):
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor), its part `passed_loss`, and `kept`."""
-        (labeled,), (weak, medium, strong) = batch.labeled, batch.unlabeled
-        f, f_w, (f_m, f_s) = features_of(net, labeled, weak, [medium, strong], self.passes)
+        f, f_w, (f_m, f_s) = self.features(net, batch)
         p, z_m, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_m), net.unlabeled_logits(f_s)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 

@@ -8,18 +8,19 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Positive, Share
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, features_of, target_logits
+from fewlabels.methods.base import Task
+from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.heads import auxiliary_head
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
 from fewlabels.methods.parts.marginals import RecentMean, RunningMean
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class ShrinkMatch(Method):
+class ShrinkMatch(WeakStrong):
     """FixMatch; an unsure row learns its first class against those that it is not confused with.
 
     ::
@@ -48,8 +49,6 @@ class ShrinkMatch(Method):
     """batches over which predictions are averaged for the alignment, in a run of the paper's length"""
     memory: NotNegative = 1000.0
     """steps that the mean share of sure rows remembers in a run of the paper's length (.999)"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Make the auxiliary head and the averages."""
@@ -57,14 +56,9 @@ class ShrinkMatch(Method):
         self.average = RecentMean(task.classes, horizon(self.window, task.steps))
         self.confident = RunningMean(torch.zeros(()), horizon(self.memory, task.steps))
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        f, f_w, (f_s,) = features_of(net, labeled, weak, [strong], self.passes)
+        f, f_w, (f_s,) = self.features(net, batch)
         p, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_s)
         p = align(p, 1.0, self.average(p)) if self.align else p
         row_weight = at_least(p, self.threshold)

@@ -7,17 +7,17 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative
-from fewlabels.methods.base import Method, Task
-from fewlabels.methods.parts.forward import Passes, logits_of
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import SoftWeight
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class SoftMatch(Method):
+class SoftMatch(WeakStrong):
     """FixMatch with a truncated Gaussian of the confidence in the place of a threshold.
 
     ::
@@ -39,8 +39,6 @@ class SoftMatch(Method):
     """steps that the running means remember in a run of the paper's length (.999)"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
 
     def setup(self, task: Task) -> None:
         """Start the running means."""
@@ -48,14 +46,9 @@ class SoftMatch(Method):
         self.average = RunningMean(uniform(task.classes), memory)
         self.row_weight = SoftWeight(task.classes, memory, self.sigmas)
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`, the mean row weight."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         aligned = align(p, 1.0, self.average(p, batch.step)) if self.align else p
         target, row_weight = p.argmax(1), self.row_weight(aligned, batch.step)

@@ -8,16 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Positive, Share
-from fewlabels.methods.base import Method
-from fewlabels.methods.parts.forward import Passes, logits_of
 from fewlabels.methods.parts.losses import consistency, mean_over, seen
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import at_least
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 
 
-class UDA(Method):
+class UDA(WeakStrong):
     """FixMatch with sharpened distributions instead of classes as targets.
 
     ::
@@ -40,17 +39,10 @@ class UDA(Method):
     """factor on the unlabeled loss"""
     annealing: Literal["none", "linear", "log", "exp"] = "none"
     """how fast labeled rows that are already known come back: a = t, 1 - exp(-5 t) or exp(5 (t - 1)), t of the run"""
-    passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
-
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong, self.passes)
+        z, z_w, z_s = self.logits(net, batch)
         target = (z_w / self.temperature).softmax(1)
         row_weight = at_least(z_w.softmax(1), self.threshold)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,18 +28,29 @@ DIGITS = ["digits", "--labels-per-class", "1", *SMALL]
 FILES = ("model.safetensors", "predictions.parquet", "metrics.jsonl", "split.csv", "quarantine.csv", "config.yaml")
 
 
-def start(*words, restarts=0):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "--max-restarts", str(restarts), "-m", "fewlabels", "train", *map(str, words),
-    ]  # fmt: skip
-    environ = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+class Launcher(subprocess.Popen):
+    """The command under `torchrun`. It writes to files: a pipe would stay open as long as a worker of a killed one."""
+
+    def __init__(self, *words, restarts=0):
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "--max-restarts", str(restarts), "-m", "fewlabels", "train", *map(str, words),
+        ]  # fmt: skip
+        environ = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+        self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 - open as long as it lives
+        super().__init__(command, stdout=self.files[0], stderr=self.files[1], env=environ)
+
+    def said(self):
+        """Give stdout and stderr, once it has ended."""
+        for file in self.files:
+            file.seek(0)
+        return tuple(file.read() for file in self.files)
 
 
 def end(process):
     """Wait; give what our processes said on stderr: torchrun's own lines carry its mark or come after it."""
-    output, errors = process.communicate(timeout=300)
+    process.wait(timeout=300)
+    output, errors = process.said()
     return output, errors.partition('Traceback (most recent call last):\n  File "<frozen runpy>"')[0]
 
 
@@ -55,7 +67,7 @@ def wait_until(true, process):
     for _ in range(6000):
         if true():
             return
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.said()[1]
         time.sleep(0.02)
     raise AssertionError("the command is too slow")
 
@@ -84,7 +96,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(photos, *SMALL, "--out", folder / "run", "--cache", folder / "cache")
+    process = Launcher(photos, *SMALL, "--out", folder / "run", "--cache", folder / "cache")
     output, errors = end(process)
     assert process.returncode == 0, errors
     return folder, output
@@ -112,7 +124,7 @@ def test_processes_decode_a_folder_together(photos, undisturbed):
 def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path, monkeypatch):
     out, cache = tmp_path / "run", tmp_path / "cache"
     # Probes too, which must change nothing.
-    process = start(photos, *SMALL, "--out", out, "--cache", cache, "--probe-every", 50, restarts=2)
+    process = Launcher(photos, *SMALL, "--out", out, "--cache", cache, "--probe-every", 50, restarts=2)
     wait_until(lambda: any(cache.glob("*.part")), process)
     kill(process, 1)
     wait_until(lambda: trains(out), process)
@@ -132,7 +144,7 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbe
 
 def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
     out = tmp_path / "run"
-    process = start(*DIGITS, "--steps", 5000, "--out", out)
+    process = Launcher(*DIGITS, "--steps", 5000, "--out", out)
     wait_until(lambda: trains(out), process)
     kill(process, 0)
     since = time.perf_counter()
@@ -146,9 +158,11 @@ def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
 def test_an_error_that_all_have_is_said_once(undisturbed, tmp_path):
     out = undisturbed[0] / "run"
     mistakes = {  # side by side, since each takes its seconds to start
-        "Unrecognized options: --method.treshold": start(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"),
-        "another configuration": start(*DIGITS, "--out", out),
-        "--labels-per-class 500": start("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"),
+        "Unrecognized options: --method.treshold": Launcher(
+            *DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"
+        ),
+        "another configuration": Launcher(*DIGITS, "--out", out),
+        "--labels-per-class 500": Launcher("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"),
     }
     for message, process in mistakes.items():
         _, errors = end(process)

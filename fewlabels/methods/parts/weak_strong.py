@@ -1,0 +1,31 @@
+"""What FixMatch and all that came of it have in common: three views, and which pass each takes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fewlabels.methods.base import Method
+from fewlabels.methods.parts.forward import Passes, features_of, logits_of
+from fewlabels.models.network import Network
+from fewlabels.views.batch import Batch, Views
+
+
+class WeakStrong(Method):
+    """A method whose strong views learn what a weak view of the same row tells."""
+
+    passes: Passes = "three"
+    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+
+    def views(self) -> Views:
+        """Ask for a weak and a strong view of each unlabeled row."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def logits(self, net: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Give logits of labeled [B, K], weak [M, K] (without gradient) and strong views [M, K]."""
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        return logits_of(net, labeled, weak, strong, self.passes)
+
+    def features(self, net: Network, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Give features of labeled [B, D], weak [M, D] (without gradient) and all further views, [M, D] each."""
+        (labeled,), (weak, *strong) = batch.labeled, batch.unlabeled
+        return features_of(net, labeled, weak, strong, self.passes)

@@ -99,18 +99,24 @@ def interval(values: list[float], level: float = 0.95) -> dict[str, float]:
     return {name: round(value, 2) for name, value in rounded.items()} | {"n": n}
 
 
+def _commit() -> str:
+    """Give the commit of the code, and whether files differ from it."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+
+
+COMMIT = _commit()  # now: what is measured later is of this code, whatever is committed meanwhile
+
+
 def machine(device: str = "CPU, 1 thread a run") -> dict[str, str]:
     """Say where this was measured."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-    )
     return {
         "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
         "device": device,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "fewlabels": fewlabels.__version__,
-        "commit": commit.stdout.strip(),
+        "commit": COMMIT,
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -6,7 +6,8 @@
     python benchmarks/methods.py digits --part cost
 
 Stopped and given again it continues: each training leaves a small file under --work, all methods of a seed before the
-next, so that every method has as many seeds as any other. Several commands with parts of the seeds may work side by
+next, so that every method has as many seeds as any other. A method that was changed since is trained again once its
+files there are deleted. Several commands with parts of the seeds may work side by
 side; one with all of them then writes the result of all. The JSON goes to benchmarks/results/;
 `python benchmarks/write_methods.py` makes docs/methods.md of it.
 """
@@ -26,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from accuracy import machine, subset
+from accuracy import COMMIT, machine, subset
 
 import fewlabels
 from fewlabels.config import Options
@@ -93,7 +94,8 @@ def main(question: Question) -> None:
 
 def note_of(question: Question, table: Table, method: str, seed: int) -> Path:
     """Give the file in which a training is noted."""
-    rows = question.rows or ("all" if question.gamma == 1 else f"gamma{question.gamma:g}")
+    parts = [str(question.rows)] * bool(question.rows) + [f"gamma{question.gamma:g}"] * (question.gamma > 1)
+    rows = "-".join(parts) or "all"
     return question.work / f"{table.name}-{question.labels_per_class}-{rows}-{question.steps}-{method}-{seed}.json"
 
 
@@ -119,7 +121,7 @@ def train(question: Question, table: Table, method: str, seed: int) -> None:
     own = "labels_only" if method == "supervised" else method
     (row,) = [row for row in done.summary["rows"] if row["name"] == own]
     (before,) = [line["test_accuracy"] for line in lines if line["step"] == int(LAST * question.steps)]
-    found = {"accuracy": row["accuracy"], "before": before, "seconds": row["seconds"], "commit": machine()["commit"]}
+    found = {"accuracy": row["accuracy"], "before": before, "seconds": row["seconds"], "commit": COMMIT}
     note.parent.mkdir(parents=True, exist_ok=True)
     replace_text(note, json.dumps(found) + "\n")
     print(note.name, found, flush=True)

@@ -38,6 +38,9 @@ OWN_LABELED_LOSS = {
     "remixmatch": "labeled rows are strong views, and mixed",
 }
 
+# Held to their references in test_against_oracles.py, all others in test_methods_and_their_oracles.py.
+ELSEWHERE = {"supervised", "pseudo_label", "fixmatch", "freematch", "layermatch"}
+
 WITH_UNLABELED = [name for name in method_names() if name != "supervised"]
 MIXES = [name for name in WITH_UNLABELED if method_class(name).mixes]
 

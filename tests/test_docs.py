@@ -30,10 +30,12 @@ def test_the_method_and_the_oracle_that_contributing_shows_agree(tmp_path, monke
     path, there = tmp_path / "sharpened.py", {}
     path.write_text(method)
     exec(oracle, there)
-    name, case = f"{path}:Sharpened", oracles.Case(there["Sharpened"])
+    (line,) = re.findall(r'^"sharpened": (Case.*),$', (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    name, case = f"{path}:Sharpened", eval(line, vars(oracles) | {"Sharpened": there["Sharpened"]})
     monkeypatch.setitem(oracles.CASES, name, case)
-    for options, given in (({}, {}), ({"temperature": 0.9, "weight": 3.0}, {"temperature": 0.9, "lambda_": 3.0})):
+    for options, given in (({}, {}), *case.variants):
         oracles.test_losses_memories_and_gradients_over_consecutive_steps(name, options, given)
+    oracles.test_the_variants_are_of_all_options_and_each_changes_the_loss(name)
 
 
 def test_the_readme_names_every_method():

@@ -159,6 +159,6 @@ def _values(scores: Scores, beside: Scores) -> list[float]:
 
 
 def _best(others: Sequence[Scores], than: Scores) -> Scores | None:
-    """Give the best of these on the seeds that each shares with a method."""
+    """Give the one that is furthest above a method, each on the seeds that both have."""
     shared = [other for other in others if _shared(than, other)]
-    return max(shared, key=lambda other: fmean(_values(other, than)), default=None)
+    return max(shared, key=lambda other: fmean(_values(other, than)) - fmean(_values(than, other)), default=None)

@@ -106,8 +106,9 @@ def make_method(spec: str) -> Method:
 
 
 def option_fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
-    """Give a method's options as fields; that it is a dataclass is hidden from type checkers."""
-    return dataclasses.fields(kind)
+    """Give a method's options as fields, its own before those that it shares with others."""
+    own = vars(kind).get("__annotations__", {})
+    return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.name not in own))
 
 
 def has_default(field: dataclasses.Field[Any]) -> bool:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method
+from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import learning_features, statistics_kept, target_features, target_logits
 from fewlabels.methods.parts.losses import consistency, seen
+from fewlabels.methods.parts.marginals import RecentMean
 from fewlabels.methods.parts.ramps import cosine_ramp
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import at_least
@@ -34,8 +36,8 @@ class AdaMatch(Method):
         loss = mean CE([z; z^s], y) + weight * mu * mean(row weight * CE(logits(strong(u)), sg argmax p~))
 
     Interpolation: each labeled logit lies at random between those of two passes, one with the unlabeled rows, which
-    batch norm then sees, and one without. The authors' code averages p_x and p over steps; a popular library has the
-    factor .95 and no interpolation.
+    batch norm then sees, and one without. The authors' code averages p over the last 128 batches, and p_x over steps
+    (`window` is of both); a popular library has the factor .95 and no interpolation.
     """
 
     factor: Share = 0.9
@@ -44,8 +46,16 @@ class AdaMatch(Method):
     """the largest class of the aligned distribution, or the distribution itself"""
     interpolation: bool = True
     """random logit interpolation; without it labeled and unlabeled rows have passes of their own"""
+    window: NotNegative = 0.0
+    """batches over which mean p_x and mean p are taken, in a run of the paper's length; 0: this batch alone"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
+
+    def setup(self, task: Task) -> None:
+        """Make the averages that predictions are aligned by, where there are any."""
+        window = delay(self.window, task.steps)
+        self.average_x = RecentMean(task.classes, window) if window else mean_rows
+        self.average = RecentMean(task.classes, window) if window else mean_rows
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of every row."""
@@ -55,7 +65,7 @@ class AdaMatch(Method):
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors), `kept` and `threshold`."""
         z, z_w, z_s = self._logits(net, batch)
         p_x, p = z[: len(batch.labels)].detach().softmax(1), z_w.softmax(1)
-        aligned = align(p, mean_rows(p_x), mean_rows(p))
+        aligned = align(p, self.average_x(p_x), self.average(p))
         threshold = self.factor * mean_rows(p_x.amax(1))
         row_weight = at_least(aligned, threshold)
         target = aligned if self.target == "aligned" else aligned.argmax(1)

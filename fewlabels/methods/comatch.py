@@ -38,6 +38,7 @@ class CoMatch(WeakStrong):
         loss = mean CE(z, y) + weight * mean(row weight * CE(logits(strong_1(u)), sg q)) + contrast * L_c
 
     The bank has g_w with p, and those of labeled rows with their labels, of the last batches.
+    The authors' code adds 1e-7 within the logarithm of S.
     """
 
     threshold: Share = 0.95

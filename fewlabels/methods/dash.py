@@ -30,6 +30,8 @@ class Dash(WeakStrong):
         q   = softmax(z_w / temperature), and argmax z_w once rho is at its floor   [M, K]
         row weight = 1[CE(z_w, q) <= rho]                               [M]
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg q))
+
+    The paper's rho_0 is the mean loss of all labeled images. In a popular library it is the test loss.
     """
 
     factor: Positive = 1.0001

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,13 +31,15 @@ class DebiasPL(WeakStrong):
         row weight = 1[max p >= threshold]                              [M]
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s + strength * log q, sg y^))
 
-    In the authors' code the targets are made before q takes in the batch, and the margin after.
+    In the authors' code the targets are made before q takes in the batch (`targets=before`), and the margin after.
     """
 
     threshold: Share = 0.95
     """a row counts from this probability of its target on (the paper: .8 on ImageNet)"""
     strength: NotNegative = 0.5
     """how much of the mean prediction is taken off (the paper: .4 on ImageNet)"""
+    targets: Literal["after", "before"] = "after"
+    """whether targets are made after the running mean takes in the batch, or before"""
     memory: NotNegative = 1000.0
     """steps that the running mean remembers in a run of the paper's length (.999)"""
     weight: NotNegative = 1.0
@@ -48,9 +52,9 @@ class DebiasPL(WeakStrong):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
         z, z_w, z_s = self.logits(net, batch)
-        q = self.average(z_w.softmax(1), batch.step)
-        bias = self.strength * q.clamp(min=torch.finfo(q.dtype).tiny).log()
-        p = (z_w - bias).softmax(1)
+        before = self._bias(self.average.value.clone())
+        bias = self._bias(self.average(z_w.softmax(1), batch.step))
+        p = (z_w - (bias if self.targets == "after" else before)).softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = F.cross_entropy(z, batch.labels)
@@ -61,3 +65,6 @@ class DebiasPL(WeakStrong):
             "unlabeled_loss": unlabeled_loss,
             **seen(z_s, target, row_weight),
         }
+
+    def _bias(self, q: Tensor) -> Tensor:
+        return self.strength * q.clamp(min=torch.finfo(q.dtype).tiny).log()

@@ -90,8 +90,7 @@ def options_of(kind: type[Any]) -> list[OptionOf]:
     families = [each for each in reversed(kind.__mro__) if dataclasses.is_dataclass(each)]
     meanings = {name: line for each in families for name, line in _field_lines(each).items()}
     return [
-        OptionOf(f.name, _default(f), describe(hints[f.name]), meanings.get(f.name, ""))
-        for f in dataclasses.fields(kind)
+        OptionOf(f.name, _default(f), describe(hints[f.name]), meanings.get(f.name, "")) for f in option_fields(kind)
     ]
 
 

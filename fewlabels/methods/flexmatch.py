@@ -22,7 +22,7 @@ class FlexMatch(WeakStrong):
         z   = logits(weak(x))                                           [B, K]
         p   = softmax(logits(weak(u))), c = max p, y^ = argmax p         [M, K], [M], [M]
         z_s = logits(strong(u))                                         [M, K]
-        s_k = rows whose last sure prediction (c >= threshold) was k    [K], one memory a row
+        s_k = rows whose last sure prediction (c >= threshold), before this batch, was k   [K], one memory a row
         b   = s / max(max_k s_k, rows without one)                      [K]
         row weight = 1[c >= threshold * b_y^ / (2 - b_y^)]              [M]
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))

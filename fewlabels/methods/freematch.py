@@ -28,6 +28,9 @@ class FreeMatch(WeakStrong):
         row weight = 1[c >= tau * p~_y^ / max_k p~_k]                   [M]
         a, b = normalize(p~ / h~), the same of softmax(z_s) on kept rows [K], [K]
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^)) + fairness * sum_k a_k log b_k
+
+    The means start at 1/K and take in this batch first. `clip` is of the tau that is remembered; a popular library
+    always clips it to at most .95.
     """
 
     weight: NotNegative = 1.0
@@ -37,7 +40,7 @@ class FreeMatch(WeakStrong):
     memory: NotNegative = 1000.0
     """steps that the running means remember in a run of the paper's length (.999)"""
     clip: tuple[Share, Share] | None = None
-    """lowest and highest tau (the paper, on SVHN: .9 .95)"""
+    """lowest and highest tau (the paper, on SVHN: (.9, .95))"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
-from fewlabels.methods.parts.ramps import ramp
+from fewlabels.methods.parts.ramps import Rise, ramp
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
 
@@ -26,12 +26,16 @@ class MeanTeacher(Method):
         p_1 = softmax(logits(weak(u)))                                  [M, K]
         p_2 = softmax(teacher's logits(another weak(u)))                [M, K]
         loss = mean CE(z, y) + weight * ramp * mean over rows and classes (p_1 - sg p_2)^2
+
+    Weight and ramp are those of popular libraries; the paper's factor rises as `exp`.
     """
 
     weight: NotNegative = 50.0
     """factor on the unlabeled loss"""
     ramp: Share = 0.4
     """part of the run over which this factor grows from 0"""
+    rise: Rise = "linear"
+    """how it grows: linear, or exp(-5 (1 - x)^2) as in the paper"""
 
     def views(self) -> Views:
         """Ask for two weak views of each unlabeled row."""
@@ -47,7 +51,7 @@ class MeanTeacher(Method):
         labeled_loss = F.cross_entropy(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(z_u, target))
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp, self.rise) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             **seen(z_u, target, z_u.new_ones(len(z_u))),

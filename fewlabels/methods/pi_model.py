@@ -11,7 +11,7 @@ from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
-from fewlabels.methods.parts.ramps import ramp
+from fewlabels.methods.parts.ramps import Rise, ramp
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
 
@@ -25,13 +25,16 @@ class PiModel(Method):
         p_1, p_2 = softmax(logits(weak(u))) of two views                [M, K]
         loss = mean CE(z, y) + weight * ramp * mean over rows and classes (p_1 - p_2)^2
 
-    Popular libraries stop the gradient of p_1 (`gradient=one`).
+    Weight and ramp are those of popular libraries, which also stop the gradient of p_1 (`gradient=one`). The paper's
+    weight is 100 times the labeled share of the images, and rises as `exp`.
     """
 
     weight: NotNegative = 10.0
     """factor on the unlabeled loss"""
     ramp: Share = 0.4
     """part of the run over which this factor grows from 0"""
+    rise: Rise = "linear"
+    """how it grows: linear, or exp(-5 (1 - x)^2) as in the paper"""
     gradient: Literal["both", "one"] = "both"
     """which of the two views learn: both, as in the paper, or the second from the first"""
 
@@ -49,7 +52,7 @@ class PiModel(Method):
         labeled_loss = F.cross_entropy(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(second, target if self.gradient == "both" else target.detach()))
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp, self.rise) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             **seen(second, target.detach(), second.new_ones(len(second))),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.config import NotNegative, Share
 from fewlabels.methods.base import Method
+from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.thresholds import at_least
@@ -24,7 +27,8 @@ class PseudoLabel(Method):
         row weight = 1[max p >= threshold]                              [M]
         loss = mean CE(z, y) + weight * ramp * mean(row weight * CE(z_w, sg y^))
 
-    The ramp rises linearly from 0 to 1 over the first `ramp` of the run. Labeled and unlabeled rows share a pass.
+    The ramp rises linearly from 0 to 1 over the first `ramp` of the run. In a popular library unlabeled rows have a
+    pass of their own, which moves no batch statistics (`passes=two`).
     """
 
     threshold: Share = 0.95
@@ -33,6 +37,8 @@ class PseudoLabel(Method):
     """factor on the unlabeled loss"""
     ramp: Share = 0.4
     """part of the run over which that factor rises from 0"""
+    passes: Literal["one", "two"] = "one"
+    """whether labeled and unlabeled rows share a pass through the network"""
 
     def views(self) -> Views:
         """Ask for one weak view of each row."""
@@ -41,7 +47,10 @@ class PseudoLabel(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `kept`."""
         (labeled,), (weak,) = batch.labeled, batch.unlabeled
-        own, of_weak = net.joint_features([labeled, weak])
+        if self.passes == "one":
+            own, of_weak = net.joint_features([labeled, weak])
+        else:
+            own, (of_weak,) = net.features(labeled), learning_features(net, weak)
         z_w = net.unlabeled_logits(of_weak)
         p = z_w.detach().softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)

@@ -26,7 +26,8 @@ class ReFixMatch(WeakStrong):
         L_u = mean(row weight * CE(z_s, sg y^) + (1 - row weight) * KL(sg sharpen(p, temperature) || softmax(z_s)))
         loss = mean CE(z, y) + weight * L_u
 
-    The code of a popular library takes a second softmax of p as the other rows' target, which is nearly flat.
+    The code of a popular library takes a second softmax of p as the other rows' target, which is nearly flat,
+    and divides the strong views' logits by the temperature too.
     """
 
     threshold: Share = 0.95

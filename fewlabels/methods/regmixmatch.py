@@ -8,21 +8,22 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative, Share
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Task
 from fewlabels.methods.parts.draws import of_rows
-from fewlabels.methods.parts.forward import logits_of, statistics_kept
+from fewlabels.methods.parts.forward import statistics_kept
 from fewlabels.methods.parts.losses import consistency, fairness, mean_over, seen
 from fewlabels.methods.parts.pairs import of_class, shuffled
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
+from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
+from fewlabels.views.batch import Batch
 from fewlabels.views.mix import resize_mix
 
 MANY = 100  # labels a class, from which labeled images are mixed with sure ones
 
 
-class RegMixMatch(Method):
+class RegMixMatch(WeakStrong):
     """Sure images are mixed with each other, and unsure ones with a sure one of a class that they may have.
 
     ::
@@ -58,14 +59,9 @@ class RegMixMatch(Method):
         self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps))
         self.labeled_joins = task.labeled >= MANY * task.classes
 
-    def views(self) -> Views:
-        """Ask for a weak and a strong view of each unlabeled row."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
-
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors), `kept` and `tau`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z, z_w, z_s = logits_of(net, labeled, weak, strong)
+        z, z_w, z_s = self.logits(net, batch)
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 

@@ -35,6 +35,8 @@ class ReMixMatch(Method):
         L_s = mean CE(logits(strong_1(u)), q)
         L_r = mean CE(rotation head(features(strong_1(u) turned by r)), r)  r in 0..3 quarter turns
         loss = mean CE(Z, Q) of the first B + ramp * (weight * L_u + strong * L_s) + rotation * L_r
+
+    In the authors' code p_avg takes in the batch after its targets are made, and starts as 128 uniform batches.
     """
 
     weight: NotNegative = 1.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +29,7 @@ class SimMatch(Method):
 
     ::
 
-        bank = the teacher's embedding of each labeled row, last time   [L, E], length 1
+        bank = the teacher's embedding of each labeled row, last time, this batch's included   [L, E], length 1
         p  = align(softmax(teacher's logits(weak(u))), uniform, mean p of the last batches)   [M, K]
         q  = softmax over the bank of the teacher's g(weak(u)) . bank / temperature   [M, L]
         q' = normalize(q * p[label of the bank's row])                  [M, L]
@@ -36,7 +38,9 @@ class SimMatch(Method):
         L_i = mean CE(g(strong(u)) . bank / temperature, sg q')
         loss = mean CE(z, y) + weight * mean(row weight * CE(logits(strong(u)), sg p')) + instance * L_i
 
-    The authors' code has no teacher on CIFAR-10, but a bank that is averaged.
+    On CIFAR-10 a popular library has no teacher (`targets=own`), but a bank that is averaged (`bank_momentum` .7).
+    There and in the authors' code the bank starts at random and takes in a batch after its targets are made, and L_i
+    begins with the second epoch.
     """
 
     threshold: Share = 0.95
@@ -52,7 +56,11 @@ class SimMatch(Method):
     embedding: Count = 128
     """E, size of the embeddings"""
     window: Positive = 32.0
-    """batches over which predictions are averaged for the alignment, in a run of the paper's length"""
+    """batches over which predictions are averaged for the alignment (ImageNet: 256), in a run of the paper's length"""
+    targets: Literal["teacher", "own"] = "teacher"
+    """whose predictions and embeddings make targets: those of the averaged parameters, or the network's own"""
+    bank_momentum: Share = 0.0
+    """how much of a labeled row's embedding in the bank stays when it comes again"""
 
     def setup(self, task: Task) -> None:
         """Make the projector, the bank and the average that predictions are aligned by."""
@@ -87,8 +95,11 @@ class SimMatch(Method):
     @torch.no_grad()
     def _targets(self, net: Network, labeled: Tensor, weak: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Give targets p' [M, K] and q' [M, L]; the bank takes in this batch before."""
-        teacher, projector = net.teacher, self.teacher.projector
-        self.bank.take_in(projector(target_features(teacher, labeled)), batch.labels, batch.places)
+        teacher, projector = net, self.projector
+        if self.targets == "teacher":
+            teacher, projector = net.teacher, self.teacher.projector
+        embeddings = projector(target_features(teacher, labeled))
+        self.bank.take_in(embeddings, batch.labels, batch.places, self.bank_momentum)
         of_weak = target_features(teacher, weak)
         p = target_logits(teacher, of_weak).softmax(1)
         p = align(p, 1.0, self.average(p))

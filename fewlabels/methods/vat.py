@@ -14,7 +14,7 @@ from fewlabels.methods.base import Method
 from fewlabels.methods.parts.draws import directions, unit
 from fewlabels.methods.parts.forward import learning_features, statistics_kept, whole_precision
 from fewlabels.methods.parts.losses import divergence, mean_loss, seen
-from fewlabels.methods.parts.ramps import ramp
+from fewlabels.methods.parts.ramps import Rise, ramp
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
 
@@ -31,22 +31,24 @@ class VAT(Method):
         s = sqrt(values of an image / 3072)                             []
         g = gradient by r of sum KL(p || softmax(logits(weak(u) + r))) at r = trial * s * d   [M, C, H, W]
         r = size * s * g / |g|                                          [M, C, H, W]
-        L_u  = mean KL(sg p || softmax(logits(weak(u) + r))) + entropy * mean H(p)
-        loss = mean CE(z, y) + weight * ramp * L_u
+        loss = mean CE(z, y) + weight * ramp * mean KL(sg p || softmax(logits(weak(u) + r))) + entropy * mean H(p)
 
-    The factors are those of Oliver et al. (2018); in a popular library the weight is 1.
+    The factors are those of Oliver et al. (2018), who take the entropy on the changed image, and whose ramp is `exp`;
+    in a popular library the weight is 1, and the ramp linear. The first paper has no ramp.
     """
 
     weight: NotNegative = 0.3
     """factor on the unlabeled loss"""
     entropy: NotNegative = 0.06
-    """factor, within the unlabeled loss, on the entropy of the predictions"""
+    """factor on the entropy of the predictions, from the start on"""
     size: NotNegative = 6.0
     """length of the change for an image of 32x32x3 normalized values"""
     trial: Positive = 1e-2
     """likewise, the length at which the gradient is taken (in widespread code 1e-6, which float32 loses by rounding)"""
     ramp: Share = 0.4
     """part of the run over which the weight grows from 0"""
+    rise: Rise = "linear"
+    """how it grows: linear, or exp(-5 (1 - x)^2)"""
 
     def views(self) -> Views:
         """Ask for a weak view of each unlabeled row."""
@@ -62,9 +64,10 @@ class VAT(Method):
 
         labeled_loss = F.cross_entropy(z, batch.labels)
         entropy_loss = mean_loss(-(z_u.softmax(1) * z_u.log_softmax(1)).sum(1))
-        unlabeled_loss = mean_loss(divergence(z_r, p)) + self.entropy * entropy_loss
+        unlabeled_loss = mean_loss(divergence(z_r, p))
+        weight = self.weight * ramp(batch.share, self.ramp, self.rise)
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "loss": labeled_loss + weight * unlabeled_loss + self.entropy * entropy_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "entropy_loss": entropy_loss,

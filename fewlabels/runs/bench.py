@@ -23,7 +23,7 @@ from fewlabels.methods import make_method, method_name, option_fields
 from fewlabels.methods.base import Method
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.layers import Policy
-from fewlabels.own_file import own_file
+from fewlabels.own_file import own_file, where_it_failed
 from fewlabels.report import bench as words
 from fewlabels.runs.fit import fit, read_options
 from fewlabels.runs.folder import RUNS, RunFolder, plain
@@ -155,7 +155,8 @@ def read_seeds(seeds: int | str | Sequence[int]) -> list[int]:
 
 def _read_methods(methods: str | Sequence[str | Method]) -> dict[str, Method]:
     """Make the methods, by name; labels only is there anyway."""
-    given = [each.strip() for each in methods.split(",") if each.strip()] if isinstance(methods, str) else methods
+    words = re.split(r",(?![^(\[]*[)\]])", methods) if isinstance(methods, str) else ()  # not within (.9, .95)
+    given = [each.strip() for each in words if each.strip()] if isinstance(methods, str) else methods
     made = [make_method(each) if isinstance(each, str) else each for each in given]
     named: dict[str, Method] = {}
     for method in made:
@@ -265,10 +266,13 @@ def _train(work: _Work, scores: Scores, name: str, method: Method, seed: int, op
     """Train, or read what is finished; None where it fails, unless nothing worked yet: then all others would fail."""
     try:
         run = fit(work.data, method=method, seed=seed, out=work.folder / f"{name}-{seed}", **options)
-    except UserError as error:
+    except Interrupted:
+        raise
+    except Exception as error:
         if not work.labels_only.accuracy:
             raise
-        scores.failures[seed] = str(error)
+        known = isinstance(error, UserError)
+        scores.failures[seed] = str(error) if known else where_it_failed(error, type(method))
         return None
     scores.accuracy[seed] = run.summary[work.key]
     scores.step_seconds[seed] = run.summary["rows"][-1]["seconds"] / run.summary["steps"]

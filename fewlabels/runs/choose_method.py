@@ -8,7 +8,6 @@ from fewlabels.data.table import Table
 
 AUTO = "auto"
 UNEVEN = 3.0  # times as many labels as the rarest class has, from which on classes count as uneven
-FEW = 2  # labels a class, up to which the methods differed
 CLASSES = 10  # of the sets on which they were compared
 
 
@@ -18,15 +17,9 @@ def choose_method(table: Table) -> tuple[str, str]:
     least, most = int(counts.min()), int(counts.max())
     if not len(table.unlabeled_rows):
         return "supervised", "there are no unlabeled images"
-    name, reason = _by_labels(least, most)
-    beyond = f"; nothing was measured with more than {CLASSES} classes" if len(counts) > CLASSES else ""
-    return name, reason + beyond
-
-
-def _by_labels(least: int, most: int) -> tuple[str, str]:
     labels = f"{least} to {most} labels a class" if least < most else f"{least} label{'s' * (least > 1)} a class"
+    beyond = f"; compared on digits alone{f', {CLASSES} classes' if len(counts) > CLASSES else ''}, not on photos"
     if most >= UNEVEN * least:
-        return "softmatch", f"{labels}: on digits with uneven classes it was 9 points above FixMatch"
-    if least <= FEW:
-        return "layermatch", f"{labels}: on digits with 1 label a class it was 20 points above FixMatch"
-    return "layermatch", f"{labels}: on digits with 4 the better methods did not differ, so it is the default"
+        return "softmatch", f"{labels}; with uneven classes it was 9 points above FixMatch{beyond}"
+    reason = "with 1 label a class it was 20 points above FixMatch, with 4 the better methods did not differ"
+    return "layermatch", f"{labels}; {reason}{beyond}"

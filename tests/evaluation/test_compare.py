@@ -95,6 +95,14 @@ def test_pairs_are_by_seed_and_only_those_that_both_have():
     assert differences(base, [], [Scores("failed"), scores("late", 0.5, first=9)]) == []
 
 
+def test_the_best_other_is_the_one_furthest_above_on_shared_seeds():
+    """Its own mean says little where some of its seeds failed: the others may be the hard ones."""
+    method = Scores("m", {0: 0.9, 1: 0.5, 2: 0.5})
+    lucky, better = Scores("lucky", {0: 0.91}), Scores("better", {0: 0.95, 1: 0.6, 2: 0.6})
+    found = differences(Scores("labels only"), [], [method, lucky, better])
+    assert found[0].first == "better" and found[0].second == "m"
+
+
 def test_a_method_that_failed_takes_no_part_in_the_correction():
     base, one = scores("labels only", 0.5, 0.52, 0.5), scores("a", 0.6, 0.63, 0.61)
     alone = differences(base, [], [one])

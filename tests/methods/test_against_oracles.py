@@ -90,8 +90,8 @@ CASES = {
     ),
     "freematch": (FreeMatch(), threshold_methods.FreeMatch(K, momentum=momentum_of())),
     "freematch options": (
-        FreeMatch(fairness=0.5, weight=2.0, memory=3.0, clip=(0.3, 0.6)),
-        threshold_methods.FreeMatch(K, lambda_=2.0, fairness=0.5, momentum=momentum_of(3.0), clip=(0.3, 0.6)),
+        FreeMatch(fairness=0.5, weight=2.0, memory=1.2, clip=(0.3, 0.6)),
+        threshold_methods.FreeMatch(K, lambda_=2.0, fairness=0.5, momentum=momentum_of(1.2), clip=(0.3, 0.6)),
     ),
 }
 
@@ -129,7 +129,7 @@ def test_losses_and_gradients_over_consecutive_steps(case):
 @pytest.mark.parametrize("head_scale", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("center_memory", [0.0, 0.1, 1.0])
 def test_layermatch_over_consecutive_steps(threshold, head_scale, center_memory):
-    method = LayerMatch(threshold=threshold, confidence=0.5, weight=0.7, memory=4.0)
+    method = LayerMatch(threshold=threshold, confidence=0.5, weight=0.7, memory=1.2)
     task = task_of(K, D, 50)
     method.setup(task)
     method.double()
@@ -137,7 +137,7 @@ def test_layermatch_over_consecutive_steps(threshold, head_scale, center_memory)
     rng = np.random.default_rng(5)
     oracle = layer_rule.LayerMatch(
         K, threshold, scale=head_scale, use_average=center_memory > 0, lambda_=0.7, threshold=0.5,
-        momentum=momentum_of(4.0), center_momentum=1 - 1 / max(1, center_memory * STEPS),
+        momentum=momentum_of(1.2), center_momentum=1 - 1 / max(1, center_memory * STEPS),
     )  # fmt: skip
     head = net.classifier.head
     for step in range(7):

@@ -20,7 +20,7 @@ from fewlabels.models.network import Network
 from fewlabels.runs.job import begin
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
-from tests.eager import MIXES, OWN_LABELED_LOSS, WITH_UNLABELED, eager
+from tests.eager import ELSEWHERE, MIXES, OWN_LABELED_LOSS, WITH_UNLABELED, eager
 
 LEARNING = {name: partial(eager, name) for name in WITH_UNLABELED} | {
     "layermatch fixed": lambda: LayerMatch(threshold="fixed", confidence=0.0),
@@ -219,13 +219,19 @@ OPTIONS = {
     "freematch": [{"weight": 3.0}, {"fairness": 0.0}, {"memory": 1.0}, {"clip": (0.9, 0.95)}],
     "layermatch": [
         {"threshold": "soft"}, {"threshold": "self_adaptive"}, {"confidence": 0.9}, {"outputs": "averaged"},
-        {"weight": 3.0},
+        {"weight": 3.0}, {"memory": 1.0},
     ],
     "adamatch": [{"interpolation": False}],
 }  # fmt: skip
 for _name in WITH_UNLABELED:
-    if "passes" in {f.name for f in dataclasses.fields(method_class(_name))}:
-        OPTIONS.setdefault(_name, []).extend([{"passes": "one"}, {"passes": "two"}])
+    if (_usual := getattr(method_class(_name), "passes", None)) is not None:
+        OPTIONS.setdefault(_name, []).extend({"passes": each} for each in ("one", "two") if each != _usual)
+
+
+def test_each_option_of_a_method_without_variants_elsewhere_is_here():
+    for name in ELSEWHERE - {"supervised"}:
+        here = {option for options in OPTIONS[name] for option in options}
+        assert here == {f.name for f in dataclasses.fields(method_class(name))}, name
 
 
 @pytest.mark.parametrize(("name", "options"), [(n, o) for n, several in OPTIONS.items() for o in several], ids=str)

@@ -25,6 +25,7 @@ from fewlabels.models.network import Network
 from fewlabels.models.teacher import follow
 from fewlabels.views.batch import Batch
 from fewlabels.views.mix import beta, resize_mix
+from tests.eager import ELSEWHERE
 from tests.oracles import (
     bank_oracles,
     basics,
@@ -132,6 +133,7 @@ class Case:
 LOW = ({"threshold": 0.5}, {"threshold": 0.5})
 FEWER = ({"threshold": 0.7}, {"threshold": 0.7})
 WEIGHT = ({"weight": 3.0}, {"lambda_": 3.0})
+EXP = ({"rise": "exp"}, {"rise": "exp"})
 PASSES = ("passes",)
 
 
@@ -139,14 +141,14 @@ CASES = {
     "pi_model": Case(
         consistency_oracles.PiModel,
         variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), ({"ramp": 0.0}, {"ramp_share": 0.0}),
-                  ({"gradient": "one"}, {"gradient": "second"})],
+                  ({"gradient": "one"}, {"gradient": "second"}), EXP],
     ),
     "mean_teacher": Case(
-        consistency_oracles.MeanTeacher, variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05})]
+        consistency_oracles.MeanTeacher, variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), EXP]
     ),
     "vat": Case(
         lambda **given: consistency_oracles.VAT(**{"xi": 1e-2 * SCALE} | given),
-        variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), ({"entropy": 1.0}, {"entropy": 1.0}),
+        variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), ({"entropy": 1.0}, {"entropy": 1.0}), EXP,
                   ({"size": 20.0}, {"eps": 20.0}), ({"trial": 1.0}, {"xi": SCALE})],
         draws=draws_of_vat,
     ),
@@ -185,7 +187,7 @@ CASES = {
     ),
     "debiaspl": Case(
         lambda **given: curriculum_oracles.DebiasPL(K, **{"momentum": momentum()} | given), *LOW,
-        variants=[FEWER, WEIGHT, ({"strength": 1.0}, {"strength": 1.0}),
+        variants=[FEWER, WEIGHT, ({"strength": 1.0}, {"strength": 1.0}), ({"targets": "before"}, {"margin": "after"}),
                   ({"memory": 1.2}, {"momentum": momentum(1.2)})],
         memories={"average.value": "q"}, unseen=PASSES,
     ),
@@ -206,7 +208,8 @@ CASES = {
     ),
     "adamatch": Case(
         lambda **given: mixing_oracles.AdaMatch(**{"target": "class"} | given), {"factor": 0.8}, {"factor": 0.8},
-        variants=[WEIGHT, ({"factor": 0.9}, {"factor": 0.9}), ({"target": "aligned"}, {"target": "aligned"})],
+        variants=[WEIGHT, ({"factor": 0.9}, {"factor": 0.9}), ({"target": "aligned"}, {"target": "aligned"}),
+                  ({"window": 3.0}, {"window": window(3)})],
         unseen=("interpolation",),
     ),
     "regmixmatch": Case(
@@ -214,7 +217,7 @@ CASES = {
         variants=[WEIGHT, ({"sure": 0.6}, {"sure": 0.6}), ({"unsure": 3.0}, {"unsure": 3.0}),
                   ({"fairness": 1.0}, {"fairness": 1.0}),
                   ({"memory": 1.2}, {"momentum": momentum(1.2)})],
-        draws=draws_of_regmixmatch,
+        draws=draws_of_regmixmatch, unseen=PASSES,
         memories={"threshold.tau": "tau", "threshold.p_mean": "p_tilde", "threshold.histogram": "h_tilde"},
     ),
     "comatch": Case(
@@ -231,12 +234,14 @@ CASES = {
         lambda **given: bank_oracles.SimMatch(K, sum(LABELS), **{"embedding": 128, "window": window(32)} | given), *LOW,
         variants=[FEWER, WEIGHT, ({"instance": 3.0}, {"instance": 3.0}), ({"smoothing": 0.5}, {"smoothing": 0.5}),
                   ({"temperature": 1.0}, {"temperature": 1.0}), ({"embedding": 3}, {"embedding": 3}),
-                  ({"window": 1.0}, {"window": 1})],
+                  ({"window": 1.0}, {"window": 1}), ({"targets": "own"}, {"teacher": False}),
+                  ({"bank_momentum": 0.7}, {"bank_momentum": 0.7})],
         memories={"bank.embeddings": "bank", "bank.labels": "bank_labels"},
     ),
     "crmatch": Case(
         bank_oracles.CRMatch, *LOW,
-        variants=[FEWER, WEIGHT, ({"rotation": 3.0}, {"rotation": 3.0}), ({"distance": 3.0}, {"distance": 3.0})],
+        variants=[FEWER, WEIGHT, ({"rotation": 3.0}, {"rotation": 3.0}), ({"distance": 3.0}, {"distance": 3.0}),
+                  ({"both": True}, {"both": True})],
         draws=draws_of_turns, unseen=PASSES, names={"turn_head": "rotation"},
     ),
     "defixmatch": Case(fixmatch_oracles.DeFixMatch, *LOW, variants=[FEWER, WEIGHT]),
@@ -254,12 +259,10 @@ CASES = {
     "fullmatch": Case(
         lambda **given: fixmatch_oracles.FullMatch(K, **{"start": 2} | given), *LOW,
         variants=[FEWER, WEIGHT, ({"negative": 3.0}, {"negative": 3.0}), ({"entropy": 3.0}, {"entropy": 3.0}),
-                  ({"start_steps": 0.0}, {"start": 0})],
+                  ({"start_steps": 0.0}, {"start": 0}), ({"wish_learns": True}, {"wish_learns": True})],
         unseen=PASSES, scale=4.0,
     ),
 }  # fmt: skip
-
-ELSEWHERE = {"supervised", "pseudo_label", "fixmatch", "freematch", "layermatch"}  # in test_against_oracles.py
 
 
 def test_every_method_has_a_reference():
@@ -405,6 +408,6 @@ def losses_with(name, options):
     twins, found = Twins(name, options, {}), []
     for step in range(8):
         loss = twins.method(twins.net, twins.batch(step))["loss"]
-        (gradient,) = torch.autograd.grad(loss, [twins.net.classifier.head.weight])
-        found += [float(loss), float(gradient.abs().sum())]
+        gradients = torch.autograd.grad(loss, twins.parameters(), allow_unused=True)
+        found += [float(loss), *(0.0 if each is None else float(each.abs().sum()) for each in gradients)]
     return found

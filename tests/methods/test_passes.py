@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from fewlabels.data.decode import Form
-from fewlabels.methods.parts.forward import logits_of
+from fewlabels.keys import Key
+from fewlabels.methods.adamatch import AdaMatch
+from fewlabels.methods.base import Task
+from fewlabels.methods.parts.draws import of_rows
+from fewlabels.methods.parts.forward import logits_of, statistics_kept
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
 from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.views.batch import Batch
 
 PASSES = ("one", "two", "three")
 
@@ -71,3 +76,27 @@ def test_gradients_flow_from_labeled_and_strong_views_alone(passes):
 def test_no_unlabeled_rows(passes):
     z, z_w, z_s = logits_of(network(), *views(0), passes)
     assert (z.shape, z_w.shape, z_s.shape) == ((4, 3), (0, 3), (0, 3))
+
+
+def test_adamatch_mixes_each_labeled_logit_of_two_passes_and_remembers_the_joint_one():
+    (labeled, weak, strong), labels = views(6), torch.tensor([0, 1, 2, 1])
+    zero = torch.zeros((), dtype=torch.int64)
+    batch = Batch(
+        (labeled, -labeled), labels, torch.arange(4), (weak, strong), torch.arange(6), zero, zero.float(), Key(3)
+    )
+    net = network()
+    expected, both = copy.deepcopy(net), torch.cat([labeled, -labeled])
+    together = expected.logits(expected.joint_features([both, weak, strong])[0])
+    with statistics_kept(expected):
+        alone = expected.logits(expected.features(both))
+    share = of_rows(batch.key, "interpolation", *batch.labeled).uniforms(3).T
+    assert share.shape == alone.shape and len(share.unique()) == share.numel()  # a draw for each logit
+    assert not torch.allclose(together, alone, atol=1e-3)
+
+    method = AdaMatch()
+    method.setup(Task((4, 4, 4), 16, 20, 8, 4, 6, 100))
+    found = method(net, batch)["labeled_loss"]
+    mixed = share * together + (1 - share) * alone
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(mixed, labels.repeat(2)))
+    for mine, theirs in zip(first_statistics(net), first_statistics(expected), strict=True):
+        assert mine == theirs if isinstance(mine, int) else torch.equal(mine, theirs)

@@ -218,18 +218,22 @@ class CoMatch:
 class SimMatch:
     """Zheng et al. 2022: class probabilities and similarities to the labeled rows calibrate each other.
 
-    All of the teacher: p = softmax of its weak logits, aligned to uniform; g_w, g_l its embeddings of the weak and the
-    labeled views. The bank has one row (embedding, label) for each of the L labeled rows; a step first brings those of
-    its labeled rows up to date (the last of a row that stands there several times), then uses the rows seen so far.
-    Over these: q_ij = softmax_j(g_w_i . bank_j / temperature), q'_ij = normalize_j(q_ij p_i[label_j]),
+    All of the teacher, or without `teacher` of the network itself (`still`): p = softmax of its weak logits, aligned to
+    uniform; g_w, g_l its embeddings of the weak and the labeled views. The bank has one row (embedding, label) for each
+    of the L labeled rows; a step first brings those of its labeled rows up to date (the last of a row that stands there
+    several times), then uses the rows seen so far. A row that was seen before the step, with the embedding e then, gets
+    unit(bank_momentum * e + (1 - bank_momentum) * g_l), one that was not, g_l.
+    Over the rows seen: q_ij = softmax_j(g_w_i . bank_j / temperature), q'_ij = normalize_j(q_ij p_i[label_j]),
     p'_i = smoothing p_i + (1 - smoothing) sum_j q_ij onehot(label_j).
     L_u = (1/M) sum_i 1[max p'_i >= threshold] CE(z_s_i, p'_i).
     L_in = (1/M) sum_i CE between q'_i and softmax_j(g_s_i . bank_j / temperature), g_s the student's embedding.
     L = CE(labeled) + lambda L_u + instance L_in.
 
     Views: labeled weak; unlabeled weak, strong.
-    Read: mingkai-zheng/SimMatch models/simmatch.py, simmatch.py; microsoft/Semi-supervised-learning
-    semilearn/algorithms/simmatch/simmatch.py.
+    Read: mingkai-zheng/SimMatch models/simmatch.py, simmatch.py (ImageNet alone: a teacher, no bank_momentum; the bank
+    is brought up to date after it was used, and starts at random); microsoft/Semi-supervised-learning
+    semilearn/algorithms/simmatch/simmatch.py (CIFAR and other small sets: no teacher, bank_momentum .7; elsewhere a
+    teacher and none; its normalization runs over the batch's rows, number by number, where here it runs over a row).
     """
 
     def __init__(
@@ -243,7 +247,11 @@ class SimMatch:
         threshold: float = 0.95,
         temperature: float = 0.1,
         smoothing: float = 0.9,
+        teacher: bool = True,
+        bank_momentum: float = 0.0,
     ) -> None:
+        self.teacher = teacher
+        self.bank_momentum = bank_momentum
         self.classes = classes
         self.lambda_ = lambda_
         self.instance = instance
@@ -253,6 +261,16 @@ class SimMatch:
         self.alignment = UniformAlignment(classes, window)
         self.bank: Floats = np.zeros((labeled_count, embedding), dtype=np.float64)
         self.bank_labels: Ints = np.full(labeled_count, -1, dtype=np.int64)  # -1: not seen
+
+    def take_in(self, g_l: Floats, labels: Ints, rows: Ints) -> None:
+        """Bring the bank's `rows` [B] up to date with embeddings g_l [B, E] and `labels` [B]."""
+        bank, seen = self.bank.copy(), self.bank_labels >= 0  # as they were before the step
+        for i, row in enumerate(rows):
+            self.bank[row] = g_l[i]
+            if self.bank_momentum > 0 and seen[row]:
+                mixed = self.bank_momentum * bank[row] + (1 - self.bank_momentum) * g_l[i]
+                self.bank[row] = normalize_rows(mixed[None])[0]
+            self.bank_labels[row] = labels[i]
 
     def calibrate(self, p: Floats, q: Floats, labels: Ints) -> tuple[Floats, Floats]:
         """Return p' [M, K] and q' [M, n] of p [M, K] and q [M, n], n bank rows with `labels` [n]."""
@@ -274,14 +292,12 @@ class SimMatch:
         if rows == 0:
             return labeled_only(labeled_loss, np.zeros((0, self.classes)), "instance_loss")
 
-        teacher = still.teacher
+        teacher = still.teacher if self.teacher else still
         assert teacher is not None and batch.labeled_rows is not None
         f_w = teacher.features(weak)
         p = self.alignment.align(softmax(teacher.classify(f_w)))
         g_l = embed(teacher, teacher.features(batch.labeled[0]))
-        for i, row in enumerate(batch.labeled_rows):
-            self.bank[row] = g_l[i]
-            self.bank_labels[row] = batch.labels[i]
+        self.take_in(g_l, batch.labels, batch.labeled_rows)
         seen = [j for j, k in enumerate(self.bank_labels) if k >= 0]
         q = softmax(similarities(embed(teacher, f_w), self.bank[seen], self.temperature))
         target, q_new = self.calibrate(p, q, self.bank_labels[seen])
@@ -315,18 +331,24 @@ class CRMatch:
     L_u = (1/M) sum_i w_i CE(z_s_i, y_i), y = argmax p, w = 1[max p >= threshold], p = softmax(z_w).
     L_r = mean CE of the rotation head on the second weak view of row i, turned by turns_i quarter turns counter-
     clockwise, to turns_i. The head: linear, ReLU, linear to 4. All rows count, kept or not.
-    L_d = (1/M) sum_i w_i max(0, cosine(a_i, b_i)), a and b the projected features of the weak view (no gradient) and of
-    the strong one.
+    L_d = (1/M) sum_i w_i max(0, cosine(a_i, b_i)), a and b the projected features of the weak view (no gradient, unless
+    `both`) and of the strong one.
     L = CE(labeled) + lambda L_u + rotation L_r + distance L_d.
 
     Views: labeled weak; unlabeled weak, strong, weak. Draws: `turns` [M], 0 to 3.
     Read: microsoft/Semi-supervised-learning semilearn/algorithms/crmatch/crmatch.py (the authors' own code was not
-    found).
+    found). There a has a gradient in the joint pass (`use_cat`), and none where each view has its own.
     """
 
     def __init__(
-        self, lambda_: float = 1.0, rotation: float = 1.0, distance: float = 1.0, threshold: float = 0.95
+        self,
+        lambda_: float = 1.0,
+        rotation: float = 1.0,
+        distance: float = 1.0,
+        threshold: float = 0.95,
+        both: bool = False,
     ) -> None:
+        self.both = both
         self.lambda_ = lambda_
         self.rotation = rotation
         self.distance = distance
@@ -353,7 +375,8 @@ class CRMatch:
         row_weight = fixed_row_weight(p, self.threshold)
         unlabeled_loss, _ = unlabeled_part(moving.classify(f_s), target, row_weight)
         rotation_loss = self.rotation_loss(weak2, batch.draws["turns"], moving)
-        a, b = linear(still, "projection", f_w), linear(moving, "projection", f_s)
+        a = linear(moving, "projection", moving.features(weak)) if self.both else linear(still, "projection", f_w)
+        b = linear(moving, "projection", f_s)
         distance_loss = sum(row_weight[i] * max(0.0, cosine(a[i], b[i])) for i in range(rows)) / rows
         return {
             "loss": labeled_loss

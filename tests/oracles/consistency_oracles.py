@@ -21,6 +21,7 @@ from .network import Batch, Model
 Result = dict[str, Any]
 Gradient = Literal["both", "second"]
 Annealing = Literal["none", "linear", "log", "exp"]
+Rise = Literal["linear", "exp"]
 VAT_VALUES = 3072  # values of a 32 x 32 x 3 image, for which VAT's eps is given
 
 
@@ -80,6 +81,27 @@ def ones_where(tests: list[bool]) -> Floats:
     return np.array([1.0 if test else 0.0 for test in tests], dtype=np.float64)
 
 
+def risen(t: int, steps: int, ramp_share: float, rise: Rise) -> float:
+    """Return the ramp at step `t`: x, or exp(-5 (1 - x)^2) with rise "exp", x = min(1, t / (steps * ramp_share)).
+
+    With `ramp_share` 0 it is 1 from the start. At step 0 "linear" is 0, "exp" exp(-5) = .0067.
+
+    Read: CuriousAI/mean-teacher (pytorch/mean_teacher/ramps.py, sigmoid_rampup), s-laine/tempens (train.py, rampup, by
+    epochs; there the whole first epoch has factor 0), brain-research/realistic-ssl-evaluation (lib/ssl_framework.py)
+    for "exp"; TorchSSL (models/vat/vat.py) and microsoft/Semi-supervised-learning (vat.py, pimodel.py, meanteacher.py)
+    for "linear".
+    """
+    x = ramp(t / steps, ramp_share)
+    return x if rise == "linear" else math.exp(-5.0 * (1.0 - x) ** 2)
+
+
+def checked(rise: Rise) -> Rise:
+    """Return `rise` where it is one that there is."""
+    if rise not in ("linear", "exp"):
+        raise ValueError(rise)
+    return rise
+
+
 def assemble(
     labeled_loss: float, unlabeled_loss: float, factor: float, row_weight: Floats, target: Floats, **extra: Any
 ) -> Result:
@@ -98,17 +120,20 @@ def assemble(
 class PiModel:
     """Laine, Aila 2017: L_u = mean over rows and classes of (softmax z1 - softmax z2)^2 of two weak views.
 
-    L = CE(labeled) + lambda * ramp(ramp_share) * L_u. With gradient "both" it flows through both views, as in the
-    authors' code (s-laine/tempens, train.py); with "second" the first view is a constant, as in
-    microsoft/Semi-supervised-learning (pimodel.py). `target` is softmax z1.
+    L = CE(labeled) + lambda * ramp * L_u, ramp = risen(t, steps, ramp_share, rise). With gradient "both" it flows
+    through both views, as in the authors' code (s-laine/tempens, train.py); with "second" the first view is a constant,
+    as in microsoft/Semi-supervised-learning (pimodel.py). `target` is softmax z1.
     """
 
-    def __init__(self, lambda_: float = 10.0, ramp_share: float = 0.4, gradient: Gradient = "both") -> None:
+    def __init__(
+        self, lambda_: float = 10.0, ramp_share: float = 0.4, gradient: Gradient = "both", rise: Rise = "linear"
+    ) -> None:
         if gradient not in ("both", "second"):
             raise ValueError(gradient)
         self.lambda_ = lambda_
         self.ramp_share = ramp_share
         self.gradient = gradient
+        self.rise: Rise = checked(rise)
 
     def step(self, batch: Batch, still: Model, moving: Model) -> Result:
         """Return the losses of one step."""
@@ -116,7 +141,7 @@ class PiModel:
         first = softmax(moving.logits(batch.unlabeled[0])) if self.gradient == "both" else target
         second = softmax(moving.logits(batch.unlabeled[1]))
         loss = mean_or_zero((first - second) ** 2)
-        factor = self.lambda_ * ramp(batch.t / batch.steps, self.ramp_share)
+        factor = self.lambda_ * risen(batch.t, batch.steps, self.ramp_share, self.rise)
         return assemble(supervised(batch, moving), loss, factor, np.ones(len(target)), target)
 
 
@@ -124,13 +149,15 @@ class MeanTeacher:
     """Tarvainen, Valpola 2017: L_u = mean over rows and classes of (softmax z1 - softmax teacher z2)^2.
 
     The student sees the first weak view and learns, the teacher (the network of averaged parameters) sees the second
-    and is `target`. L = CE(labeled) + lambda * ramp(ramp_share) * L_u. Read: CuriousAI/mean-teacher
-    (pytorch/mean_teacher/losses.py, pytorch/main.py), microsoft/Semi-supervised-learning (meanteacher.py).
+    and is `target`. L = CE(labeled) + lambda * ramp * L_u, ramp = risen(t, steps, ramp_share, rise). Read:
+    CuriousAI/mean-teacher (pytorch/mean_teacher/losses.py, pytorch/main.py), microsoft/Semi-supervised-learning
+    (meanteacher.py).
     """
 
-    def __init__(self, lambda_: float = 50.0, ramp_share: float = 0.4) -> None:
+    def __init__(self, lambda_: float = 50.0, ramp_share: float = 0.4, rise: Rise = "linear") -> None:
         self.lambda_ = lambda_
         self.ramp_share = ramp_share
+        self.rise: Rise = checked(rise)
 
     def step(self, batch: Batch, still: Model, moving: Model) -> Result:
         """Return the losses of one step; `still` must have a teacher."""
@@ -139,7 +166,7 @@ class MeanTeacher:
         target = softmax(still.teacher.logits(batch.unlabeled[1]))
         student = softmax(moving.logits(batch.unlabeled[0]))
         loss = mean_or_zero((student - target) ** 2)
-        factor = self.lambda_ * ramp(batch.t / batch.steps, self.ramp_share)
+        factor = self.lambda_ * risen(batch.t, batch.steps, self.ramp_share, self.rise)
         return assemble(supervised(batch, moving), loss, factor, np.ones(len(target)), target)
 
 
@@ -162,16 +189,19 @@ def divergence_gradient(p: Floats, image: Floats, model: Model) -> Floats:
 
 
 class VAT:
-    """Miyato et al. 2018: L_u = mean KL(sg p(x) || p(x + r)) + entropy * mean entropy of p(x).
+    """Miyato et al. 2018: L_u = mean KL(sg p(x) || p(x + r)), L_e = mean entropy of p(x).
 
     r has the length eps * sqrt(values of an image / 3072) and points, image by image, where power iteration finds that
     the KL grows most: from a random unit d, d <- unit(gradient of KL(p(x) || p(x + xi d)) to xi d), `iterations` times.
-    L = CE(labeled) + lambda * ramp(ramp_share) * L_u, so lambda and ramp act on the entropy too. draws["directions"]
-    [M, C, H, W] are normal numbers. `target` is p(x). A gradient of 0 gives r = 0.
+    L = CE(labeled) + lambda * ramp * L_u + entropy * L_e, ramp = risen(t, steps, ramp_share, rise): neither lambda nor
+    the ramp acts on the entropy. draws["directions"] [M, C, H, W] are normal numbers. `target` is p(x). A gradient of 0
+    gives r = 0.
 
-    Read: takerum/vat_tf (vat.py, train_semisup.py, layers.py), brain-research/realistic-ssl-evaluation
-    (third_party/vat/vat_utils.py, lib/ssl_framework.py, lib/ssl_utils.py, lib/hparams.py),
-    microsoft/Semi-supervised-learning (vat.py).
+    Read: takerum/vat_tf (vat.py, train_semisup.py, layers.py: both terms with factor 1, no ramp),
+    brain-research/realistic-ssl-evaluation (third_party/vat/vat_utils.py, lib/ssl_framework.py, lib/ssl_utils.py,
+    lib/hparams.py: the entropy is that of the student's logits, which for VAT are those of x + r; means are over all
+    rows of the batch, the labeled ones counted as 0), TorchSSL (models/vat/vat.py, vat_utils.py) and
+    microsoft/Semi-supervised-learning (vat.py): the entropy of p(x), as here.
     """
 
     def __init__(
@@ -182,6 +212,7 @@ class VAT:
         xi: float = 1e-6,
         ramp_share: float = 0.4,
         iterations: int = 1,
+        rise: Rise = "linear",
     ) -> None:
         self.lambda_ = lambda_
         self.entropy = entropy
@@ -189,6 +220,7 @@ class VAT:
         self.xi = xi
         self.ramp_share = ramp_share
         self.iterations = iterations
+        self.rise: Rise = checked(rise)
 
     def perturbation(self, images: Floats, p: Floats, directions: Floats, model: Model) -> Floats:
         """Return r [M, C, H, W] of `images` with probabilities `p` [M, K]."""
@@ -206,10 +238,12 @@ class VAT:
         p = softmax(still.logits(images))
         r = self.perturbation(images, p, batch.draws["directions"] if len(images) else images, still)
         entropy_loss = mean_or_zero(entropy(moving.logits(images)))
-        loss = mean_or_zero(divergence(p, moving.logits(images + r))) + self.entropy * entropy_loss
-        factor = self.lambda_ * ramp(batch.t / batch.steps, self.ramp_share)
+        loss = mean_or_zero(divergence(p, moving.logits(images + r)))
+        factor = self.lambda_ * risen(batch.t, batch.steps, self.ramp_share, self.rise)
         labeled_loss = supervised(batch, moving)
-        return assemble(labeled_loss, loss, factor, np.ones(len(p)), p, entropy_loss=entropy_loss, perturbation=r)
+        out = assemble(labeled_loss, loss, factor, np.ones(len(p)), p, entropy_loss=entropy_loss, perturbation=r)
+        out["loss"] += self.entropy * entropy_loss
+        return out
 
 
 class UDA:

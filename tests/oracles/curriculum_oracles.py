@@ -21,6 +21,7 @@ from .network import Batch, Model
 from .threshold_methods import Result, confidence_and_target, fixed_row_weight, labeled_part, unlabeled_part
 
 Mapping = Literal["convex", "linear", "concave"]
+Margin = Literal["same", "after"]
 
 
 def result(
@@ -259,13 +260,16 @@ class SoftMatch:
 class DebiasPL:
     """Wang et al. 2022 (Debiased Learning from Naturally Imbalanced Pseudo-Labels): targets freed of the mean answer.
 
-    `q` [K] is the running mean of softmax(z_weak), from 1/K; it takes in the batch before it is used. d = strength *
-    log q, a constant; p = softmax(z_weak - d), target = argmax p, and
+    `q` [K] is the running mean of softmax(z_weak), from 1/K. d and e are strength * log q, constants;
+    p = softmax(z_weak - d), target = argmax p, and
 
-        L_u = mean 1[max p >= threshold] CE(z_strong + d, target).
+        L_u = mean 1[max p >= threshold] CE(z_strong + e, target).
 
-    Read in frank-xwang/debiased-pseudo-labeling (main_DebiasPL.py, `train`): there the targets are made with q of the
-    step before, then q takes in the batch, and the loss has the new q.
+    With margin "same" q takes in the batch before it is used, so d = e. With "after" d has q as the step before left
+    it (1/K at the first), e the q that has taken in the batch.
+
+    Read in frank-xwang/debiased-pseudo-labeling (main_DebiasPL.py: `train`, `causal_inference`, `update_qhat`,
+    `initial_qhat`): "after", with a momentum of .999 from the first step on.
     """
 
     def __init__(
@@ -275,7 +279,11 @@ class DebiasPL:
         lambda_: float = 1.0,
         strength: float = 0.5,
         threshold: float = 0.95,
+        margin: Margin = "same",
     ) -> None:
+        if margin not in ("same", "after"):
+            raise ValueError(margin)
+        self.margin = margin
         self.momentum = momentum
         self.lambda_ = lambda_
         self.strength = strength
@@ -286,14 +294,15 @@ class DebiasPL:
         """Return the losses, weights and targets of one step, with `q` [K] after it."""
         weak, strong = batch.unlabeled
         z_weak = still.logits(weak)
+        before = self.strength * np.log(self.q)
         if len(z_weak):
             m = debiased(self.momentum, batch.t)
             self.q = m * self.q + (1 - m) * softmax(z_weak).mean(axis=0)
-        shift = self.strength * np.log(self.q)
-        p = softmax(z_weak - shift)
+        after = self.strength * np.log(self.q)
+        p = softmax(z_weak - (after if self.margin == "same" else before))
         _, target = confidence_and_target(p)
         row_weight = fixed_row_weight(p, self.threshold)
-        loss, _ = unlabeled_part(moving.logits(strong) + shift, target, row_weight)
+        loss, _ = unlabeled_part(moving.logits(strong) + after, target, row_weight)
         out = result(batch, moving, self.lambda_, loss, row_weight, target)
         out["q"] = self.q.copy()
         return out

@@ -289,17 +289,21 @@ def negative_part(p: Floats, s: Floats, s_moving: Floats, k: int, limit: float) 
     return total / len(p)
 
 
-def meaning_part(p: Floats, s: Floats, s_moving: Floats, row_weight: Floats, k: int, limit: float) -> float:
+def meaning_part(
+    p: Floats, s: Floats, s_moving: Floats, row_weight: Floats, k: int, limit: float, wish_learns: bool = False
+) -> float:
     """Return the mean binary cross-entropy of the kept rows' classes of ranks 2..k in p with what is left for them.
 
-    Left for each: (1 - s of rank 1 - sum of s over the ranks below k + 1e-7) / (k - 1). Without classes of s_j > limit.
+    Left for each: (1 - s of rank 1 - sum of s over the ranks below k + 1e-7) / (k - 1), of `s_moving` with
+    `wish_learns`. Without classes of s_j > limit.
     """
+    s_wish = s_moving if wish_learns else s
     total, number = 0.0, 0
     for i in range(len(p)):
         if row_weight[i] == 0:
             continue
         order = ranking(p[i])
-        wished = (1 - s[i, order[0]] - sum(s[i, j] for j in order[k:]) + SHARE_EPSILON) / (k - 1)
+        wished = (1 - s_wish[i, order[0]] - sum(s_wish[i, j] for j in order[k:]) + SHARE_EPSILON) / (k - 1)
         for j in order[1:k]:
             if s[i, j] <= limit:
                 yes, no = np.log(s_moving[i, j] + LOG_EPSILON), np.log(1 - s_moving[i, j] + LOG_EPSILON)
@@ -315,13 +319,14 @@ class FullMatch:
     k, the smallest in 2..K with y^ among the k largest of s in all M rows; negative_loss, the mean over the M rows of
     the sum over the classes j ranked below k in p of -log(1 - s_j); entropy_loss, over the kept rows and their classes
     of ranks 2..k, the mean binary cross-entropy of s_j with t = (1 - s_{y^} - sum of s below rank k) / (k - 1), which
-    is constant. Both leave out classes with s_j > threshold^2.
+    is constant, unless `wish_learns`. Both leave out classes with s_j > threshold^2.
     L = CE(labeled) + lambda * L_u + negative * negative_loss + entropy * entropy_loss.
 
     Before `start`, and with M = 0, both losses and k are reported as 0.
 
     Read: megvii-research/FullMatch, models/fullmatch/fullmatch_utils.py (`nl_em_loss`, `cal_topK`), fullmatch.py of
-    the same folder and of the root. There t is not constant, and the wait for five epochs is an option left off.
+    the same folder and of the root. There t is not constant (`nl_em_loss` gets the strong logits undetached and makes t
+    from them, as with `wish_learns`), and the wait for five epochs is an option left off.
     """
 
     def __init__(
@@ -332,7 +337,9 @@ class FullMatch:
         negative: float = 1.0,
         entropy: float = 1.0,
         threshold: float = 0.95,
+        wish_learns: bool = False,
     ) -> None:
+        self.wish_learns = wish_learns
         self.classes = classes
         self.start = start
         self.lambda_ = lambda_
@@ -352,7 +359,7 @@ class FullMatch:
             limit = self.threshold**2
             k = smallest_k(s, target)
             negative_loss = negative_part(p, s, s_moving, k, limit)
-            entropy_loss = meaning_part(p, s, s_moving, row_weight, k, limit)
+            entropy_loss = meaning_part(p, s, s_moving, row_weight, k, limit, self.wish_learns)
         out = assemble(labeled_loss, loss, self.lambda_, row_weight, target)
         out["loss"] += self.negative * negative_loss + self.entropy * entropy_loss
         out.update(negative_loss=negative_loss, entropy_loss=entropy_loss, k=k)

@@ -236,13 +236,16 @@ class AdaMatch:
     """Berthelot et al. 2022: alignment to the labeled rows and a threshold relative to them.
 
     p_l, p_u softmax of the weak logits of labeled and unlabeled rows, p~ = normalize(p_u * mean p_l / mean p_u), means
-    over the rows of this batch. threshold = factor * mean_i max p_l_i, row_weight = 1[max p~ >= threshold].
+    over the rows of this batch, or with `window` > 0 the mean over the last `window` batches' means, this one's
+    included (over those there are, while they are fewer; batches without unlabeled rows do not count).
+    threshold = factor * mean_i max p_l_i of this batch alone, row_weight = 1[max p~ >= threshold].
     labeled_loss = (mean CE(weak) + mean CE(strong)) / 2, unlabeled_loss = mean row_weight * CE(z_s, target), target p~
     or its argmax. L = labeled_loss + lambda * mu * unlabeled_loss, mu = 1/2 - cos(min(pi, 2 pi t / steps)) / 2.
 
     Needs labeled weak, strong; unlabeled weak, strong. `interpolation` (of the labeled logits between two batch norms)
     changes nothing in a network without batch statistics. Read: google-research/adamatch semi_supervised/adamatch.py
-    and shared/train.py (running means instead of the batch's; target always the class),
+    and shared/train.py (target always the class; mean p_u over 128 batches, of which those before the first are 1/K,
+    mean p_l a running one from 1/K, 1e-6 added to both), objax's class MovingAverage,
     microsoft/Semi-supervised-learning adamatch.py, utils.py and dist_align.py.
     """
 
@@ -252,6 +255,7 @@ class AdaMatch:
         factor: float = 0.9,
         target: Literal["aligned", "class"] = "aligned",
         interpolation: bool = False,
+        window: int = 0,
     ) -> None:
         if target not in ("aligned", "class"):
             raise ValueError(f"target must be 'aligned' or 'class', not {target!r}")
@@ -259,6 +263,17 @@ class AdaMatch:
         self.factor = factor
         self.target = target
         self.interpolation = interpolation
+        self.window = window
+        self.labeled_mean = RecentMean(window)
+        self.unlabeled_mean = RecentMean(window)
+
+    def align(self, p_unlabeled: Floats, p_labeled: Floats) -> Floats:
+        """Take in p_u [M, K] (M > 0) and p_l [B, K], return p~ [M, K]."""
+        if self.window == 0:
+            return align(p_unlabeled, p_labeled.mean(axis=0), p_unlabeled.mean(axis=0))
+        self.labeled_mean.take(p_labeled)
+        self.unlabeled_mean.take(p_unlabeled)
+        return align(p_unlabeled, self.labeled_mean.value(), self.unlabeled_mean.value())
 
     def mu(self, t: int, steps: int) -> float:
         """Return the warm-up, 0 at the start and 1 from half of the run on."""
@@ -269,7 +284,7 @@ class AdaMatch:
         p_labeled = softmax(still.logits(batch.labeled[0]))
         aligned = softmax(still.logits(batch.unlabeled[0]))
         if len(aligned):
-            aligned = align(aligned, p_labeled.mean(axis=0), aligned.mean(axis=0))
+            aligned = self.align(aligned, p_labeled)
         threshold = self.factor * float(confidence_and_target(p_labeled)[0].mean())
         c, classes = confidence_and_target(aligned)
         row_weight = np.array([1.0 if value >= threshold else 0.0 for value in c], dtype=np.float64)

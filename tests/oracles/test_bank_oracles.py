@@ -158,6 +158,39 @@ def test_simmatch_keeps_rows_of_former_steps() -> None:
     close(out["target"][:, 0], 0.9 * P[:, 0] + 0.1 * zeros)
 
 
+def test_simmatch_without_a_teacher_asks_the_network_itself() -> None:
+    # the numbers of the first test, with the teacher's part played by the network that stands still
+    options: dict[str, Any] = {"lambda_": 2.0, "instance": 3.0, "threshold": 0.65, "temperature": 1.0}
+    with_teacher, without = SimMatch(2, 3, 2, 5, **options), SimMatch(2, 3, 2, 5, **options, teacher=False)
+    student = plain(swap=True, teacher=plain())
+    expected = with_teacher.step(simmatch_batch(), student, student)
+    for still in (plain(), plain(teacher=student)):
+        out = copy.deepcopy(without).step(simmatch_batch(), still, plain(swap=True))
+        for key, value in expected.items():
+            close(out[key], value)
+    # and with one network for all the student agrees: (e, 1) / (1 + e), (1, e) / (1 + e)
+    out = without.step(simmatch_batch(), plain(), plain())
+    close(without.bank, with_teacher.bank)
+    instance = math.log(1 + E1) - (8 * E1 / (3 + 8 * E1) + 9 * E1 / (9 * E1 + 4)) / 2
+    close(out["instance_loss"], instance)
+
+
+def test_simmatch_bank_momentum_by_hand() -> None:
+    student = plain(swap=True, teacher=plain())
+    method = SimMatch(2, 3, 2, 5, temperature=1.0, bank_momentum=0.7)
+    method.step(simmatch_batch(), student, student)
+    close(method.bank, [[0, 1], [0, 0], [1, 0]])  # new rows are taken as they are, row 0 too, which stood there twice
+    # row 0 twice: .7 (0, 1) + .3 (1, 0), of the last and of what was there before the step; row 1 for the first time
+    labeled = np.array([image(EVEN, (0.6, 0.8)), image(EVEN, (0.6, 0.8)), image(EVEN, (1, 0))])
+    rows = np.array([0, 1, 0])
+    batch = Batch((labeled,), np.array([1, 1, 1]), (WEAK, STRONG), 1, 10, labeled_rows=rows)
+    out = method.step(batch, student, student)
+    x, y = 0.3 / math.sqrt(0.58), 0.7 / math.sqrt(0.58)
+    close(method.bank, [[x, y], [0.6, 0.8], [1, 0]])
+    w = np.exp([[x, 0.6, 1], [y, 0.8, 0]])  # bank rows of class 1, 1, 0: the new entries are used at once
+    close(out["target"][:, 0], 0.9 * P[:, 0] + 0.1 * w[:, 2] / w.sum(axis=1))
+
+
 # places of the flattened [[0, 1], [2, 3]] after each number of quarter turns counter-clockwise
 TURNED = {0: [0, 1, 2, 3], 1: [1, 3, 0, 2], 2: [3, 2, 1, 0], 3: [2, 0, 3, 1]}
 
@@ -214,6 +247,8 @@ METHODS: list[Callable[[], Any]] = [
     lambda: CoMatch(K, E, 11, 2, 2, 0.7, 0.6, threshold=TOP, graph_threshold=0.25),
     lambda: SimMatch(K, L, E, 2, 0.7, 0.6, threshold=TOP),
     lambda: CRMatch(0.7, 0.6, 0.5, threshold=0.5),
+    lambda: SimMatch(K, L, E, 2, 0.7, 0.6, threshold=TOP, teacher=False, bank_momentum=0.7),
+    lambda: CRMatch(0.7, 0.6, 0.5, threshold=0.7, both=True),
 ]
 
 
@@ -338,19 +373,24 @@ def test_comatch_in_matrix_form() -> None:
     assert 0 < np.mean(kept) < 1
 
 
-def test_simmatch_in_matrix_form() -> None:
+@pytest.mark.parametrize(("number", "momentum"), [(1, 0.0), (3, 0.7)])
+def test_simmatch_in_matrix_form(number: int, momentum: float) -> None:
     """Five steps against products of matrices; the unseen rows weigh exp(-inf)."""
     rng = np.random.default_rng(6)
-    method, means, bank, kept = METHODS[1](), [], {}, []
+    method, means, bank, kept = METHODS[number](), [], {}, []
     for t in range(5):
         teacher = random_model(rng)
         still, moving, batch = random_model(rng, teacher), random_model(rng), random_batch(rng, method, t)
+        teacher = teacher if number == 1 else still
         out = method.step(batch, still, moving)
         p, g_w = matrix_forward(teacher, batch.unlabeled[0])
         p_l, _ = matrix_forward(moving, batch.labeled[0])
         p_s, g_s = matrix_forward(moving, batch.unlabeled[1])
         _, g_l = matrix_forward(teacher, batch.labeled[0])
         assert batch.labeled_rows is not None
+        old = np.array([bank[j][0] if j in bank else g for j, g in zip(batch.labeled_rows, g_l, strict=True)])
+        g_l = momentum * old + (1 - momentum) * g_l
+        g_l /= np.linalg.norm(g_l, axis=1, keepdims=True)
         bank |= dict(zip(batch.labeled_rows.tolist(), zip(g_l, batch.labels, strict=True), strict=True))
         keys, onehot, hidden = np.zeros((L, E)), np.zeros((L, K)), np.full(L, -np.inf)
         for j, (key, k) in bank.items():
@@ -376,10 +416,14 @@ def test_simmatch_in_matrix_form() -> None:
     assert 0 < np.mean(kept) < 1
 
 
-def test_crmatch_distance_gradient_flows_through_strong_side_alone() -> None:
-    """d cosine(a, b) / db = (a / |a| - cosine b / |b|) / |b|, times d b / d bias = 1, for the projection's bias."""
+@pytest.mark.parametrize("both", [False, True])
+def test_crmatch_distance_gradient_flows_through_strong_side_alone_or_both(both: bool) -> None:
+    """d cosine(a, b) / db = (a / |a| - cosine b / |b|) / |b|, times d b / d bias = 1, for the projection's bias.
+
+    The other side's is the same with a and b exchanged.
+    """
     rng = np.random.default_rng(7)
-    method = CRMatch(threshold=0.0)
+    method = CRMatch(threshold=0.0, both=both)
     still = random_model(rng)
     batch = random_batch(rng, method, 0)
     f_w = np.tanh(batch.unlabeled[0].reshape(M, -1) @ still.V.T)
@@ -391,6 +435,7 @@ def test_crmatch_distance_gradient_flows_through_strong_side_alone() -> None:
         c = a @ b / (a_length * b_length)
         if c > 0:
             expected += (a / a_length - c * b / b_length) / b_length / M
+            expected += both * (b / b_length - c * a / a_length) / a_length / M
     assert np.abs(expected).max() > 1e-3
     h = 1e-5
     for d in range(D):
@@ -400,3 +445,24 @@ def test_crmatch_distance_gradient_flows_through_strong_side_alone() -> None:
             moving = dataclasses.replace(still, own={**still.own, "projection.bias": moved})
             ends.append(method.step(batch, still, moving)["distance_loss"])
         close((ends[0] - ends[1]) / (2 * h), expected[d], 1e-8)
+
+
+def test_crmatch_with_both_moves_the_weak_side_and_nothing_else_of_it() -> None:
+    """The features of the weak view move too, not just its projection; who counts is decided by the still network."""
+    rng = np.random.default_rng(8)
+    still, moving = random_model(rng), random_model(rng)
+    batch = random_batch(rng, CRMatch(), 0)
+    one, two = (CRMatch(threshold=0.6, both=both).step(batch, still, moving) for both in (False, True))
+    assert 0 < one["kept"] < 1
+    total = 0.0
+    for i, keep in enumerate(one["row_weight"]):
+        weak, strong = (np.tanh(moving.V @ view[i].ravel()) for view in batch.unlabeled[:2])
+        A, bias = moving.own["projection.weight"], moving.own["projection.bias"]
+        a, b = A @ weak + bias, A @ strong + bias
+        total += keep * max(0.0, a @ b / np.linalg.norm(a) / np.linalg.norm(b)) / M
+    close(two["distance_loss"], total)
+    assert one["distance_loss"] != two["distance_loss"]
+    for key in ("labeled_loss", "unlabeled_loss", "rotation_loss", "row_weight", "target", "kept"):
+        close(one[key], two[key])
+    same = [CRMatch(threshold=0.6, both=both).step(batch, still, still)["loss"] for both in (False, True)]
+    close(*same)

@@ -24,6 +24,9 @@ METHODS: list[Callable[[], Any]] = [
     lambda: PiModel(gradient="second"),
     MeanTeacher,
     VAT,
+    lambda: PiModel(rise="exp"),
+    lambda: MeanTeacher(rise="exp"),
+    lambda: VAT(rise="exp"),
     lambda: UDA(classes=2, annealing="linear"),
     lambda: Dash(warm_up=1, period=1.0),
 ]
@@ -100,6 +103,39 @@ def test_mean_teacher_by_hand() -> None:
         MeanTeacher().step(b, PLAIN, PLAIN)
 
 
+@pytest.mark.parametrize(
+    ("t", "linear", "exp"), [(0, 0, -5), (1, 0.25, -5 * 9 / 16), (2, 0.5, -5 / 4), (4, 1, 0), (9, 1, 0)]
+)
+def test_rise_by_hand(t: int, linear: float, exp: float) -> None:
+    # the ramp is over at step 4 of 10; `exp` is the exponent
+    b = replace(batch((0.25,), (0.9,), (0.2,), t=t), draws={"directions": np.ones((1, 1, 1, 2))})
+    still = replace(PLAIN, teacher=FLAT)
+    for kind, lambda_, entropy in ((PiModel, 10, 0), (MeanTeacher, 50, 0), (VAT, 0.3, 0.06)):
+        given: list[tuple[float, dict[str, Any]]]
+        given = [(linear, {}), (linear, {"rise": "linear"}), (math.exp(exp), {"rise": "exp"})]
+        for factor, options in given:
+            out = kind(**options).step(b, still, PLAIN)
+            assert out["unlabeled_loss"] > 0.01
+            rest = LOG(4) + entropy * out.get("entropy_loss", 0)
+            close(out["loss"], rest + lambda_ * factor * out["unlabeled_loss"])
+
+
+@pytest.mark.parametrize("rise", ["linear", "exp"])
+def test_rise_of_no_length_is_over(rise: Any) -> None:
+    b = replace(batch((0.25,), (0.9,), (0.2,), t=0), draws={"directions": np.ones((1, 1, 1, 2))})
+    still = replace(PLAIN, teacher=FLAT)
+    for kind in (PiModel, MeanTeacher, VAT):
+        out = kind(lambda_=2, ramp_share=0, rise=rise).step(b, still, PLAIN)
+        close(out["loss"], LOG(4) + 2 * out["unlabeled_loss"] + 0.06 * out.get("entropy_loss", 0))
+
+
+def test_rise_must_be_known() -> None:
+    rise: Any = "sigmoid"
+    for kind in (PiModel, MeanTeacher, VAT):
+        with pytest.raises(ValueError, match="sigmoid"):
+            kind(rise=rise)
+
+
 # VAT
 
 
@@ -113,10 +149,10 @@ def test_vat_by_hand_with_one_value() -> None:
     for iterations in (1, 3):
         out = VAT(eps=0.5 * math.sqrt(3072), iterations=iterations).step(b, model, model)
         close(out["perturbation"].ravel(), [0.5, -0.5])
-        expected = LOG(math.cosh(2 * math.tanh(0.5))) + 0.06 * LOG(2)
+        expected = LOG(math.cosh(2 * math.tanh(0.5)))
         close(out["unlabeled_loss"], expected)
         close(out["entropy_loss"], LOG(2))
-        close(out["loss"], LOG(2) + 0.3 * 0.5 * expected)
+        close(out["loss"], LOG(2) + 0.3 * 0.5 * expected + 0.06 * LOG(2))  # the ramp is not the entropy's
 
 
 def test_vat_gradient_by_central_differences() -> None:
@@ -172,15 +208,17 @@ def test_vat_losses_and_what_moves() -> None:
         kl += float((p * np.log(p / q)).sum()) / 4
         entropy -= float((own * np.log(own)).sum()) / 4
     close(out["entropy_loss"], entropy)
-    close(out["unlabeled_loss"], kl + 0.06 * entropy)
-    close(out["loss"], out["labeled_loss"] + 0.3 * (kl + 0.06 * entropy))  # half of the run: the ramp is over
+    close(out["unlabeled_loss"], kl)
+    close(out["loss"], out["labeled_loss"] + 0.3 * kl + 0.06 * entropy)  # half of the run: the ramp is over
+    first = VAT(lambda_=7, entropy=0.5).step(replace(b, t=0), still, moving)
+    close(first["loss"], first["labeled_loss"] + 0.5 * entropy)
 
 
 def test_vat_without_a_slope() -> None:
     b = replace(batch((0.5,), (0.3, 0.8)), draws={"directions": np.ones((2, 1, 1, 2))})
     out = VAT().step(b, FLAT, FLAT)
     assert not out["perturbation"].any()
-    close(out["unlabeled_loss"], 0.06 * LOG(2))
+    close([out["unlabeled_loss"], out["entropy_loss"]], [0, LOG(2)])
     nowhere = replace(b, draws={"directions": np.zeros((2, 1, 1, 2))})
     assert np.isfinite(VAT().step(nowhere, PLAIN, PLAIN)["loss"])
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from .basics import Floats, softmax
-from .curriculum_oracles import DebiasPL, FlexMatch, Mapping, SequenceMatch, SoftMatch, divergence, sharpen
+from .curriculum_oracles import DebiasPL, FlexMatch, Mapping, Margin, SequenceMatch, SoftMatch, divergence, sharpen
 from .layer_rule import SoftWeight
 from .network import Batch, Model
 
@@ -24,6 +24,7 @@ METHODS: list[Callable[[], Any]] = [
     lambda: SequenceMatch(3, 6, 6, lambda_=2),
     lambda: SoftMatch(3, 0.999, lambda_=2),
     lambda: DebiasPL(3, 0.999, lambda_=2),
+    lambda: DebiasPL(3, 0.999, lambda_=2, margin="after"),
 ]
 MEMORIES = ["selected", "mean", "variance", "p_average", "q"]
 
@@ -218,6 +219,35 @@ def test_debiaspl_second_step() -> None:
     close(out["q"], [(1.4 + 9 * 0.95) / 11, (0.6 + 9 * 0.05) / 11])
     assert out["row_weight"].tolist() == [1, 0]
     close(out["unlabeled_loss"], -math.log(0.96) / 2)
+
+
+def test_debiaspl_targets_before_and_margin_after() -> None:
+    """Weak (3/5, 2/5) and (24/25, 1/25); q was (.7, .3) and is (.7655, .2345) = (1.4 + 9 * .78, .6 + 9 * .22) / 11."""
+    weak, strong = views((0.6, 0.4), (0.96, 0.04)), views((0.2, 0.8), (0.5, 0.5))
+    q = [8.42 / 11, 2.58 / 11]
+    # by the old q p is (18, 28) / 46 and (288, 28) / 316 = .911; by the new one its tops are .685 and .880
+    for threshold, after, same in ((0.9, [0, 1], [0, 0]), (0.65, [0, 1], [1, 1]), (0.6, [1, 1], [1, 1])):
+        margins: dict[Margin, list[int]] = {"after": after, "same": same}
+        for margin, row_weight in margins.items():
+            method = DebiasPL(2, 0.999, strength=1.0, threshold=threshold, margin=margin)
+            method.q = np.array([0.7, 0.3])
+            out = method.step(one_batch(1, [0, 1], weak, strong), network(2), network(2))
+            close(out["q"], q)
+            assert out["target"].tolist() == [1, 0]
+            assert out["row_weight"].tolist() == row_weight, (threshold, margin)
+            losses = [-math.log(0.8 * q[1] / (0.2 * q[0] + 0.8 * q[1])), -math.log(q[0])]
+            close(out["unlabeled_loss"], np.dot(row_weight, losses) / 2)
+
+
+def test_debiaspl_after_starts_with_bare_targets() -> None:
+    """Before the first batch q is uniform, so p is the weak prediction; the margin has .1 / 2 + .9 * (.795, .205)."""
+    method = DebiasPL(2, 0.999, strength=1.0, threshold=0.59, margin="after")
+    weak, strong = views((0.99, 0.01), (0.6, 0.4)), views((0.5, 0.5), (0.5, 0.5))
+    out = method.step(one_batch(0, [0, 1], weak, strong), network(2), network(2))
+    assert out["target"].tolist() == [0, 0] and out["row_weight"].tolist() == [1, 1]
+    close(out["unlabeled_loss"], -math.log(0.7655))
+    with pytest.raises(ValueError, match="before"):
+        DebiasPL(2, 0.9, margin="before")  # type: ignore[arg-type]
 
 
 # all

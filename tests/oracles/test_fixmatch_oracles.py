@@ -198,11 +198,14 @@ def test_auxiliary_head():
 WEAK = ((0.96, 0.02, 0.015, 0.005), (0.3, 0.5, 0.15, 0.05))  # 0, kept; 1, not kept
 
 
-def full(strong: tuple[tuple[float, ...], ...], t: int = 3, moving: Model | None = None) -> dict[str, Any]:
+def full(
+    strong: tuple[tuple[float, ...], ...], t: int = 3, moving: Model | None = None, **options: Any
+) -> dict[str, Any]:
     model = network(4)
     quarter = (0.25, 0.25, 0.25, 0.25)
     batch = Batch((views(quarter),), np.array([3]), (views(*WEAK), views(*strong)), t, 9)
-    return FullMatch(4, start=3, lambda_=2.0, negative=0.5, entropy=0.25).step(batch, model, moving or model)
+    method = FullMatch(4, start=3, lambda_=2.0, negative=0.5, entropy=0.25, **options)
+    return method.step(batch, model, moving or model)
 
 
 def test_fullmatch_with_two_classes_left():
@@ -242,6 +245,31 @@ def test_fullmatch_wishes_stand_still():
     close(out["entropy_loss"], -(0.3 * log(0.25) + 0.7 * log(0.75)), 1e-6)
 
 
+def test_fullmatch_wishes_may_move():
+    # the moving network squares: (25, 9, 1, 1) / 36 in the kept row, k = 3, of which (36 - 25 - 1) / 72 is left
+    strong = ((0.5, 0.3, 0.1, 0.1), (0.45, 0.1, 0.4, 0.05))
+    squares = replace(network(4), W=2 * SCALE * np.eye(4))
+    for learns, t in ((True, 5 / 36), (False, 0.2)):
+        out = full(strong, moving=squares, wish_learns=learns)
+        each = [t * log(s) + (1 - t) * log(1 - s) for s in (1 / 4, 1 / 36)]
+        assert out["k"] == 3
+        close(out["entropy_loss"], -sum(each) / 2, 1e-6)
+        close(out["negative_loss"], full(strong, moving=squares)["negative_loss"])
+    still = [full(strong, wish_learns=learns)["entropy_loss"] for learns in (True, False)]
+    close(*still)  # the value is the same where nothing moves
+
+
+def test_fullmatch_gradient_of_the_wish():
+    # With k = 2 the wish is s itself, .3: a constant wish is reached and has no slope, one that learns leaves the
+    # entropy of (.3, .7), whose slope is log(.7 / .3) ds, ds = .3 * .7 for the logit's own bias.
+    strong = ((0.5, 0.3, 0.1, 0.1), (0.2, 0.3, 0.4, 0.1))
+    h = 1e-5
+    ends = [replace(network(4), b=np.array([0.0, side, 0.0, 0.0])) for side in (h, -h)]
+    for learns, slope in ((True, log(7 / 3) * 0.21), (False, 0.0)):
+        up, down = (full(strong, moving=moving, wish_learns=learns)["entropy_loss"] for moving in ends)
+        close((up - down) / (2 * h), slope, 1e-6)
+
+
 def test_fullmatch_waits_for_its_start():
     out = full(((0.5, 0.3, 0.1, 0.1), (0.2, 0.3, 0.4, 0.1)), t=2)
     assert (out["negative_loss"], out["entropy_loss"], out["k"]) == (0, 0, 0)
@@ -259,7 +287,7 @@ def test_no_unlabeled_rows():
     batch = Batch((sure, sure), np.array([1]), (nothing(3), nothing(3)), 5, 9)
     shrink = ShrinkMatch(3, momentum=0.9, window=2)
     shrink.confident = 0.3
-    for oracle in (DeFixMatch(), ReFixMatch(), shrink, FullMatch(3, start=0)):
+    for oracle in (DeFixMatch(), ReFixMatch(), shrink, FullMatch(3, start=0), FullMatch(3, start=0, wish_learns=True)):
         out = oracle.step(batch, model, model)
         close(out["loss"], -log(0.01))
         assert out["unlabeled_loss"] == 0

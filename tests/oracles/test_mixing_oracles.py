@@ -239,6 +239,37 @@ def test_adamatch_warms_up(t: int, mu: float):
     assert out["loss"] == pytest.approx(out["labeled_loss"] + mu * out["unlabeled_loss"])
 
 
+def test_adamatch_remembers_a_window():
+    method = AdaMatch(factor=0.8, window=2)
+    model = opened(2)
+    first = method.step(adamatch_batch(), model, model)  # means (1/2, 1/2) and (5/8, 3/8), as by hand
+    assert first["target"] == pytest.approx(np.array([[9 / 14, 5 / 14], [3 / 8, 5 / 8]]))
+    # means (7/8, 1/8) and (3/8, 5/8), over two batches (11/16, 5/16) and (1/2, 1/2): p is multiplied by 11 : 5
+    labeled, strong = pictures((7, 1), (7, 1)), pictures((1, 3), (3, 1))
+    batch = batch_of((labeled, labeled), [0, 0], (pictures((1, 1), (1, 3)), strong))
+    second = method.step(batch, model, model)
+    assert second["target"] == pytest.approx(np.array([[11 / 16, 5 / 16], [11 / 26, 15 / 26]]))
+    assert second["threshold"] == pytest.approx(0.8 * 7 / 8)  # of this batch alone; over both it would be .65
+    assert list(second["row_weight"]) == [0, 0]  # .6875, below .7
+    # a batch without unlabeled rows is not taken in
+    none = nothing(2)
+    alone = method.step(batch_of((pictures((1, 9)), pictures((1, 9))), [0], (none, none)), model, model)
+    assert alone["unlabeled_loss"] == 0
+    # of the three batches the first has left: again 11 : 5, now of (3/4, 1/4) and (1/2, 1/2)
+    third = method.step(adamatch_batch(), model, model)
+    assert third["target"] == pytest.approx(np.array([[33 / 38, 5 / 38], [11 / 16, 5 / 16]]))
+    assert third["threshold"] == pytest.approx(0.6)
+
+
+def test_adamatch_without_window_forgets():
+    method = AdaMatch(factor=0.84)
+    model = opened(2)
+    labeled = pictures((7, 1), (7, 1))
+    method.step(batch_of((labeled, labeled), [0, 0], (labeled, labeled)), model, model)
+    out = method.step(adamatch_batch(), model, model)
+    assert out["target"] == pytest.approx(np.array([[9 / 14, 5 / 14], [3 / 8, 5 / 8]]))
+
+
 # RegMixMatch
 
 Call = tuple[float, float, str, int]
@@ -385,6 +416,7 @@ METHODS = [
     (lambda: ReMixMatch(np.array([0.2, 0.5, 0.3]), 3), (1, 3), 3),
     (AdaMatch, (2, 2), 0),
     (lambda: AdaMatch(target="class"), (2, 2), 0),
+    (lambda: AdaMatch(window=3), (2, 2), 0),
     (lambda: RegMixMatch(3, 0.9, sure=0.8), (1, 2), 1),
     (lambda: RegMixMatch(3, 0.9, sure=0.8, labeled_joins=True), (1, 2), 1),
 ]

@@ -127,6 +127,34 @@ def test_a_method_that_fails_keeps_the_others(tmp_path, capsys):
     assert any("failed with seed 7, 8" in line for line in found["words"])
 
 
+LATE = """
+from fewlabels import Method
+from torch.nn import functional as F
+
+
+class Late(Method):
+    def forward(self, net, batch):
+        if int(batch.step) == 3:
+            return {}["loss"]
+        return {"loss": F.cross_entropy(net.logits(net.features(batch.labeled[0])), batch.labels)}
+"""
+
+
+def test_a_method_that_fails_in_the_middle_of_its_training_keeps_the_others(tmp_path, capsys):
+    (tmp_path / "late.py").write_text(LATE)
+    words = ["--methods", f"{tmp_path / 'late.py'},fixmatch", "--seeds", "1", "--out", str(tmp_path / "b")]
+    assert main(["bench", "digits", *words, *WORDS]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "late.py:Late, seed 0: failed." in said and "KeyError" in said and """`return {}["loss"]`""" in said
+    found = json.loads((tmp_path / "b/bench.json").read_text())
+    assert found["rows"][-1]["name"] == "fixmatch" and found["rows"][-1]["mean"]["n"] == 1
+
+
+def test_values_of_several_numbers_are_not_parted_at_their_commas():
+    found = module._read_methods("fixmatch,freematch:clip=(.9, .95),softmatch")
+    assert list(found) == ["fixmatch", "freematch:clip=(0.9, 0.95)", "softmatch"]
+
+
 def arrays(labeled=60, unlabeled=0):
     rng = np.random.default_rng(0)
     y = np.arange(labeled + unlabeled) % 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fewlabels.methods.parts.across import gather_rows
 from fewlabels.methods.parts.memory import Memory, last_of
@@ -52,11 +53,18 @@ class LabeledBank(Memory):
         self.embeddings = self.remember("embeddings", torch.zeros(rows, embedding), "labeled rows")
         self.labels = self.remember("labels", torch.full((rows,), -1), "labeled rows")
 
-    def take_in(self, embeddings: Tensor, labels: Tensor, places: Tensor) -> None:
-        """Remember embeddings [B, E] and labels [B] of these labeled rows [B]; of several of a row the last."""
+    def take_in(self, embeddings: Tensor, labels: Tensor, places: Tensor, momentum: float = 0.0) -> None:
+        """Remember embeddings [B, E] and labels [B] of these labeled rows [B]; of several of a row the last.
+
+        With a momentum that much of a row's older embedding stays, and the sum is brought to length 1.
+        """
         everywhere = gather_rows(places)
         last = last_of(everywhere, torch.ones_like(everywhere, dtype=torch.bool))
-        self.embeddings[everywhere] = gather_rows(embeddings)[last]
+        new = gather_rows(embeddings)[last]
+        if momentum:
+            mixed = F.normalize(momentum * self.embeddings[everywhere] + (1 - momentum) * new, dim=1)
+            new = torch.where(self.labels[everywhere, None] >= 0, mixed, new)
+        self.embeddings[everywhere] = new
         self.labels[everywhere] = gather_rows(labels)[last]
 
     def similarity(self, embeddings: Tensor, temperature: float) -> Tensor:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+Rise: TypeAlias = Literal["linear", "exp"]
 
-def ramp(share: Tensor, length: float) -> Tensor:
-    """Rise linearly from 0 to 1 over the first `length` of the run; both are shares of it, `share` is 0-dim."""
-    return (share / max(length, 1e-12)).clamp(max=1) if length else share.new_ones(())
+
+def ramp(share: Tensor, length: float, rise: Rise = "linear") -> Tensor:
+    """Rise from 0 to 1 over the first `length` of the run; both are shares of it, `share` is 0-dim.
+
+    With x the part of the rise that is done: "linear" is x, and "exp" exp(-5 (1 - x)^2), of Laine and Aila (2017).
+    """
+    if not length:
+        return share.new_ones(())
+    done = (share / length).clamp(max=1)
+    return done if rise == "linear" else (-5 * (1 - done).square()).exp()
 
 
 def cosine_ramp(share: Tensor) -> Tensor:

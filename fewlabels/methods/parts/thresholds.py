@@ -109,7 +109,7 @@ class CurriculumThreshold(Memory):
         unlabeled: how many of them can be remembered.
         threshold: of a class that is predicted most.
         mapping: convex b / (2 - b), linear b, or concave ln(b + 1) / ln 2.
-        warm_up: whether rows with none count; without them the thresholds are high from the start.
+        warm_up: whether rows with none count; without them the class with most rows has the whole threshold at once.
     """
 
     def __init__(

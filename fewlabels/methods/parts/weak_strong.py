@@ -14,7 +14,8 @@ class WeakStrong(Method):
     """A method whose strong views learn what a weak view of the same row tells."""
 
     passes: Passes = "three"
-    """which views share a pass through the network: all (one), labeled and strong (two), none (three)"""
+    """which views share a pass through the network: all (one, as in the authors' codes and popular libraries), labeled
+    and strong (two), none (three, so that evaluation meets the batch statistics of plain images)"""
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""

@@ -15,6 +15,7 @@ SEEDS = range(1000, 1003)
 BY_THRESHOLD = (
     "fixmatch", "uda", "dash", "flexmatch", "freematch", "softmatch", "comatch", "simmatch", "refixmatch",
     "sequencematch", "shrinkmatch", "fullmatch", "regmixmatch", "debiaspl", "layermatch", "adamatch", "crmatch",
+    "pseudo_label", "defixmatch",
 )  # fmt: skip
 # What they mix has no pseudo-label; their gradients are tested in test_gradients.
 NOT_PROBED = ("supervised", "mixmatch", "remixmatch")

@@ -94,8 +94,9 @@ def main(question: Question) -> None:
 
 def note_of(question: Question, table: Table, method: str, seed: int) -> Path:
     """Give the file in which a training is noted."""
-    parts = [str(question.rows)] * bool(question.rows) + [f"gamma{question.gamma:g}"] * (question.gamma > 1)
-    rows = "-".join(parts) or "all"
+    rows = "all" if question.rows is None else str(question.rows)
+    if question.gamma > 1:
+        rows = f"gamma{question.gamma:g}" if question.rows is None else f"{rows}-gamma{question.gamma:g}"
     return question.work / f"{table.name}-{question.labels_per_class}-{rows}-{question.steps}-{method}-{seed}.json"
 
 

@@ -23,11 +23,16 @@ class OwnFile:
 
     Attributes:
         path: absolute.
-        digest: of the file's bytes as they were read.
+        source: its bytes as they were read.
     """
 
     path: Path
-    digest: str
+    source: bytes
+
+    @property
+    def digest(self) -> str:
+        """Of the source."""
+        return digest_of(self.source)
 
 
 _READ: dict[str, OwnFile] = {}  # by the name of the module
@@ -53,7 +58,7 @@ def import_file(path: Path) -> ModuleType:
     if not there.is_file():
         raise UserError(f"no file at {str(path)!r}: give the path of a Python file. {_beside(there)}".rstrip())
     source = there.read_bytes()
-    found = OwnFile(there, digest_of(source))
+    found = OwnFile(there, source)
     place = hashlib.sha256(str(there).encode()).hexdigest()[:8]
     name = f"_own_{there.stem}_{place}_{found.digest}"  # a name that nothing else has: neither a package nor a copy
     if name not in _READ:
@@ -89,12 +94,12 @@ def _execute(name: str, path: Path, source: bytes) -> None:
 def where_it_failed(error: BaseException, kind: type) -> str:
     """Say what went wrong in a class's code, and in which line of its file where that was imported by its path."""
     own = own_file(kind)
-    return f"{type(error).__name__}: {error}" if own is None else _reason(error, own.path, own.path.read_bytes())
+    return f"{type(error).__name__}: {error}" if own is None else _reason(error, own.path, own.source)
 
 
 def _reason(error: BaseException, path: Path, source: bytes) -> str:
     """Say what went wrong, and in which line of the file."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
     if line := _line(error, path):
         text = source.decode(errors="replace").splitlines()[line - 1].strip()

@@ -45,5 +45,19 @@ WITH_UNLABELED = [name for name in method_names() if name != "supervised"]
 MIXES = [name for name in WITH_UNLABELED if method_class(name).mixes]
 
 
+# With options that make other steps of a method: what holds for the methods holds for these.
+OTHER = {
+    "pseudo_label two": {"passes": "two"},
+    "adamatch window": {"window": 3.0},
+    "debiaspl before": {"bias_of_targets": "before"},
+    "simmatch own": {"targets_of": "own", "bank_momentum": 0.7},
+    "crmatch weak": {"weak_learns": True},
+    "fullmatch learns": {"target_learns": True, "threshold": 0.5},
+    "regmixmatch one": {"passes": "one"},
+}
+
+
 def eager(name, **options):
-    return method_class(name)(**OPTIONS[name] | options)
+    """Make a method, or one of `OTHER`, with rows that count."""
+    method = name.split()[0]
+    return method_class(method)(**OPTIONS[method] | OTHER.get(name, {}) | options)

@@ -107,8 +107,8 @@ def make_method(spec: str) -> Method:
 
 def option_fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     """Give a method's options as fields, its own before those that it shares with others."""
-    own = vars(kind).get("__annotations__", {})
-    return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.name not in own))
+    shared = {name for base in kind.__bases__ for name in getattr(base, "__dataclass_fields__", ())}
+    return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.name in shared))
 
 
 def has_default(field: dataclasses.Field[Any]) -> bool:

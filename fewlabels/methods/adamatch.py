@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.averaging.horizon import delay
-from fewlabels.config import NotNegative, Share
+from fewlabels.averaging.horizon import horizon
+from fewlabels.config import NotNegative, Positive, Share
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import of_rows
@@ -46,16 +46,15 @@ class AdaMatch(Method):
     """the largest class of the aligned distribution, or the distribution itself"""
     interpolation: bool = True
     """random logit interpolation; without it labeled and unlabeled rows have passes of their own"""
-    window: NotNegative = 0.0
-    """batches over which mean p_x and mean p are taken, in a run of the paper's length; 0: this batch alone"""
+    window: Positive = 1.0
+    """batches over which mean p_x and mean p are taken, in a run of the paper's length; 1: this one alone"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
     def setup(self, task: Task) -> None:
-        """Make the averages that predictions are aligned by, where there are any."""
-        window = delay(self.window, task.steps)
-        self.average_x = RecentMean(task.classes, window) if window else mean_rows
-        self.average = RecentMean(task.classes, window) if window else mean_rows
+        """Make the averages that predictions are aligned by."""
+        window = horizon(self.window, task.steps)
+        self.average_x, self.average = RecentMean(task.classes, window), RecentMean(task.classes, window)
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of every row."""

@@ -31,7 +31,8 @@ class CRMatch(WeakStrong):
         loss = mean CE(z, y) + weight * L_u + distance * L_d + rotation * L_r
 
     The paper projects the last feature map; here it is its mean, the features, which every backbone has. In a popular
-    library a gets a gradient too (`both`), and the rotations are all four of each labeled image.
+    library's joint pass a gets a gradient too (`weak_learns`; here by a pass of its own), and the rotations are all
+    four of other unlabeled images, as many as labeled ones. What is turned always has a pass of its own.
     """
 
     threshold: Share = 0.95
@@ -42,8 +43,8 @@ class CRMatch(WeakStrong):
     """factor on the loss that pushes the features of the two views apart"""
     rotation: NotNegative = 1.0
     """factor on the loss of the rotations; 0 leaves them out"""
-    both: bool = False
-    """whether the weak view's features learn from the distance too, by a pass more"""
+    weak_learns: bool = False
+    """whether features and projection learn from the distance by the weak view too, in a pass more"""
 
     def setup(self, task: Task) -> None:
         """Make the projection and the rotation head."""
@@ -63,7 +64,7 @@ class CRMatch(WeakStrong):
 
         labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
-        a = self.projection(learning_features(net, weak)[0]) if self.both else self.projection(f_w).detach()
+        a = self.projection(learning_features(net, weak)[0]) if self.weak_learns else self.projection(f_w).detach()
         alike = F.cosine_similarity(a, self.projection(f_s), dim=1)
         distance_loss = mean_loss(row_weight * alike.clamp(min=0))
         rotation_loss = self._rotation_loss(net, batch, other[0]) if other else labeled_loss.new_zeros(())

@@ -31,15 +31,16 @@ class DebiasPL(WeakStrong):
         row weight = 1[max p >= threshold]                              [M]
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s + strength * log q, sg y^))
 
-    In the authors' code the targets are made before q takes in the batch (`targets=before`), and the margin after.
+    In the authors' code the targets are made before q takes in the batch (`bias_of_targets=before`), and the margin
+    after.
     """
 
     threshold: Share = 0.95
     """a row counts from this probability of its target on (the paper: .8 on ImageNet)"""
     strength: NotNegative = 0.5
     """how much of the mean prediction is taken off (the paper: .4 on ImageNet)"""
-    targets: Literal["after", "before"] = "after"
-    """whether targets are made after the running mean takes in the batch, or before"""
+    bias_of_targets: Literal["after", "before"] = "after"
+    """whether targets are freed of the running mean after it takes in the batch, or before"""
     memory: NotNegative = 1000.0
     """steps that the running mean remembers in a run of the paper's length (.999)"""
     weight: NotNegative = 1.0
@@ -52,9 +53,9 @@ class DebiasPL(WeakStrong):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""
         z, z_w, z_s = self.logits(net, batch)
-        before = self._bias(self.average.value.clone())
+        before = self._bias(self.average.value) if self.bias_of_targets == "before" else None
         bias = self._bias(self.average(z_w.softmax(1), batch.step))
-        p = (z_w - (bias if self.targets == "after" else before)).softmax(1)
+        p = (z_w - (bias if before is None else before)).softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = F.cross_entropy(z, batch.labels)

@@ -108,7 +108,7 @@ def _field_lines(kind: type[Any]) -> dict[str, str]:
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
         if isinstance(under, ast.Expr) and isinstance(under.value, ast.Constant):
-            out[field.target.id] = str(under.value.value)
+            out[field.target.id] = " ".join(str(under.value.value).split())
     return out
 
 

@@ -30,7 +30,7 @@ class FreeMatch(WeakStrong):
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^)) + fairness * sum_k a_k log b_k
 
     The means start at 1/K and take in this batch first. `clip` is of the tau that is remembered; a popular library
-    always clips it to at most .95.
+    has it from 0 to .95 on SVHN.
     """
 
     weight: NotNegative = 1.0

@@ -34,7 +34,7 @@ class FullMatch(WeakStrong):
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^)) + negative * L_n + entropy * L_e
 
     L_n and L_e leave out classes with s_j > threshold^2, and begin after `start_steps`; in the authors' published
-    commands they do not wait (0), and in their code t has a gradient (`wish_learns`).
+    commands they do not wait (0), and in their code t has a gradient (`target_learns`).
     """
 
     threshold: Share = 0.95
@@ -47,8 +47,8 @@ class FullMatch(WeakStrong):
     """factor on the loss that evens out the classes between"""
     start_steps: NotNegative = 5120.0
     """steps before these two begin, in a run of the paper's length"""
-    wish_learns: bool = False
-    """whether t gets a gradient"""
+    target_learns: bool = False
+    """whether t, what is left for the classes between, gets a gradient"""
 
     def setup(self, task: Task) -> None:
         """Scale the start to the run."""
@@ -83,7 +83,7 @@ class FullMatch(WeakStrong):
 
         negative_loss = mean_loss((-(1 - s + TINY).log() * unlikely * fair).sum(1))
         wished = (1 - (s * (1 - between)).sum(1, keepdim=True) + 1e-7) / (k - 1)
-        wished = wished if self.wish_learns else wished.detach()
+        wished = wished if self.target_learns else wished.detach()
         losses = -(wished * (s + TINY).log() + (1 - wished) * (1 - s + TINY).log())
         counts = between * fair * row_weight[:, None]
         return negative_loss, mean_over(losses, counts)

@@ -33,9 +33,9 @@ class MeanTeacher(Method):
     weight: NotNegative = 50.0
     """factor on the unlabeled loss"""
     ramp: Share = 0.4
-    """part of the run over which this factor grows from 0"""
+    """part of the run over which this factor grows"""
     rise: Rise = "linear"
-    """how it grows: linear, or exp(-5 (1 - x)^2) as in the paper"""
+    """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2) as in the paper"""
 
     def views(self) -> Views:
         """Ask for two weak views of each unlabeled row."""

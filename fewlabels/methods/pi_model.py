@@ -32,9 +32,9 @@ class PiModel(Method):
     weight: NotNegative = 10.0
     """factor on the unlabeled loss"""
     ramp: Share = 0.4
-    """part of the run over which this factor grows from 0"""
+    """part of the run over which this factor grows"""
     rise: Rise = "linear"
-    """how it grows: linear, or exp(-5 (1 - x)^2) as in the paper"""
+    """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2) as in the paper"""
     gradient: Literal["both", "one"] = "both"
     """which of the two views learn: both, as in the paper, or the second from the first"""
 

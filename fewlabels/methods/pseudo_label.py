@@ -38,7 +38,7 @@ class PseudoLabel(Method):
     ramp: Share = 0.4
     """part of the run over which that factor rises from 0"""
     passes: Literal["one", "two"] = "one"
-    """whether labeled and unlabeled rows share a pass through the network"""
+    """labeled and unlabeled rows share a pass through the network (one), or have one each (two)"""
 
     def views(self) -> Views:
         """Ask for one weak view of each row."""

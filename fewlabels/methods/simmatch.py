@@ -25,7 +25,7 @@ from fewlabels.views.batch import Batch, Views
 class SimMatch(Method):
     """Each unlabeled image is like certain labeled ones, and its strong view has to be like the same.
 
-    All targets are the teacher's, the run's average of the parameters.
+    All targets are the teacher's, the run's average of the parameters, unless `targets_of` says otherwise.
 
     ::
 
@@ -38,9 +38,9 @@ class SimMatch(Method):
         L_i = mean CE(g(strong(u)) . bank / temperature, sg q')
         loss = mean CE(z, y) + weight * mean(row weight * CE(logits(strong(u)), sg p')) + instance * L_i
 
-    On CIFAR-10 a popular library has no teacher (`targets=own`), but a bank that is averaged (`bank_momentum` .7).
-    There and in the authors' code the bank starts at random and takes in a batch after its targets are made, and L_i
-    begins with the second epoch.
+    On CIFAR-10 a popular library has no teacher (`targets_of=own`), but a bank that is averaged (`bank_momentum` .7).
+    There and in the authors' code the bank starts at random and takes in a batch after its targets are made, and in the
+    first epoch there is neither L_i nor smoothing.
     """
 
     threshold: Share = 0.95
@@ -57,7 +57,7 @@ class SimMatch(Method):
     """E, size of the embeddings"""
     window: Positive = 32.0
     """batches over which predictions are averaged for the alignment (ImageNet: 256), in a run of the paper's length"""
-    targets: Literal["teacher", "own"] = "teacher"
+    targets_of: Literal["teacher", "own"] = "teacher"
     """whose predictions and embeddings make targets: those of the averaged parameters, or the network's own"""
     bank_momentum: Share = 0.0
     """how much of a labeled row's embedding in the bank stays when it comes again"""
@@ -74,10 +74,11 @@ class SimMatch(Method):
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        z = net.logits(net.features(labeled))
+        (labeled,), (_, strong) = batch.labeled, batch.unlabeled
+        f = net.features(labeled)
+        z = net.logits(f)
         (f_s,) = learning_features(net, strong)
-        target, likeness = self._targets(net, labeled, weak, batch)
+        target, likeness = self._targets(net, f, batch)
         z_s, row_weight = net.unlabeled_logits(f_s), at_least(target, self.threshold)
 
         labeled_loss = F.cross_entropy(z, batch.labels)
@@ -93,14 +94,14 @@ class SimMatch(Method):
         }
 
     @torch.no_grad()
-    def _targets(self, net: Network, labeled: Tensor, weak: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _targets(self, net: Network, of_labeled: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Give targets p' [M, K] and q' [M, L]; the bank takes in this batch before."""
         teacher, projector = net, self.projector
-        if self.targets == "teacher":
+        if self.targets_of == "teacher":
             teacher, projector = net.teacher, self.teacher.projector
-        embeddings = projector(target_features(teacher, labeled))
-        self.bank.take_in(embeddings, batch.labels, batch.places, self.bank_momentum)
-        of_weak = target_features(teacher, weak)
+            of_labeled = target_features(teacher, batch.labeled[0])
+        self.bank.take_in(projector(of_labeled), batch.labels, batch.places, self.bank_momentum)
+        of_weak = target_features(teacher, batch.unlabeled[0])
         p = target_logits(teacher, of_weak).softmax(1)
         p = align(p, 1.0, self.average(p))
         q = self.bank.similarity(projector(of_weak), self.temperature).softmax(1)

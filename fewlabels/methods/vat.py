@@ -46,9 +46,9 @@ class VAT(Method):
     trial: Positive = 1e-2
     """likewise, the length at which the gradient is taken (in widespread code 1e-6, which float32 loses by rounding)"""
     ramp: Share = 0.4
-    """part of the run over which the weight grows from 0"""
+    """part of the run over which the weight grows"""
     rise: Rise = "linear"
-    """how it grows: linear, or exp(-5 (1 - x)^2)"""
+    """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2)"""
 
     def views(self) -> Views:
         """Ask for a weak view of each unlabeled row."""

@@ -117,8 +117,8 @@ class Network(nn.Module):
             raise UserError(
                 f"a policy for the backbone (here for {names[0]}{', ...' if len(names) > 1 else ''}) needs a pass of "
                 "their own for unlabeled views: where they share one with labeled views, the gradients cannot be told "
-                "apart. Give --method.passes three where the method has it (adamatch: --method.interpolation False), "
-                "or a policy for the head alone."
+                "apart. Give --method.passes three where the method has it (pseudo_label: --method.passes two; "
+                "adamatch: --method.interpolation False), or a policy for the head alone."
             )
         sizes = [len(view) for view in views]
         return list(self.features(torch.cat(list(views))).split(sizes))

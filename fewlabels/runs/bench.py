@@ -155,8 +155,7 @@ def read_seeds(seeds: int | str | Sequence[int]) -> list[int]:
 
 def _read_methods(methods: str | Sequence[str | Method]) -> dict[str, Method]:
     """Make the methods, by name; labels only is there anyway."""
-    words = re.split(r",(?![^(\[]*[)\]])", methods) if isinstance(methods, str) else ()  # not within (.9, .95)
-    given = [each.strip() for each in words if each.strip()] if isinstance(methods, str) else methods
+    given = _parted(methods) if isinstance(methods, str) else methods
     made = [make_method(each) if isinstance(each, str) else each for each in given]
     named: dict[str, Method] = {}
     for method in made:
@@ -168,6 +167,18 @@ def _read_methods(methods: str | Sequence[str | Method]) -> dict[str, Method]:
     if not named:
         raise UserError("give methods to compare with labels only, such as fixmatch,layermatch")
     return named
+
+
+def _parted(methods: str) -> list[str]:
+    """Part a text at its commas, but for those within brackets, as in freematch:clip=(.9, .95)."""
+    parts, depth = [""], 0
+    for letter in methods:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _label(method: Method) -> str:
@@ -266,12 +277,12 @@ def _train(work: _Work, scores: Scores, name: str, method: Method, seed: int, op
     """Train, or read what is finished; None where it fails, unless nothing worked yet: then all others would fail."""
     try:
         run = fit(work.data, method=method, seed=seed, out=work.folder / f"{name}-{seed}", **options)
-    except Interrupted:
+    except (Interrupted, OSError):
         raise
     except Exception as error:
-        if not work.labels_only.accuracy:
-            raise
         known = isinstance(error, UserError)
+        if not work.labels_only.accuracy or not (known or own_file(type(method))):
+            raise  # then all others would fail, or a bug of ours would be hidden
         scores.failures[seed] = str(error) if known else where_it_failed(error, type(method))
         return None
     scores.accuracy[seed] = run.summary[work.key]

@@ -20,6 +20,6 @@ def choose_method(table: Table) -> tuple[str, str]:
     labels = f"{least} to {most} labels a class" if least < most else f"{least} label{'s' * (least > 1)} a class"
     beyond = f"; compared on digits alone{f', {CLASSES} classes' if len(counts) > CLASSES else ''}, not on photos"
     if most >= UNEVEN * least:
-        return "softmatch", f"{labels}; with uneven classes it was 9 points above FixMatch{beyond}"
-    reason = "with 1 label a class it was 20 points above FixMatch, with 4 the better methods did not differ"
+        return "softmatch", f"{labels}; with uneven classes it was 9 points above FixMatch (n = 4){beyond}"
+    reason = "with 1 label a class it was 20 points above FixMatch (n = 4), with 4 the better methods did not differ"
     return "layermatch", f"{labels}; {reason}{beyond}"

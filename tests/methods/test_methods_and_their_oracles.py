@@ -141,7 +141,8 @@ CASES = {
     "pi_model": Case(
         consistency_oracles.PiModel,
         variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), ({"ramp": 0.0}, {"ramp_share": 0.0}),
-                  ({"gradient": "one"}, {"gradient": "second"}), EXP],
+                  ({"gradient": "one"}, {"gradient": "second"}), EXP,
+                  ({"ramp": 0.0, "rise": "exp"}, {"ramp_share": 0.0, "rise": "exp"})],
     ),
     "mean_teacher": Case(
         consistency_oracles.MeanTeacher, variants=[WEIGHT, ({"ramp": 0.05}, {"ramp_share": 0.05}), EXP]
@@ -187,8 +188,8 @@ CASES = {
     ),
     "debiaspl": Case(
         lambda **given: curriculum_oracles.DebiasPL(K, **{"momentum": momentum()} | given), *LOW,
-        variants=[FEWER, WEIGHT, ({"strength": 1.0}, {"strength": 1.0}), ({"targets": "before"}, {"margin": "after"}),
-                  ({"memory": 1.2}, {"momentum": momentum(1.2)})],
+        variants=[FEWER, WEIGHT, ({"strength": 1.0}, {"strength": 1.0}),
+                  ({"bias_of_targets": "before"}, {"margin": "after"}), ({"memory": 1.2}, {"momentum": momentum(1.2)})],
         memories={"average.value": "q"}, unseen=PASSES,
     ),
     "mixmatch": Case(
@@ -234,14 +235,14 @@ CASES = {
         lambda **given: bank_oracles.SimMatch(K, sum(LABELS), **{"embedding": 128, "window": window(32)} | given), *LOW,
         variants=[FEWER, WEIGHT, ({"instance": 3.0}, {"instance": 3.0}), ({"smoothing": 0.5}, {"smoothing": 0.5}),
                   ({"temperature": 1.0}, {"temperature": 1.0}), ({"embedding": 3}, {"embedding": 3}),
-                  ({"window": 1.0}, {"window": 1}), ({"targets": "own"}, {"teacher": False}),
+                  ({"window": 1.0}, {"window": 1}), ({"targets_of": "own"}, {"teacher": False}),
                   ({"bank_momentum": 0.7}, {"bank_momentum": 0.7})],
         memories={"bank.embeddings": "bank", "bank.labels": "bank_labels"},
     ),
     "crmatch": Case(
         bank_oracles.CRMatch, *LOW,
         variants=[FEWER, WEIGHT, ({"rotation": 3.0}, {"rotation": 3.0}), ({"distance": 3.0}, {"distance": 3.0}),
-                  ({"both": True}, {"both": True})],
+                  ({"weak_learns": True}, {"both": True})],
         draws=draws_of_turns, unseen=PASSES, names={"turn_head": "rotation"},
     ),
     "defixmatch": Case(fixmatch_oracles.DeFixMatch, *LOW, variants=[FEWER, WEIGHT]),
@@ -259,7 +260,7 @@ CASES = {
     "fullmatch": Case(
         lambda **given: fixmatch_oracles.FullMatch(K, **{"start": 2} | given), *LOW,
         variants=[FEWER, WEIGHT, ({"negative": 3.0}, {"negative": 3.0}), ({"entropy": 3.0}, {"entropy": 3.0}),
-                  ({"start_steps": 0.0}, {"start": 0}), ({"wish_learns": True}, {"wish_learns": True})],
+                  ({"start_steps": 0.0}, {"start": 0}), ({"target_learns": True}, {"wish_learns": True})],
         unseen=PASSES, scale=4.0,
     ),
 }  # fmt: skip

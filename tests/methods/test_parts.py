@@ -143,7 +143,10 @@ def test_sharpening_and_alignment():
 def test_ramps_rise_from_zero_to_one():
     shares = torch.linspace(0, 1, 11)
     assert [float(ramp(s, 0.4)) for s in shares[[0, 2, 4, 10]]] == pytest.approx([0, 0.5, 1, 1])
-    assert float(ramp(shares[0], 0.0)) == 1
+    assert float(ramp(shares[0], 0.0)) == float(ramp(shares[0], 0.0, "exp")) == 1
+    assert float(ramp(shares[0], 1e-50)) == 0
+    exp = [float(ramp(s, 0.4, "exp")) for s in shares[[0, 2, 4, 10]]]
+    assert exp == pytest.approx([2.718281828**-5, 2.718281828**-1.25, 1, 1])
     assert [float(cosine_ramp(s)) for s in (shares[0], torch.tensor(0.25), shares[5], shares[10])] == pytest.approx(
         [0, 0.5, 1, 1], abs=1e-6
     )

@@ -151,8 +151,9 @@ def test_a_method_that_fails_in_the_middle_of_its_training_keeps_the_others(tmp_
 
 
 def test_values_of_several_numbers_are_not_parted_at_their_commas():
-    found = module._read_methods("fixmatch,freematch:clip=(.9, .95),softmatch")
+    found = module._read_methods("fixmatch,freematch:clip=(.9, .95),softmatch,")
     assert list(found) == ["fixmatch", "freematch:clip=(0.9, 0.95)", "softmatch"]
+    assert module._parted("a, b (1, (2, 3)),odd),c") == ["a", "b (1, (2, 3))", "odd)", "c"]
 
 
 def arrays(labeled=60, unlabeled=0):

@@ -23,7 +23,11 @@ def table(counts, unlabeled=20):
 def test_a_method_is_chosen_for_any_labels_with_a_reason(counts):
     name, reason = choose_method(table(counts))
     assert name in method_names() and name != "supervised"
-    assert str(min(counts)) in reason
+    assert reason.startswith(f"{min(counts)} ") and "digits alone" in reason
+
+
+def test_more_classes_than_were_compared_are_said():
+    assert "10 classes" in choose_method(table((2,) * 11))[1] and "10 classes" not in choose_method(table((2,) * 9))[1]
 
 
 def test_even_and_uneven_classes_get_different_methods():

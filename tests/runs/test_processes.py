@@ -37,14 +37,13 @@ class Launcher(subprocess.Popen):
             "--max-restarts", str(restarts), "-m", "fewlabels", "train", *map(str, words),
         ]  # fmt: skip
         environ = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-        self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 - open as long as it lives
-        super().__init__(command, stdout=self.files[0], stderr=self.files[1], env=environ)
+        self.folder = Path(tempfile.mkdtemp())
+        with open(self.folder / "output", "w") as output, open(self.folder / "errors", "w") as errors:
+            super().__init__(command, stdout=output, stderr=errors, env=environ)
 
     def said(self):
-        """Give stdout and stderr, once it has ended."""
-        for file in self.files:
-            file.seek(0)
-        return tuple(file.read() for file in self.files)
+        """Give stdout and stderr so far."""
+        return tuple((self.folder / name).read_text() for name in ("output", "errors"))
 
 
 def end(process):

@@ -21,7 +21,7 @@ from fewlabels.runs.job import begin
 from fewlabels.runs.train import train
 from fewlabels.training.loop import run, set_batch_norm_memory, update
 from tests.conftest import assert_same, parameters_of
-from tests.eager import MIXES, WITH_UNLABELED, eager
+from tests.eager import MIXES, OTHER, WITH_UNLABELED, eager
 from tests.training import two_processes
 
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "_unique2", "item"}
@@ -53,10 +53,10 @@ def with_rule(job, policy=None):
     return replace(job, policy=policy, center_memory=0.5)
 
 
-@pytest.mark.parametrize("name", [*method_names(), "layermatch all"])
+@pytest.mark.parametrize("name", [*method_names(), *OTHER, "layermatch all"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimizer):
-    job, method = small_job(optimizer=optimizer), eager(name.split()[0])
+    job, method = small_job(optimizer=optimizer), eager(name)
     if name == "layermatch all":
         job, method = with_rule(job, POLICY), LayerMatch(threshold="soft", outputs="averaged")
     state, feed = begin(job, method)
@@ -65,14 +65,15 @@ def test_a_step_reads_nothing_to_the_host(small_job, as_on_a_gpu, name, optimize
             update(state, feed.batch(step, state.step))
 
 
-CAPTURED = [pytest.param(name, "sgd", id=name) for name in method_names()] + [pytest.param("layermatch", "adamw")]
+CAPTURED = [pytest.param(name, "sgd", id=name) for name in (*method_names(), *OTHER)]
+CAPTURED += [pytest.param("layermatch", "adamw")]
 
 
 @pytest.mark.parametrize(("name", "optimizer"), CAPTURED)
 def test_a_captured_step_copies_nothing_from_the_host(small_job, as_on_a_gpu, name, optimizer):
     """A graph may hold no copy from the host: `torch.tensor` makes one, and a number folded into a key too."""
     job, options = small_job(optimizer=optimizer), {"outputs": "averaged"} if name == "layermatch" else {}
-    state, feed = begin(job if name in MIXES else with_rule(job), eager(name, **options))
+    state, feed = begin(job if name.split()[0] in MIXES else with_rule(job), eager(name, **options))
     for step in range(3):
         inputs = feed.inputs(step)
         with NoCopies() if step else nullcontext():  # in the first constants are made and kept
@@ -137,7 +138,7 @@ def graphs(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name != "layermatch"])
+@pytest.mark.parametrize("name", [name for name in (*WITH_UNLABELED, *OTHER) if name != "layermatch"])
 def test_every_method_compiles_to_the_same_step(small_job, name, graphs):
     plain, feed = begin(small_job(steps=5), eager(name))
     run(plain, feed, 0, 3, watch=lambda *_: None)
@@ -194,7 +195,7 @@ def test_a_run_that_stopped_at_any_step_continues_to_the_same_bytes(small_job, m
         assert_same(whole.tensors(), second.tensors())
 
 
-@pytest.mark.parametrize("name", WITH_UNLABELED)
+@pytest.mark.parametrize("name", [*WITH_UNLABELED, *OTHER])
 def test_what_a_method_remembers_is_saved_with_the_run(small_job, name):
     whole, feed = begin(small_job(), eager(name))
     run(whole, feed, 0, 12, watch=lambda *_: None)

@@ -20,11 +20,12 @@ from fewlabels.training.loop import run
 from fewlabels.training.processes import joined
 from fewlabels.views.images import ImageViews
 from tests.conftest import small_recipe
-from tests.eager import WITH_UNLABELED, eager
+from tests.eager import OTHER, WITH_UNLABELED, eager
 
 # Not those that mix a row with others, which are of the same process, nor what has batch norm in a head of its own.
 APART = ("mixmatch", "remixmatch", "regmixmatch", "shrinkmatch")
-METHODS = {name: partial(eager, name) for name in WITH_UNLABELED if name not in APART} | {
+NAMES = [name for name in (*WITH_UNLABELED, *OTHER) if name.split()[0] not in APART]
+METHODS = {name: partial(eager, name) for name in NAMES} | {
     "fixmatch": lambda: eager("fixmatch", threshold=0.12),
     # With 2 sigmas two classes of a row come so near each other that rounding decides its target, at step 7.
     "softmatch": lambda: eager("softmatch", sigmas=1.0),

@@ -11,13 +11,12 @@ Rise: TypeAlias = Literal["linear", "exp"]
 
 
 def ramp(share: Tensor, length: float, rise: Rise = "linear") -> Tensor:
-    """Rise from 0 to 1 over the first `length` of the run; both are shares of it, `share` is 0-dim.
+    """Rise to 1 over the first `length` of the run; both are shares of it, `share` is 0-dim.
 
-    With x the part of the rise that is done: "linear" is x, and "exp" exp(-5 (1 - x)^2), of Laine and Aila (2017).
+    With x the part of the rise that is done: "linear" is x, and "exp" exp(-5 (1 - x)^2), of Laine and Aila (2017),
+    which begins at .0067.
     """
-    if not length:
-        return share.new_ones(())
-    done = (share / length).clamp(max=1)
+    done = (share / max(length, 1e-12)).clamp(max=1) if length else share.new_ones(())
     return done if rise == "linear" else (-5 * (1 - done).square()).exp()
 
 

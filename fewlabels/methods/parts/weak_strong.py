@@ -1,4 +1,4 @@
-"""What FixMatch and all that came of it have in common: three views, and which pass each takes."""
+"""Methods whose strong views learn what a weak view tells, and which pass each view takes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ class WeakStrong(Method):
     """A method whose strong views learn what a weak view of the same row tells."""
 
     passes: Passes = "three"
-    """which views share a pass through the network: all (one, as in the authors' codes and popular libraries), labeled
-    and strong (two), none (three, so that evaluation meets the batch statistics of plain images)"""
+    """which views share a pass through the network: all (one), labeled and strong ones (two), none (three)"""
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""

@@ -100,9 +100,12 @@ def interval(values: list[float], level: float = 0.95) -> dict[str, float]:
 
 
 def _commit() -> str:
-    """Give the commit of the code, and whether files differ from it."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+    """Give the commit of the code, and whether the package differs from it."""
+    commit, changed = (
+        subprocess.run(["git", *words], cwd=HERE.parent, capture_output=True, text=True, check=False).stdout.strip()
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "fewlabels"])
+    )
+    return commit + "-dirty" * bool(changed)
 
 
 COMMIT = _commit()  # now: what is measured later is of this code, whatever is committed meanwhile

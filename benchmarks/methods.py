@@ -1,6 +1,6 @@
 """Every method on the same splits: accuracy over seeds, what a step costs, what is remembered.
 
-    python benchmarks/methods.py digits --labels-per-class 1 --seeds 0-9 --steps 600
+    python benchmarks/methods.py digits --labels-per-class 1 --seeds 0-9 --steps 800
     python benchmarks/methods.py digits --labels-per-class 4 --seeds 0-9 --steps 400
     python benchmarks/methods.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2 --steps 2400
     python benchmarks/methods.py digits --part cost

@@ -21,5 +21,5 @@ def choose_method(table: Table) -> tuple[str, str]:
     beyond = f"; compared on digits alone{f', {CLASSES} classes' if len(counts) > CLASSES else ''}, not on photos"
     if most >= UNEVEN * least:
         return "softmatch", f"{labels}; with uneven classes it was 9 points above FixMatch (n = 4){beyond}"
-    reason = "with 1 label a class it was 20 points above FixMatch (n = 4), with 4 no better one is settled"
+    reason = "with 1 label a class it was 20 points above FixMatch (n = 4), with 4 none of the others is surely better"
     return "layermatch", f"{labels}; {reason}{beyond}"

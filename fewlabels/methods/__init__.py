@@ -130,4 +130,4 @@ def is_ours(method: Method) -> bool:
 def method_name(method: Method) -> str:
     """Give the name of a method object: its file's for ours, its class's for a user's own."""
     module = type(method).__module__
-    return module.rpartition(".")[2] if module.startswith(f"{__name__}.") else type(method).__name__
+    return module.rpartition(".")[2] if is_ours(method) else type(method).__name__

@@ -1,0 +1,93 @@
+"""Which images to label next: those that speak for many images that the network is unsure of."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabels.data.table import Labels, spread
+from fewlabels.evaluation.baselines import Features
+
+CANDIDATES = 10_000  # rows that may be chosen
+SPOKEN_FOR = 4_096  # rows for which they speak
+_PART = 1 << 22  # entries of a kernel that are held at once
+
+
+def choose_next(features: Features, probabilities: NDArray[np.float32], labeled: Labels, n: int) -> Labels:
+    """Choose rows whose labels would help most, the best first: Uncertainty Herding (Bae et al. 2025).
+
+    Greedily maximizes the mean over the rows of u max_l k(., l), where l are the labeled and the chosen rows, u is a
+    row's uncertainty, 1 minus the difference of its two largest probabilities, and k a Gaussian of the distance between
+    features of length 1. Its width is the smallest distance between two labeled rows (1 with fewer than two): wide with
+    few labels, so that what is typical is chosen; narrow with many, so that what is uncertain is. Nothing is chosen
+    that lies closer to a labeled one than others have to gain.
+
+    The time is linear in the rows: of more than `CANDIDATES` and `SPOKEN_FOR` an even part stands for all.
+
+    Args:
+        features: [N, D].
+        probabilities: [N, K], calibrated: uncertainty of an overconfident network says nothing.
+        labeled: rows that have a label.
+        n: how many to choose; fewer are given where fewer are left.
+
+    Returns:
+        Rows, int64 [at most n].
+    """
+    free = np.setdiff1d(np.arange(len(features)), labeled)
+    candidates, others = spread(free, max(CANDIDATES, n)), spread(free, SPOKEN_FOR)
+    x = _unit(features[others])
+    known = _unit(features[labeled])
+    width = _width(known)
+    weight = uncertainty(probabilities[others]).astype(np.float32)
+    covered = np.zeros(len(others), np.float32)
+    for part in np.array_split(known, max(1, len(known) * len(x) // _PART)):
+        if len(part):
+            covered = np.maximum(covered, _kernel(x, part, width).max(1))
+
+    def gains(rows: Labels) -> NDArray[np.float32]:
+        near = _kernel(x, _unit(features[rows]), width)
+        return weight @ np.maximum(near - covered[:, None], 0)
+
+    parts = np.array_split(candidates, max(1, len(candidates) * len(x) // _PART))
+    gain = np.concatenate([gains(part) for part in parts])
+    # What a row adds only shrinks as others are chosen, so one whose gain, computed anew, still leads is the best.
+    waiting = [(-float(g), int(row)) for g, row in zip(gain, candidates, strict=True)]
+    heapq.heapify(waiting)
+    chosen: list[int] = []
+    while waiting and len(chosen) < n:
+        _, row = heapq.heappop(waiting)
+        now = -float(gains(np.array([row]))[0])
+        if waiting and (now, row) > waiting[0]:
+            heapq.heappush(waiting, (now, row))
+            continue
+        chosen.append(row)
+        covered = np.maximum(covered, _kernel(x, _unit(features[[row]]), width)[:, 0])
+    return np.array(chosen, np.int64)
+
+
+def uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give 1 minus the difference of the two largest probabilities [N] of each row [N, K]."""
+    top = np.partition(probabilities, -2, axis=1)
+    return 1 - (top[:, -1] - top[:, -2])
+
+
+def _unit(x: Features) -> Features:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _kernel(x: Features, y: Features, width: float) -> NDArray[np.float32]:
+    """Give exp(-|x - y|^2 / width^2) [n, m] of features of length 1."""
+    return np.exp((2 * (x @ y.T) - 2) / width**2)
+
+
+def _width(known: Features) -> float:
+    """Give the smallest distance between two labeled rows that are not the same."""
+    if len(known) < 2:
+        return 1.0
+    known = known[:CANDIDATES]
+    squares = 2 - 2 * np.minimum(known @ known.T, 1)
+    apart = squares[~np.eye(len(known), dtype=bool)]
+    apart = apart[apart > 1e-6]
+    return float(np.sqrt(apart.min())) if len(apart) else 1.0

@@ -74,6 +74,18 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Next:
+    """Say which images to label next: those whose labels would help a run most, the best first."""
+
+    run: tyro.conf.Positional[Path]
+    """folder of the run"""
+    count: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
+    """how many images"""
+    out: Path | None = None
+    """write a .csv file to fill in, instead of lines"""
+
+
+@dataclass(frozen=True)
 class Probe:
     """Say how far pseudo-labels agree with true labels in each layer of a run, at its newest checkpoint."""
 
@@ -117,6 +129,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Next, tyro.conf.subcommand("next")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Data, tyro.conf.subcommand("data")]
@@ -270,6 +283,13 @@ def _predict(command: Predict, words: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _next(command: Next, words: list[str]) -> None:
+    _no_method(words)
+    from fewlabels.runs.next_labels import show_next
+
+    show_next(command.run, command.count, command.out)
+
+
 def _probe(command: Probe, words: list[str]) -> None:
     _no_method(words)
 
@@ -311,6 +331,7 @@ _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
     Train: _train,
     Bench: _bench,
     Predict: _predict,
+    Next: _next,
     Probe: _probe,
     Methods: _methods,
     Data: _data,

@@ -19,6 +19,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import preset_of
 from fewlabels.report.html import write_report
 from fewlabels.runs.job import Rows, layer_rule
+from fewlabels.runs.next_labels import write_next
 from fewlabels.runs.outputs import write_predictions
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
@@ -163,6 +164,7 @@ def finish(work: Work, free: list[Row], labels_only: Trained | None, trained: Tr
     summary = _summary(work, free, baseline, outcome)
     outcome.classifier.save(work.folder.path)
     write_predictions(work.folder / "predictions.parquet", work.table, outcome.probabilities)
+    write_next(work.folder.path, work.table, work.job.rows, outcome.classifier, outcome.probabilities)
     write_report(work.folder.path, summary, work.table, work.job.rows.images, outcome.probabilities)
     work.folder.write_json("summary.json", summary)
     return Run(work.folder.path, summary)

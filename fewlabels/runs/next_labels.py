@@ -1,0 +1,83 @@
+"""next_to_label.csv: the images whose labels would help most, the best first."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabels.data.table import Table, spread
+from fewlabels.errors import UserError
+from fewlabels.evaluation.next_labels import CANDIDATES, choose_next
+from fewlabels.files import csv_text, plain_cell, replace_text
+from fewlabels.models.classifier import Classifier
+from fewlabels.runs.job import Rows
+
+NAME = "next_to_label.csv"
+LISTED = 500  # images in the file; each stands for the labels of all before it
+HEAD = ("path", "label", "guess", "probability", "or", "its probability")
+
+
+def write_next(
+    folder: Path, table: Table, rows: Rows, classifier: Classifier, probabilities: NDArray[np.float32]
+) -> None:
+    """Choose and write the images to label next, with what the network takes them for; `label` is for the user.
+
+    Args:
+        folder: of the run.
+        table: of all rows.
+        rows: the same, with their images.
+        classifier: the trained one, whose features say which images are alike.
+        probabilities: [N, K], of all rows.
+    """
+    labeled = spread(rows.labeled, CANDIDATES)
+    seen = np.concatenate([labeled, spread(rows.unlabeled, CANDIDATES)])
+    features = classifier.embed(rows.images, seen).numpy()
+    chosen = seen[choose_next(features, probabilities[seen], np.arange(len(labeled)), LISTED)]
+    lines = []
+    for row in chosen:
+        first, second = np.argsort(-probabilities[row], kind="stable")[:2]
+        guesses = ((table.classes[k], f"{probabilities[row, k]:.3f}") for k in (first, second))
+        lines.append((table.names[row], "", *(word for guess in guesses for word in guess)))
+    replace_text(folder / NAME, csv_text(HEAD, lines))
+
+
+def next_lines(run: Path, count: int) -> list[dict[str, str]]:
+    """Read the first images to label next, a line each by the columns `HEAD`.
+
+    Raises:
+        UserError: no finished run, a number below 1, or more than there are.
+    """
+    if count < 1:
+        raise UserError(f"-n is {count}; give how many images you would label, 1 or more")
+    path = run / NAME
+    if not path.is_file():
+        begun = (run / "config.yaml").is_file()
+        mend = "its run is not finished: give the same command again" if begun else "train one with `fewlabels train`"
+        raise UserError(f"{run} has no {NAME}; {mend}.")
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = [{name: plain_cell(cell) for name, cell in line.items()} for line in csv.DictReader(file)]
+    if count > len(lines):
+        raise UserError(f"{path} has {len(lines)} images; give -n {len(lines)} or less")
+    return lines[:count]
+
+
+def show_next(run: Path, count: int, out: Path | None) -> None:
+    """Print the images to label next, or write them to a .csv file to fill in.
+
+    Raises:
+        UserError: as `next_lines`; a file that is no .csv, or is there already: it may hold labels.
+    """
+    lines = next_lines(run, count)
+    if out is None:
+        for line in lines:
+            print(f"{line['path']}\t{line['guess']} {line['probability']}\t{line['or']} {line['its probability']}")
+        return
+    if out.suffix != ".csv":
+        raise UserError(f"{out} ends in {out.suffix or 'nothing'}; give a name that ends in .csv")
+    if out.exists():
+        raise UserError(f"{out} is there already, and may hold labels; give another name")
+    replace_text(out, csv_text(HEAD, (list(line.values()) for line in lines)))
+    print(f"{out}: {len(lines)} images; fill in the column label")

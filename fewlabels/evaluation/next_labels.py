@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,34 +38,36 @@ def choose_next(features: Features, probabilities: NDArray[np.float32], labeled:
     """
     free = np.setdiff1d(np.arange(len(features)), labeled)
     candidates, others = spread(free, max(CANDIDATES, n)), spread(free, SPOKEN_FOR)
-    x = _unit(features[others])
-    known = _unit(features[labeled])
-    width = _width(known)
-    weight = uncertainty(probabilities[others]).astype(np.float32)
+    x, known = _unit(features[others]), _unit(features[labeled])
+    width, weight = _width(known), uncertainty(probabilities[others])
     covered = np.zeros(len(others), np.float32)
-    for part in np.array_split(known, max(1, len(known) * len(x) // _PART)):
-        if len(part):
-            covered = np.maximum(covered, _kernel(x, part, width).max(1))
+    for part in _parts(known, len(others)):
+        covered = np.maximum(covered, _kernel(part, x, width).max(0, initial=0))
 
-    def gains(rows: Labels) -> NDArray[np.float32]:
-        near = _kernel(x, _unit(features[rows]), width)
-        return weight @ np.maximum(near - covered[:, None], 0)
+    near = np.concatenate([_kernel(part, x, width) for part in _parts(_unit(features[candidates]), len(others))])
 
-    parts = np.array_split(candidates, max(1, len(candidates) * len(x) // _PART))
-    gain = np.concatenate([gains(part) for part in parts])
+    def gain(places: Labels) -> NDArray[np.float32]:
+        return np.maximum(near[places] - covered, 0) @ weight
+
+    first = np.concatenate([gain(part) for part in _parts(np.arange(len(candidates)), len(others))])
     # What a row adds only shrinks as others are chosen, so one whose gain, computed anew, still leads is the best.
-    waiting = [(-float(g), int(row)) for g, row in zip(gain, candidates, strict=True)]
+    waiting = [(-float(g), place) for place, g in enumerate(first)]
     heapq.heapify(waiting)
     chosen: list[int] = []
     while waiting and len(chosen) < n:
-        _, row = heapq.heappop(waiting)
-        now = -float(gains(np.array([row]))[0])
-        if waiting and (now, row) > waiting[0]:
-            heapq.heappush(waiting, (now, row))
+        _, place = heapq.heappop(waiting)
+        now = -float(gain(np.array([place]))[0])
+        if waiting and (now, place) > waiting[0]:
+            heapq.heappush(waiting, (now, place))
             continue
-        chosen.append(row)
-        covered = np.maximum(covered, _kernel(x, _unit(features[[row]]), width)[:, 0])
+        chosen.append(int(candidates[place]))
+        covered = np.maximum(covered, near[place])
     return np.array(chosen, np.int64)
+
+
+def _parts(x: NDArray[Any], width: int) -> list[NDArray[Any]]:
+    """Part rows so that what is computed of each with `width` others stays small."""
+    return np.array_split(x, len(x) * width // _PART + 1)
 
 
 def uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,12 +77,12 @@ def uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _unit(x: Features) -> Features:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
 
 
 def _kernel(x: Features, y: Features, width: float) -> NDArray[np.float32]:
     """Give exp(-|x - y|^2 / width^2) [n, m] of features of length 1."""
-    return np.exp((2 * (x @ y.T) - 2) / width**2)
+    return np.exp((2 * (x @ y.T) - 2) / np.float32(width**2))
 
 
 def _width(known: Features) -> float:

@@ -250,7 +250,9 @@ def measured(classifier: Classifier, rows: Rows, features_too: bool) -> dict[str
         for name, chosen, truth in (("accuracy", rows.test, rows.labels), ("hidden", rows.hidden, rows.truth))
     }
     if features_too:
-        train, test = (classifier.embed(rows.images, chosen).double().numpy() for chosen in (hidden, rows.test))
+        train, test = (
+            classifier.outputs(rows.images, chosen).features.double().numpy() for chosen in (hidden, rows.test)
+        )
         found |= judged(train, rows.truth[hidden], test, rows.labels[rows.test])
     return found
 

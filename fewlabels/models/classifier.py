@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from fewlabels.files import replace_file, replace_text
 from fewlabels.models.pace import Pace
 from fewlabels.views.images import normalize
 
-FORMAT = 1
+FORMAT = 2  # 1 had no calibration
 EVALUATED = 256  # images at a time
 
 
@@ -40,6 +40,7 @@ class Card:
         classes: names, in the order of the logits.
         form: what images are brought to: channels, size, how they are resized, what is white.
         mean, std: channel statistics of pixels in 0..1.
+        scale, bias: [K] each, the calibration: probabilities are softmax(scale * logits + bias); empty for none.
     """
 
     model: str
@@ -47,7 +48,16 @@ class Card:
     form: Form
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scale: tuple[float, ...] = ()
+    bias: tuple[float, ...] = ()
     format: int = FORMAT
+
+
+class Outputs(NamedTuple):
+    """What a classifier says of images, on the CPU: features [n, D] and logits [n, K]."""
+
+    features: Tensor
+    logits: Tensor
 
 
 class Classifier(nn.Module):
@@ -93,34 +103,33 @@ class Classifier(nn.Module):
         """The device of the parameters."""
         return self.head.weight.device
 
-    def embed(self, images: Images, rows: Labels) -> Tensor:
-        """Give the features [n, D] of these rows, in evaluation mode, on the CPU."""
-        return self._evaluated(images, rows, self.features, self.head.in_features)
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Turn logits [n, K] into probabilities [n, K], by the card's calibration."""
+        if self.card.scale:
+            scale, bias = (logits.new_tensor(values) for values in (self.card.scale, self.card.bias))
+            logits = scale * logits + bias
+        return F.softmax(logits, dim=1)
 
     def probabilities(self, images: Images, rows: Labels, pace: Pace | None = None) -> Tensor:
         """Give class probabilities [n, K] of these rows, in evaluation mode, on the CPU."""
-        return self._evaluated(images, rows, lambda x: F.softmax(self(x).float(), dim=1), self.head.out_features, pace)
+        return self.calibrated(self.outputs(images, rows, pace).logits)
 
     @torch.no_grad()
-    def _evaluated(
-        self,
-        images: Images,
-        rows: Labels,
-        of: Callable[[Tensor], Tensor],
-        columns: int,
-        pace: Pace | None = None,
-    ) -> Tensor:
+    def outputs(self, images: Images, rows: Labels, pace: Pace | None = None) -> Outputs:
+        """Give the features [n, D] and logits [n, K] of these rows, in evaluation mode, on the CPU."""
         training = self.training
         self.eval()
         pace = pace or Pace(EVALUATED)
-        out = torch.empty(len(rows), columns)
+        features = torch.empty(len(rows), self.head.in_features)
+        logits = torch.empty(len(rows), self.head.out_features)
         start = 0
         while start < len(rows):
             part = rows[start : start + pace.size]
             began = time.perf_counter()
             try:
                 pixels = images.take(part).to(self.device)
-                out[start : start + len(part)] = of(normalize(pixels, self.card.mean, self.card.std))
+                seen = self.features(normalize(pixels, self.card.mean, self.card.std))
+                features[start : start + len(part)], logits[start : start + len(part)] = seen, self.head(seen)
             except torch.OutOfMemoryError:
                 if pace.size == 1:
                     raise
@@ -129,11 +138,11 @@ class Classifier(nn.Module):
                 pace.took(len(part), time.perf_counter() - began)
                 start += len(part)
         self.train(training)  # it may be the teacher of a training that goes on
-        return out
+        return Outputs(features, logits)
 
     def classified(
         self, images: Sequence[ImageLike], batch: int | Literal["auto"] = EVALUATED
-    ) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
+    ) -> Iterator[tuple[int, Outputs, dict[int, str]]]:
         """Classify images part by part; decoding runs ahead of the network, and few images are held at a time.
 
         Args:
@@ -145,13 +154,13 @@ class Classifier(nn.Module):
             UserError: a batch below 1.
 
         Yields:
-            The place of the part's first image; the probabilities [n, K] of those that can be read, in order; and for
-            each of the others its place in the part and the reason.
+            The place of the part's first image; what is said of those that can be read, in order (`calibrated` makes
+            probabilities of the logits); and for each of the others its place in the part and the reason.
         """
         pace = Pace(batch)
         chunk = CHUNK if batch == "auto" else max(CHUNK, batch)
         for first, pixels, broken in decoded(images, self.card.form, chunk):
-            yield first, self.probabilities(ResidentImages(pixels), np.arange(len(pixels)), pace), broken
+            yield first, self.outputs(ResidentImages(pixels), np.arange(len(pixels)), pace), broken
 
     def predict(
         self, images: Sequence[ImageLike] | NDArray[Any], batch: int | Literal["auto"] = EVALUATED
@@ -172,8 +181,8 @@ class Classifier(nn.Module):
         listed_images = image_list(images)
         found: list[Tensor] = []
         broken: dict[int, str] = {}
-        for first, probabilities, reasons in self.classified(listed_images, batch):
-            found.append(probabilities)
+        for first, outputs, reasons in self.classified(listed_images, batch):
+            found.append(self.calibrated(outputs.logits))
             broken |= {first + place: reason for place, reason in reasons.items()}
         if broken:
             listed = "; ".join(
@@ -203,8 +212,9 @@ def read_card(path: Path) -> Card:
             raise UserError(
                 f"{path} has format {fields['format']}; this fewlabels reads up to {FORMAT}. Install a newer fewlabels."
             )
-        for name in ("classes", "mean", "std"):
-            fields[name] = tuple(fields[name])
+        for name in ("classes", "mean", "std", "scale", "bias"):
+            fields[name] = tuple(fields.get(name, ()))
+        fields["format"] = FORMAT
         form = fields.pop("form")
         return Card(form=Form(**form | {"size": tuple(form["size"])}), **fields)
     except FileNotFoundError:

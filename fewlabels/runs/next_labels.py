@@ -34,7 +34,7 @@ def write_next(
     """
     labeled = spread(rows.labeled, CANDIDATES)
     seen = np.concatenate([labeled, spread(rows.unlabeled, CANDIDATES)])
-    features = classifier.embed(rows.images, seen).numpy()
+    features = classifier.outputs(rows.images, seen).features.numpy()
     chosen = seen[choose_next(features, probabilities[seen], np.arange(len(labeled)), LISTED)]
     lines = []
     for row in chosen:

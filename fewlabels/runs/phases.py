@@ -105,7 +105,10 @@ def _fit_free(work: Work) -> list[Row]:
     train_rows = np.concatenate([rows.labeled, rows.unlabeled])
     if pretrained:
         classifier = work.job.build().to(rows.images.device)
-        features, on = classifier.embed(rows.images, np.arange(len(rows.labels))).numpy(), f"{work.plan.model} features"
+        features, on = (
+            classifier.outputs(rows.images, np.arange(len(rows.labels))).features.numpy(),
+            f"{work.plan.model} features",
+        )
     else:
         features, on = pixel_features(rows.images, train_rows), "pixels"
     asked = np.concatenate([rows.test, rows.hidden])

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
 from fewlabels.data.sources.folders import images_in
 from fewlabels.data.sources.walk import written
 from fewlabels.errors import UserError
-from fewlabels.models.classifier import EVALUATED
+from fewlabels.models.classifier import EVALUATED, Classifier, Outputs
 from fewlabels.runs.outputs import check_suffix, class_columns, write_table
 from fewlabels.runs.run import load
 
@@ -40,7 +38,7 @@ def predict(
     classifier = load(run, device=device)
     paths, aside = _paths(images)
     counts: Counter[str] = Counter()
-    parts = _columns(classifier.classified(paths, batch), classifier.card.classes, paths, aside, counts)
+    parts = _columns(classifier.classified(paths, batch), classifier, paths, aside, counts)
     if out is None:
         for part in parts:
             for name, label, probability in zip(part["path"], part["label"], part["probability"], strict=True):
@@ -55,22 +53,23 @@ def predict(
 
 
 def _columns(
-    classified: Iterable[tuple[int, Tensor, dict[int, str]]],
-    classes: Sequence[str],
+    classified: Iterable[tuple[int, Outputs, dict[int, str]]],
+    classifier: Classifier,
     paths: Sequence[Path],
     aside: dict[str, str],
     counts: Counter[str],
 ) -> Iterator[dict[str, Any]]:
     """Give the columns of one part after the other; count the labels, and add to `aside` what cannot be read."""
     first_broken = ""
-    for first, probabilities, broken in classified:
+    for first, outputs, broken in classified:
+        probabilities = classifier.calibrated(outputs.logits)
         for place, reason in broken.items():
             first_broken = first_broken or f"{paths[first + place]}: {reason}"
             aside[str(paths[first + place])] = reason
         here = paths[first : first + len(probabilities) + len(broken)]
         names = [written(str(path)) for place, path in enumerate(here) if place not in broken]
         if names:
-            columns = class_columns(classes, probabilities.argmax(1).numpy(), probabilities.numpy())
+            columns = class_columns(classifier.card.classes, probabilities.argmax(1).numpy(), probabilities.numpy())
             counts.update(columns["label"].tolist())
             yield {"path": names} | columns
     if not counts:

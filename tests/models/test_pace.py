@@ -72,7 +72,9 @@ def test_parts_of_any_size_give_what_the_whole_gives(batch):
     whole = classifier.probabilities(ResidentImages(pixels), np.arange(len(pixels)), Pace(len(pixels)))
     parts = list(classifier.classified(list(IMAGES), batch))
     assert [first for first, _, _ in parts] == [0, CHUNK, 2 * CHUNK]
-    torch.testing.assert_close(torch.cat([p for _, p, _ in parts]), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        classifier.calibrated(torch.cat([seen.logits for _, seen, _ in parts])), whole, rtol=1e-5, atol=1e-6
+    )
     labels, probabilities = classifier.predict(list(IMAGES), batch)
     assert np.allclose(probabilities, whole.numpy(), rtol=1e-5, atol=1e-6)
     assert labels.tolist() == ["ab"[k] for k in whole.argmax(1)]
@@ -81,8 +83,8 @@ def test_parts_of_any_size_give_what_the_whole_gives(batch):
 def test_broken_images_of_later_parts_have_their_own_place():
     classifier = build_classifier(CARD, key=Key(0)).eval()
     images = [*IMAGES[:CHUNK], "none.png", IMAGES[0]]
-    (_, _, none), (first, probabilities, broken) = classifier.classified(images)
-    assert (none, first, list(broken), len(probabilities)) == ({}, CHUNK, [0], 1)
+    (_, _, none), (first, seen, broken) = classifier.classified(images)
+    assert (none, first, list(broken), len(seen.logits)) == ({}, CHUNK, [0], 1)
     with pytest.raises(UserError, match=r"1 of the images cannot be read: none\.png"):
         classifier.predict(images)
     assert classifier.predict([])[1].shape == (0, 2)

@@ -29,6 +29,7 @@ Count: TypeAlias = Annotated[int, Interval(1)]
 # Not `Path | None`: to check that form the command line's parser imports a library that takes a quarter of a second.
 MaybePath: TypeAlias = Optional[Path]  # noqa: UP045
 
+Calibrate: TypeAlias = Literal["held_out", "cross", "no"]
 Budget: TypeAlias = Literal["quick", "normal", "full"]
 
 
@@ -102,6 +103,9 @@ class Options:
     """images in the device's memory, or read from disk as they come; the outcome is the same"""
     cache: MaybePath = None
     """folder for decoded images (the user's folder for caches, or $FEWLABELS_CACHE)"""
+    calibrate: Literal["auto"] | Calibrate = "auto"
+    """fit probabilities to labels that were not trained on: a fifth of them held out (auto: from 50 a class on), or all
+    of them, by two more trainings with half of them each"""
     probe_every: Count | None = None
     """steps from one layer probe to the next: how far pseudo-labels agree with true labels, in each layer; it looks at
     400 unlabeled images or more, costs about 1.6 steps for each batch of them, and changes nothing in the training"""

@@ -64,6 +64,20 @@ def _set_test_apart(table: Table, seed: int) -> Table:
     return table.with_note(note, test=test)
 
 
+def hold_out(table: Table, seed: int) -> Labels:
+    """Choose a fifth of each class's labeled training rows, of whole groups where there are such, to train without."""
+    of_class = _of_class(table, table.labeled_rows, seed, "held out")
+    parts = _whole_groups(table, of_class) if table.groups else [rows[: len(rows) // TEST_SHARE] for rows in of_class]
+    return np.sort(np.concatenate(parts))
+
+
+def halves(table: Table, rows: Labels, seed: int) -> tuple[Labels, Labels]:
+    """Part labeled rows into two halves, each with about half of the rows of every class."""
+    of_class = _of_class(table, rows, seed, "halves")
+    first, second = (np.sort(np.concatenate([part[place::2] for part in of_class])) for place in (0, 1))
+    return first, second
+
+
 def _whole_groups(table: Table, of_class: list[Labels]) -> list[Labels]:
     """Choose whole groups as test rows, so that no class gives more than a fifth of its rows; one list a class.
 

@@ -40,6 +40,11 @@ class Calibration:
     rows: int
 
     @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.scale)
+
+    @property
     def temperature(self) -> float:
         """What logits are divided by, in the mean over the classes."""
         return float(1 / np.mean(self.scale))

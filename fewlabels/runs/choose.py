@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import Options
+from fewlabels.config import Calibrate, Options
 from fewlabels.data.decode import WHITE, Form, Resize
 from fewlabels.data.image import ImageLike, reason_of
 from fewlabels.data.look import Look, highest_level, look, white_level
+from fewlabels.data.splits import TEST_SHARE
 from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
 from fewlabels.models.build import OWN, brings_statistics
@@ -34,6 +35,8 @@ TINY_SHARE = 0.5  # tiny images learn in half of them
 PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
 
+HELD_OUT_FROM = 50  # labels a class, from which on a fifth of them is spared for the calibration
+
 GIVEN = "given"  # the reason of a choice that is the user's
 
 T = TypeVar("T")
@@ -49,6 +52,7 @@ class Plan:
     operations: int
     recipe: Recipe
     threads: int
+    calibrate: Calibrate
     why: dict[str, str]
 
 
@@ -116,6 +120,7 @@ def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
         flip=reasons.pick("flip", options.flip, *_flip(table)),
         operations=reasons.pick("operations", options.operations, *_operations(side)),
         recipe=_recipe(options, table, side, model, device, reasons),
+        calibrate=reasons.pick("calibrate", options.calibrate, *_calibrate(options, table)),
         threads=reasons.pick("threads", options.threads, torch.get_num_threads(), "as many as the machine gives"),
         why=reasons.why,
     )
@@ -290,6 +295,18 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
             "on a CPU the compiled step is slower, and on a GPU it is not measured yet; --compile yes compiles",
         ),
     )
+
+
+def _calibrate(options: Options, table: Table) -> tuple[Calibrate, str]:
+    fewest = int(np.bincount(table.labels[table.labeled_rows], minlength=len(table.classes)).min())
+    needed = {"held_out": TEST_SHARE, "cross": 2}.get(options.calibrate, 0)
+    if fewest < needed:
+        raise UserError(
+            f"--calibrate {options.calibrate} needs {needed} labels of each class, and one has {fewest}; leave it out"
+        )
+    if fewest >= HELD_OUT_FROM:
+        return "held_out", f"a class has {fewest} labels or more, so a fifth of them can be spared"
+    return "no", f"a class has {fewest} labels, too few to spare any; --calibrate cross trains twice more instead"
 
 
 def fast_bfloat16(device: torch.device) -> bool:

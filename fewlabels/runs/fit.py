@@ -21,7 +21,8 @@ from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
 from fewlabels.runs.choose import GIVEN, choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
-from fewlabels.runs.phases import finish, free_phase, labels_only_phase, method_phase, say_estimate
+from fewlabels.runs.finish import finish
+from fewlabels.runs.phases import cross_phase, free_phase, labels_only_phase, method_phase, say_estimate
 from fewlabels.runs.prepare import Work, prepare, with_split
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
@@ -135,8 +136,9 @@ def _phases(work: Work) -> Run:
         _stop_here(work)
         labels_only = labels_only_phase(work)
         trained = method_phase(work)
+        judged = cross_phase(work)
         _stop_here(work)
-        run = first_says(lambda: finish(work, free, labels_only, trained))
+        run = first_says(lambda: finish(work, free, labels_only, trained, judged))
     else:
         work.show.line("this run is finished; nothing is trained again")
         if work.options.probe_every and not (work.folder / PROBES).is_file():

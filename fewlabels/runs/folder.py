@@ -17,7 +17,7 @@ from fewlabels.config import with_paths
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv, replace_text
 
-FORMAT = 2  # 1 had no word of what was given, and other names of layers
+FORMAT = 3  # 2 had no calibration; 1 no word of what was given, and other names of layers
 RUNS = Path("runs")
 LOCK = ".lock"
 OWN_FILE = "method_file_digest"  # of the user's own file that the method was read from; `given` says which it was

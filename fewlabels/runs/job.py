@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Rows:
         images: of all rows.
         labels, truth: int64 [N], -1 unlabeled and not hidden.
         labeled, unlabeled, test: row numbers.
+        held_out: likewise, of labeled rows that nothing is trained on: probabilities are calibrated on them.
     """
 
     images: Images
@@ -44,6 +45,7 @@ class Rows:
     labeled: Labels
     unlabeled: Labels
     test: Labels
+    held_out: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def hidden(self) -> Labels:

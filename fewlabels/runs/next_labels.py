@@ -8,40 +8,39 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.table import Table, spread
+from fewlabels.data.table import Labels, Table, spread
 from fewlabels.errors import UserError
+from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.next_labels import CANDIDATES, choose_next
 from fewlabels.files import csv_text, plain_cell, replace_text
-from fewlabels.models.classifier import Classifier
-from fewlabels.runs.job import Rows
 
 NAME = "next_to_label.csv"
 LISTED = 500  # images in the file; each stands for the labels of all before it
 HEAD = ("path", "label", "guess", "probability", "or", "its probability")
 
 
-def write_next(
-    folder: Path, table: Table, rows: Rows, classifier: Classifier, probabilities: NDArray[np.float32]
-) -> None:
+def write_next(folder: Path, table: Table, features: Features, probabilities: NDArray[np.float32]) -> Labels:
     """Choose and write the images to label next, with what the network takes them for; `label` is for the user.
 
     Args:
         folder: of the run.
         table: of all rows.
-        rows: the same, with their images.
-        classifier: the trained one, whose features say which images are alike.
-        probabilities: [N, K], of all rows.
+        features: [N, D], which say what images are alike.
+        probabilities: [N, K], calibrated where the run could.
+
+    Returns:
+        Their rows, the best first.
     """
-    labeled = spread(rows.labeled, CANDIDATES)
-    seen = np.concatenate([labeled, spread(rows.unlabeled, CANDIDATES)])
-    features = classifier.outputs(rows.images, seen).features.numpy()
-    chosen = seen[choose_next(features, probabilities[seen], np.arange(len(labeled)), LISTED)]
+    labeled = spread(table.labeled_rows, CANDIDATES)
+    seen = np.concatenate([labeled, spread(table.unlabeled_rows, CANDIDATES)])
+    chosen = seen[choose_next(features[seen], probabilities[seen], np.arange(len(labeled)), LISTED)]
     lines = []
     for row in chosen:
         first, second = np.argsort(-probabilities[row], kind="stable")[:2]
         guesses = ((table.classes[k], f"{probabilities[row, k]:.3f}") for k in (first, second))
         lines.append((table.names[row], "", *(word for guess in guesses for word in guess)))
     replace_text(folder / NAME, csv_text(HEAD, lines))
+    return chosen
 
 
 def next_lines(run: Path, count: int) -> list[dict[str, str]]:

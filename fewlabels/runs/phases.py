@@ -1,31 +1,33 @@
-"""The phases between data and outcome, each resumable: what is free, labels only, the method, the outputs."""
+"""The phases between data and outcome, each resumable: what is free, labels only, the method, its calibration."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.splits import halves
 from fewlabels.data.table import UNLABELED, Labels
-from fewlabels.evaluation.accuracy import accuracy, gain
+from fewlabels.evaluation.accuracy import accuracy
 from fewlabels.evaluation.baselines import free_baselines, pixel_features
 from fewlabels.evaluation.probe import COST, ROWS
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.build import flops
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.layers import preset_of
-from fewlabels.report.html import write_report
-from fewlabels.runs.job import Rows, layer_rule
-from fewlabels.runs.next_labels import write_next
-from fewlabels.runs.outputs import write_predictions
+from fewlabels.runs.job import Rows
 from fewlabels.runs.prepare import Work
-from fewlabels.runs.run import Run
-from fewlabels.runs.train import Trained, predict_rows, seconds_a_step, train
+from fewlabels.runs.train import Trained, seconds_a_step, train
 
 LABELS_ONLY = "labels_only"
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Labeled rows, and logits [n, K] of a network that was not trained on them."""
+
+    rows: Labels
+    logits: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Row:
     seconds: float
 
 
-def _row(name: str, label: str, rows: Rows, predicted: Labels, seconds: float) -> Row:
+def make_row(name: str, label: str, rows: Rows, predicted: Labels, seconds: float) -> Row:
     """Make a row from predictions [N] of all rows."""
     test, hidden = rows.test, rows.hidden
     return Row(
@@ -69,6 +71,8 @@ def say_estimate(work: Work) -> None:
         seconds += math.ceil(recipe.steps / work.options.probe_every) * batches * COST * a_step
     if _with_baseline(work):
         seconds += recipe.steps * seconds_a_step(work.job, Supervised())
+    if work.plan.calibrate == CROSS:
+        seconds += 2 * recipe.steps * a_step
     classifier = work.job.build()
     parameters = sum(p.numel() for p in classifier.parameters())
     # Two checkpoints of parameters, their average and one to two optimizer moments, for each training; and the model.
@@ -117,22 +121,8 @@ def _fit_free(work: Work) -> list[Row]:
     for free in free_baselines(features, rows.labels, train_rows, asked) if len(asked) else []:
         predicted = np.full(len(rows.labels), UNLABELED)
         predicted[asked] = free.predicted
-        out.append(_row(free.name, f"{names[free.name]} on {on}", rows, predicted, free.seconds))
+        out.append(make_row(free.name, f"{names[free.name]} on {on}", rows, predicted, free.seconds))
     return out
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A trained classifier with what it says of all rows.
-
-    Attributes:
-        row: its line in the table.
-        probabilities: float32 [N, K].
-    """
-
-    row: Row
-    classifier: Classifier
-    probabilities: NDArray[np.float32]
 
 
 def labels_only_phase(work: Work) -> Trained | None:
@@ -144,60 +134,28 @@ def labels_only_phase(work: Work) -> Trained | None:
 
 def method_phase(work: Work) -> Trained:
     """Train by the method."""
-    return train(work.job, work.method, _method_name(work), work.folder.path)
+    return train(work.job, work.method, row_name(work), work.folder.path)
 
 
-def _method_name(work: Work) -> str:
+def row_name(work: Work) -> str:
+    """Name the method's row."""
     return LABELS_ONLY if isinstance(work.method, Supervised) else work.name
 
 
-def _outcome(work: Work, trained: Trained, name: str) -> Outcome:
-    rows = work.job.rows
-    probabilities = predict_rows(trained.classifier, rows, np.arange(len(rows.labels)))
-    row = _row(
-        name, name.replace("_", " ") if name == LABELS_ONLY else name, rows, probabilities.argmax(1), trained.seconds
-    )
-    return Outcome(row, trained.classifier, probabilities)
+CROSS = "cross"
 
 
-def finish(work: Work, free: list[Row], labels_only: Trained | None, trained: Trained) -> Run:
-    """Write the outputs; the summary comes last, so a run that has one is whole."""
-    baseline = _outcome(work, labels_only, LABELS_ONLY) if labels_only else None
-    outcome = _outcome(work, trained, _method_name(work))
-    summary = _summary(work, free, baseline, outcome)
-    outcome.classifier.save(work.folder.path)
-    write_predictions(work.folder / "predictions.parquet", work.table, outcome.probabilities)
-    write_next(work.folder.path, work.table, work.job.rows, outcome.classifier, outcome.probabilities)
-    write_report(work.folder.path, summary, work.table, work.job.rows.images, outcome.probabilities)
-    work.folder.write_json("summary.json", summary)
-    return Run(work.folder.path, summary)
+def cross_phase(work: Work) -> list[Judged]:
+    """Train twice, each time without one half of the labeled rows, which the network then judges.
 
-
-def _summary(work: Work, free: list[Row], labels_only: Outcome | None, trained: Outcome) -> dict[str, Any]:
-    rows = work.job.rows
-    table = ([labels_only.row] if labels_only else []) + free + [trained.row]
-    test = rows.test
-    difference = (
-        gain(trained.probabilities[test].argmax(1), labels_only.probabilities[test].argmax(1), rows.labels[test])
-        if labels_only
-        else None
-    )
-    return {
-        "data": work.table.name,
-        "method": work.name,
-        "seed": work.options.seed,
-        "model": work.plan.model,
-        "steps": work.plan.recipe.steps,
-        "policy": preset_of(layer_rule(work.job, work.method).policy),
-        "labeled": len(rows.labeled),
-        "unlabeled": len(rows.unlabeled),
-        "test": len(test),
-        "accuracy": trained.row.accuracy,
-        "unlabeled_accuracy": trained.row.unlabeled_accuracy,
-        "gain": None
-        if difference is None
-        else {"value": difference.value, "standard_error": difference.error, "clear": difference.clear},
-        "set_aside": len(work.table.quarantine),
-        "notes": list(work.table.notes),
-        "rows": [asdict(row) for row in table],
-    }
+    Empty where the run is not calibrated so.
+    """
+    if work.plan.calibrate != CROSS:
+        return []
+    found: list[Judged] = []
+    for number, left_out in enumerate(halves(work.table, work.job.rows.labeled, work.options.seed)):
+        rows = replace(work.job.rows, labeled=np.setdiff1d(work.job.rows.labeled, left_out))
+        name = f"{CROSS}-{number}"
+        trained = train(replace(work.job, rows=rows, probe_every=None), work.method, name, work.folder / name)
+        found.append(Judged(left_out, trained.classifier.outputs(rows.images, left_out).logits.numpy()))
+    return found

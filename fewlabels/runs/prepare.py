@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from fewlabels import __version__
-from fewlabels.config import Options, option_values
+from fewlabels.config import Calibrate, Options, option_values
 from fewlabels.data.feed import Share
 from fewlabels.data.images import Images, pixel_statistics
 from fewlabels.data.near import near_copies
-from fewlabels.data.splits import apply_split, draw_split, split_text
+from fewlabels.data.splits import apply_split, draw_split, hold_out, split_text
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import Interrupted, UserError, all_of
 from fewlabels.files import csv_text, replace_text
@@ -362,6 +362,12 @@ def _config(
     )
 
 
+def _rows(table: Table, images: Images, seed: int, calibrate: Calibrate) -> Rows:
+    held_out = hold_out(table, seed) if calibrate == "held_out" else table.labeled_rows[:0]
+    labeled = np.setdiff1d(table.labeled_rows, held_out)
+    return Rows(images, table.labels, table.truth, labeled, table.unlabeled_rows, table.test_rows, held_out)
+
+
 def make_job(
     table: Table,
     images: Images,
@@ -388,7 +394,7 @@ def make_job(
 
     card = build().card  # a pretrained network brings its own statistics
     return Job(
-        rows=Rows(images, table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows),
+        rows=_rows(table, images, options.seed, plan.calibrate),
         views=ImageViews(card.mean, card.std, plan.flip, plan.operations, options.strengths),
         recipe=plan.recipe,
         build=build,

@@ -21,7 +21,6 @@ from torch import Tensor
 from fewlabels.data.feed import ImageFeed
 from fewlabels.data.table import Labels, spread
 from fewlabels.errors import Interrupted, UserError
-from fewlabels.evaluation.accuracy import accuracy
 from fewlabels.evaluation.probe import Probe
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
@@ -294,7 +293,7 @@ class _Watch:
         line = self.record.flush(step)
         every = self.job.recipe.steps / EVALUATIONS
         if self.writes and (last or step // every > (step - self.record.every) // every):
-            line |= self._evaluate(state)
+            line |= self._evaluate(state, line.get("kept"))
         if self.bar is not None:
             self.bar.numbers(step, line)
         if self.writes:
@@ -304,16 +303,20 @@ class _Watch:
                 self._board.add_scalar(key, value, step)
             self._board.flush()
 
-    def _evaluate(self, state: State) -> dict[str, float]:
-        rows, out = self.job.rows, {}
+    def _evaluate(self, state: State, kept: float | None) -> dict[str, float]:
+        """Give accuracies so far; `kept_accuracy` is that of the surest hidden rows, as many as were kept."""
+        rows, out = self.job.rows, dict[str, float | None]()
         for name, chosen, truth in (
-            ("test_accuracy", spread(rows.test, TESTED_ROWS), rows.labels),
-            ("unlabeled_accuracy", spread(rows.hidden, HIDDEN_ROWS), rows.truth),
+            ("test", spread(rows.test, TESTED_ROWS), rows.labels),
+            ("unlabeled", spread(rows.hidden, HIDDEN_ROWS), rows.truth),
         ):
-            value = accuracy(predict_rows(state.averaged, rows, chosen).argmax(1), truth[chosen])
-            if value is not None:
-                out[name] = value
-        return out
+            probabilities = predict_rows(state.averaged, rows, chosen)
+            right = probabilities.argmax(1) == truth[chosen]
+            out[f"{name}_accuracy"] = float(right.mean()) if len(right) else None
+            if name == "unlabeled" and kept is not None:
+                surest = np.argsort(-probabilities.max(1), kind="stable")[: round(kept * len(chosen))]
+                out["kept_accuracy"] = float(right[surest].mean()) if len(surest) else None
+        return {name: value for name, value in out.items() if value is not None}
 
     def _save(self, state: State, step: int) -> None:
         if any_of(self.record.first_bad() is not None or not state.finite()):

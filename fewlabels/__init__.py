@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fewlabels.errors import Interrupted, UserError
     from fewlabels.methods.base import Method
     from fewlabels.models.classifier import Classifier
+    from fewlabels.runs.add_labels import add_labels
     from fewlabels.runs.bench import BenchResult, bench
     from fewlabels.runs.fit import fit
     from fewlabels.runs.probe import probe
@@ -27,6 +28,7 @@ __all__ = [
     "Run",
     "Table",
     "UserError",
+    "add_labels",
     "bench",
     "fit",
     "load",
@@ -43,6 +45,7 @@ _HOME = {
     "Run": "runs.run",
     "Table": "data.table",
     "UserError": "errors",
+    "add_labels": "runs.add_labels",
     "bench": "runs.bench",
     "fit": "runs.fit",
     "load": "runs.run",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fewlabels import __version__
-from fewlabels.config import MaybePath, Options
+from fewlabels.config import Budget, MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
 
 _METHOD_OPTION = "--method."
@@ -86,6 +86,26 @@ class Next:
 
 
 @dataclass(frozen=True)
+class AddLabels:
+    """Go on from a finished run with more labels, in a folder of its own; labels that it had never change."""
+
+    run: tyro.conf.Positional[Path]
+    """folder of the run"""
+    labels: tyro.conf.Positional[Path]
+    """a sheet with the columns path and label, as `fewlabels next RUN --out FILE` makes it, or Label Studio's .json"""
+    data: str | None = None
+    """what the run was made from, where it lies elsewhere now"""
+    unlabeled: MaybePath = None
+    """likewise, the folder of more images"""
+    root: MaybePath = None
+    """likewise, where the files of a set known by name lie"""
+    budget: Budget | None = None
+    """how much work to spend; the run's by default"""
+    out: MaybePath = None
+    """folder of the new run (the run's name with the number of labels)"""
+
+
+@dataclass(frozen=True)
 class Probe:
     """Say how far pseudo-labels agree with true labels in each layer of a run, at its newest checkpoint."""
 
@@ -130,6 +150,7 @@ Command = (
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Next, tyro.conf.subcommand("next")]
+    | Annotated[AddLabels, tyro.conf.subcommand("add-labels")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Data, tyro.conf.subcommand("data")]
@@ -290,6 +311,18 @@ def _next(command: Next, words: list[str]) -> None:
     show_next(command.run, command.count, command.out)
 
 
+def _add_labels(command: AddLabels, words: list[str]) -> None:
+    _no_method(words)
+
+    from rich.console import Console
+
+    from fewlabels.runs.add_labels import add_labels
+    from fewlabels.runs.show import Show
+
+    options = {name: value for name, value in asdict(command).items() if value is not None}
+    add_labels(options.pop("run"), options.pop("labels"), show=Show(Console()), **options)
+
+
 def _probe(command: Probe, words: list[str]) -> None:
     _no_method(words)
 
@@ -332,6 +365,7 @@ _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
     Bench: _bench,
     Predict: _predict,
     Next: _next,
+    AddLabels: _add_labels,
     Probe: _probe,
     Methods: _methods,
     Data: _data,

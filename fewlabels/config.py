@@ -71,6 +71,10 @@ class Options:
     """where the files of a set known by name lie (data)"""
     split: MaybePath = None
     """draw no split: take this one (the split.csv of a run)"""
+    labels: MaybePath = None
+    """labels of more images: a sheet with the columns path and label, or what Label Studio exports as .json"""
+    start: MaybePath = None
+    """begin with the parameters that this run ended with, its head included"""
     labeled_in_unlabeled: bool = True
     """labeled images also count as unlabeled ones, as in the papers"""
     seed: Annotated[int, Interval(0, 2**31 - 1)] = 0

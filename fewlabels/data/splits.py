@@ -6,16 +6,19 @@ import csv
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from fewlabels.data.more_labels import with_labels
 from fewlabels.data.table import UNLABELED, Labels, Table, split_groups
 from fewlabels.errors import UserError
 from fewlabels.files import csv_text, plain_cell
 from fewlabels.keys import Key
 
 TEST_SHARE = 5  # a fifth of each class
+ADDED = "added"  # the column that tells labels that were given later, and its word
 
 
 def draw_split(table: Table, labels_per_class: int | None, seed: int) -> Table:
@@ -119,16 +122,21 @@ def hide_all_but(table: Table, keep: Labels) -> Table:
 
 
 def split_text(table: Table) -> str:
-    """Write a split as CSV: name, label (empty: unlabeled or hidden) and split of each row."""
+    """Write a split as CSV: name, label (empty: unlabeled or hidden), split, and whether the label was added later."""
     rows = (
-        (name, table.classes[label] if label != UNLABELED else "", "test" if test else "train")
+        (
+            name,
+            table.classes[label] if label != UNLABELED else "",
+            "test" if test else "train",
+            ADDED if name in table.added else "",
+        )
         for name, label, test in zip(table.names, table.labels, table.test, strict=True)
     )
-    return csv_text(("name", "label", "split"), rows)
+    return csv_text(("name", "label", "split", ADDED), rows)
 
 
 def apply_split(table: Table, path: Path) -> Table:
-    """Give back a split that `split_text` wrote: the same test rows, and only the labels it shows.
+    """Give back a split that `split_text` wrote: the same test rows, and only the labels it shows, also added ones.
 
     Raises:
         UserError: the file is missing or is no split, names other rows than the table has, or shows a label that
@@ -136,8 +144,9 @@ def apply_split(table: Table, path: Path) -> Table:
     """
     shown = _read_split(path)
     _check_names(table, shown, path)
-    test = np.array([shown[name][1] == "test" for name in table.names])
-    given = [shown[name][0] for name in table.names]
+    test = np.array([shown[name].test for name in table.names])
+    later = {name: each.label for name, each in shown.items() if each.added}
+    given = ["" if name in later else shown[name].label for name in table.names]
     wrong = [
         f"{name} is {label} there and {table.classes[k] if k != UNLABELED else 'unlabeled'} in the data"
         for name, label, k in zip(table.names, given, table.labels, strict=True)
@@ -155,12 +164,20 @@ def apply_split(table: Table, path: Path) -> Table:
         )
     table = replace(table, test=test)
     keep = np.flatnonzero([bool(label) for label in given] & ~test)
-    if len(keep) == len(table.labeled_rows):
-        return table.with_note(f"the split was read from {path.name}")
-    return hide_all_but(table, keep).with_note(f"the split was read from {path.name}")
+    table = table if len(keep) == len(table.labeled_rows) else hide_all_but(table, keep)
+    table = with_labels(table, later, path.name) if later else table
+    return table.with_note(f"the split was read from {path.name}")
 
 
-def _read_split(path: Path) -> dict[str, tuple[str, str]]:
+class _Shown(NamedTuple):
+    """What a split says of a row."""
+
+    label: str
+    test: bool
+    added: bool
+
+
+def _read_split(path: Path) -> dict[str, _Shown]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -178,10 +195,10 @@ def _read_split(path: Path) -> dict[str, tuple[str, str]]:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise UserError(f"{path} names {len(twice)} rows more than once, such as {twice[0]}; leave one line of each")
-    return {row["name"]: (row["label"], row["split"]) for row in rows}
+    return {row["name"]: _Shown(row["label"], row["split"] == "test", row.get(ADDED) == ADDED) for row in rows}
 
 
-def _check_names(table: Table, shown: dict[str, tuple[str, str]], path: Path) -> None:
+def _check_names(table: Table, shown: dict[str, _Shown], path: Path) -> None:
     missing = sorted(set(table.names) - set(shown))
     extra = sorted(set(shown) - set(table.names))
     if missing or extra:

@@ -69,6 +69,7 @@ class Table:
         groups: of the rows (one patient, one burst of photos), "" for none; empty where there are no groups. Rows
             of one group never stand on both sides of the split.
         lost: rows that the source set aside: missing or refused files; files that are no images do not count.
+        added: names of rows whose labels were given later, and are not in the source.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Table:
     quarantine: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: tuple[str, ...] = ()
     lost: int = 0
+    added: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -132,7 +132,8 @@ class Reliability:
         confidence, accuracy: the means of each bin of equal width that has rows.
         counts: its rows.
         ece: expected calibration error: the mean over rows of the difference of the two in their bin, a fraction.
-        low, high: the ends of its bootstrap interval (`LEVEL`, percentiles of `RESAMPLES` draws of the rows).
+        low, high: the ends of its bootstrap interval (`LEVEL`, `RESAMPLES` draws of the rows). Few rows make the error
+            look larger than it is, and draws of them once more so; hence the basic interval, that takes this off.
     """
 
     confidence: tuple[float, ...]
@@ -163,15 +164,16 @@ def reliability(probabilities: Floats, labels: Labels, seed: int = 0) -> Reliabi
     # How often each row is drawn, summed by bin: one draw at a time, so that many rows need little memory.
     draws = (np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(RESAMPLES))
     again = [_ece(np.stack([np.bincount(bins, row * times, BINS) for row in per_row]), n) for times in draws]
-    low, high = np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ece = _ece(totals, n)
+    high, low = 2 * ece - np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     filled = totals[:, totals[0] > 0]
     return Reliability(
         confidence=tuple(map(float, filled[1] / filled[0])),
         accuracy=tuple(map(float, filled[2] / filled[0])),
         counts=tuple(map(int, filled[0])),
-        ece=_ece(totals, n),
-        low=float(low),
-        high=float(high),
+        ece=ece,
+        low=max(0.0, float(low)),
+        high=max(0.0, float(high)),
     )
 
 

@@ -28,6 +28,7 @@ from fewlabels.models.pace import Pace
 from fewlabels.views.images import normalize
 
 FORMAT = 2  # 1 had no calibration
+PARAMETERS = "model.safetensors"
 EVALUATED = 256  # images at a time
 
 
@@ -195,7 +196,7 @@ class Classifier(nn.Module):
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `model.json`, each whole or not at all."""
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        replace_file(folder / "model.safetensors", lambda path: save_file(tensors, path))
+        replace_file(folder / PARAMETERS, lambda path: save_file(tensors, path))
         text = json.dumps(asdict(self.card), indent=2) + "\n"
         replace_text(folder / "model.json", text)
 

@@ -18,7 +18,7 @@ from fewlabels.errors import UserError
 from fewlabels.evaluation.probe import ROWS, Probe
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method, Task
-from fewlabels.models.classifier import Classifier
+from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
 from fewlabels.runs.show import Show
@@ -57,7 +57,8 @@ class Rows:
 class Job:
     """What a training needs, the same for the method and for labels only.
 
-    `policy` and `center_memory` take the place of what a method's own layer rule says.
+    `policy` and `center_memory` take the place of what a method's own layer rule says; the parameters in the file
+    `start` take that of those that `build` draws.
     """
 
     rows: Rows
@@ -70,6 +71,7 @@ class Job:
     policy: Policy | None = None
     center_memory: float | None = None
     share: Share = WHOLE
+    start: Path | None = None
     stop: Callable[[], bool] = lambda: False
     tensorboard: Path | None = None
     probe_every: int | None = None
@@ -86,7 +88,10 @@ def layer_rule(job: Job, method: Method) -> LayerRule:
 
 def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
-    classifier = job.build().to(job.rows.images.device)
+    classifier = job.build()
+    if job.start is not None:
+        load_tensors(classifier, job.start)
+    classifier = classifier.to(job.rows.images.device)
     classes, features = classifier.head.weight.shape
     rows, recipe = job.rows, job.recipe
     also = rows.labeled if job.labeled_in_unlabeled else rows.labeled[:0]

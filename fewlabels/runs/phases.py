@@ -129,7 +129,9 @@ def labels_only_phase(work: Work) -> Trained | None:
     """Train the same network on the labeled rows alone, for as many steps; None where that was not asked for."""
     if not _with_baseline(work):
         return None
-    return train(replace(work.job, probe_every=None), Supervised(), LABELS_ONLY, work.folder / LABELS_ONLY)
+    # What another run ended with has learned from the unlabeled images.
+    job = replace(work.job, probe_every=None, start=None)
+    return train(job, Supervised(), LABELS_ONLY, work.folder / LABELS_ONLY)
 
 
 def method_phase(work: Work) -> Trained:
@@ -156,6 +158,8 @@ def cross_phase(work: Work) -> list[Judged]:
     for number, left_out in enumerate(halves(work.table, work.job.rows.labeled, work.options.seed)):
         rows = replace(work.job.rows, labeled=np.setdiff1d(work.job.rows.labeled, left_out))
         name = f"{CROSS}-{number}"
-        trained = train(replace(work.job, rows=rows, probe_every=None), work.method, name, work.folder / name)
+        trained = train(
+            replace(work.job, rows=rows, probe_every=None, start=None), work.method, name, work.folder / name
+        )
         found.append(Judged(left_out, trained.classifier.outputs(rows.images, left_out).logits.numpy()))
     return found

@@ -28,7 +28,7 @@ from fewlabels.keys import Key
 from fewlabels.methods import is_ours, method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import build_classifier
-from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.classifier import PARAMETERS, Card, Classifier, read_card
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
 from fewlabels.own_file import own_file, where_it_failed
@@ -36,6 +36,7 @@ from fewlabels.runs.choose import GIVEN, Plan, make_plan
 from fewlabels.runs.folder import FORMAT, OWN_FILE, RUNS, RunFolder, plain
 from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, Rows, layer_rule
+from fewlabels.runs.read_labels import with_more_labels
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import fastest_threads, seconds_a_step, tensorboard_writer, try_probe
 from fewlabels.training.processes import any_of, first_says
@@ -267,6 +268,8 @@ def with_split(table: Table, options: Options) -> Table:
         table = apply_split(table, options.split)
     else:
         raise UserError("--split says which labels are kept, and so does --labels-per-class; give one of them")
+    if options.labels is not None:
+        table = with_more_labels(table, options.labels)
     check_classes(table)
     return table
 
@@ -307,8 +310,9 @@ def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
-    if options.weights is not None and options.weights.is_file():
-        return hashlib.sha256(options.weights.read_bytes()).hexdigest()[:16]
+    for file in (options.start and options.start / PARAMETERS, options.weights):
+        if file is not None and file.is_file():
+            return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return None
 
 
@@ -368,6 +372,23 @@ def _rows(table: Table, images: Images, seed: int, calibrate: Calibrate) -> Rows
     return Rows(images, table.labels, table.truth, labeled, table.unlabeled_rows, table.test_rows, held_out)
 
 
+def _started(card: Card, start: Path) -> Card:
+    """Give the card of the run that another begins with: with its statistics, and not calibrated.
+
+    Raises:
+        UserError: there is no trained run, or it is one of another network, other classes or another form of images.
+    """
+    before = read_card(start / "model.json")
+    problems = [
+        f"{name} was {getattr(before, name)} and is {getattr(card, name)} now"
+        for name in ("model", "classes", "form")
+        if getattr(before, name) != getattr(card, name)
+    ]
+    if problems:
+        raise all_of(f"--start {start}", problems, "Give the same, or leave --start out to begin anew.")
+    return replace(before, scale=(), bias=())
+
+
 def make_job(
     table: Table,
     images: Images,
@@ -380,6 +401,8 @@ def make_job(
     """Make what a training needs; see `Job`. What several processes and the method add comes later."""
     mean, std = pixel_statistics(images, np.flatnonzero(~table.test))
     card = Card(plan.model, table.classes, plan.form, mean, std)
+    if options.start is not None:
+        card = _started(card, options.start)
     key = Key(options.seed)
 
     def build() -> Classifier:
@@ -394,6 +417,7 @@ def make_job(
 
     card = build().card  # a pretrained network brings its own statistics
     return Job(
+        start=options.start and options.start / PARAMETERS,
         rows=_rows(table, images, options.seed, plan.calibrate),
         views=ImageViews(card.mean, card.std, plan.flip, plan.operations, options.strengths),
         recipe=plan.recipe,

@@ -12,7 +12,7 @@ from torch import nn
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
-from fewlabels.models.classifier import Classifier, load_tensors, read_card
+from fewlabels.models.classifier import PARAMETERS, Classifier, load_tensors, read_card
 from fewlabels.report.words import verdict
 from fewlabels.runs.folder import RunFolder
 from fewlabels.runs.show import Show, result_table
@@ -68,7 +68,7 @@ def load(run: str | Path, backbone: nn.Module | None = None, device: str = "cpu"
     folder = Path(run)
     card = read_card(folder / "model.json")
     classifier = build_classifier(card, key=Key(0), backbone=backbone)
-    load_tensors(classifier, folder / "model.safetensors")
+    load_tensors(classifier, folder / PARAMETERS)
     try:
         return classifier.to(torch.device(device)).eval()
     except (RuntimeError, AssertionError) as error:

@@ -67,6 +67,10 @@ class Predict:
     """image files, or folders of them"""
     out: Path | None = None
     """write a .parquet or .csv file instead of lines"""
+    into: Path | None = None
+    """copy each image into a folder in this one, named by its class, unsure or unknown (unlike every class: a hint)"""
+    min_confidence: float = 0.0
+    """probability below which an image is unsure"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
     batch: int | Literal["auto"] = 256
@@ -297,7 +301,7 @@ def _predict(command: Predict, words: list[str]) -> None:
     from fewlabels.runs.predict import predict
 
     try:
-        predict(command.run, command.images, command.out, command.device, command.batch)
+        predict(**vars(command))
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the lines has enough; Python itself would complain once more when it closes its output.

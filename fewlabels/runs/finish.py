@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fewlabels.evaluation.accuracy import gain
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.calibration import Calibration, calibrate, reliability, uncalibrated
+from fewlabels.evaluation.reference import NAME, make_reference, suspects
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import preset_of
 from fewlabels.report.findings import Findings
@@ -19,7 +20,7 @@ from fewlabels.report.html import write_report
 from fewlabels.runs.folder import plain
 from fewlabels.runs.job import layer_rule
 from fewlabels.runs.next_labels import write_next
-from fewlabels.runs.outputs import write_predictions
+from fewlabels.runs.outputs import Said, write_predictions
 from fewlabels.runs.phases import LABELS_ONLY, Judged, Row, make_row, row_name
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
@@ -63,15 +64,22 @@ def finish(
         card = outcome.classifier.card
         outcome.classifier.card = replace(card, scale=calibration.scale, bias=calibration.bias)
     outcome.classifier.save(work.folder.path)
-    write_predictions(work.folder / "predictions.parquet", work.table, probabilities)
+    given = work.job.rows.labels
+    reference = make_reference(
+        outcome.features, probabilities, given, work.table.names,
+        labeled=work.job.rows.labeled, unlabeled=work.job.rows.unlabeled, held_out=work.job.rows.held_out,
+    )  # fmt: skip
+    reference.save(work.folder / NAME)
+    said = Said(outcome.features, outcome.logits, probabilities)
+    write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
     chosen = write_next(work.folder.path, work.table, outcome.features, probabilities)
     findings = Findings(
         table=work.table,
         images=work.job.rows.images,
         probabilities=probabilities,
         raw=raw,
-        unknown=np.zeros(len(probabilities), bool),
-        suspects=np.zeros(0, np.int64),
+        unknown=reference.unknown(outcome.features),
+        suspects=suspects(reference, outcome.features, probabilities, given, work.table.names),
         next=chosen,
     )
     summary = _summary(work, free, baseline, outcome)

@@ -5,46 +5,125 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
+from scipy.special import entr, softmax
 
-from fewlabels.data.table import UNLABELED, Table
+from fewlabels.data.table import UNLABELED, Labels, Table
 from fewlabels.errors import UserError
+from fewlabels.evaluation.reference import Neighbors, Reference
 from fewlabels.files import replace_file, safe_cell
+from fewlabels.models.classifier import Classifier, Outputs
 
 _WRITERS: dict[str, Any] = {".parquet": pyarrow.parquet.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
 GROUP = 1 << 10  # rows that are written together; more, held longer, would cut the heap into pieces
 PREFIX = "p_"  # of the columns with a class's probability
+RAW = "raw_"  # of those with what the network gave it, before calibration
+UNSURE, UNKNOWN = "unsure", "unknown"
 
 
-def write_predictions(path: Path, table: Table, probabilities: NDArray[np.float32]) -> None:
-    """Write one line a row: path, split, source (given or predicted), label, probability, and one of each class.
+class Said(NamedTuple):
+    """What a classifier says of rows: features [n, D], logits [n, K] and calibrated probabilities [n, K]."""
 
-    A given label stays as it was given; its probabilities are the network's.
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+def say(classifier: Classifier, outputs: Outputs) -> Said:
+    """Give what a classifier says, calibrated."""
+    return Said(outputs.features.numpy(), outputs.logits.numpy(), classifier.calibrated(outputs.logits).numpy())
+
+
+def write_predictions(path: Path, table: Table, said: Said, reference: Reference) -> None:
+    """Write one line a row: path, split, source (given or predicted), and the columns of `said_columns`.
+
+    A given label stays as it was given, and is never unknown; its probabilities are the network's.
     """
-    given = (table.labels != UNLABELED) & ~table.test
-    labels = np.where(given, table.labels, probabilities.argmax(1))
+    given = np.where(table.test, UNLABELED, table.labels)
     columns: dict[str, Any] = {
         "path": list(table.names),
         "split": np.where(table.test, "test", "train"),
-        "source": np.where(given, "given", "predicted"),
+        "source": np.where(given != UNLABELED, "given", "predicted"),
     }
-    write_table(path, [columns | class_columns(table.classes, labels, probabilities)])
+    own = reference.places_of(table.names)
+    write_table(path, [columns | said_columns(table.classes, said, reference, given=given, own=own)])
 
 
-def class_columns(
-    classes: Sequence[str], labels: NDArray[np.int64], probabilities: NDArray[np.float32]
+def said_columns(
+    classes: Sequence[str],
+    said: Said,
+    reference: Reference | None,
+    least: float = 0.0,
+    given: Labels | None = None,
+    own: Labels | None = None,
 ) -> dict[str, Any]:
-    """Make the columns label, probability (of that label) and one of each class."""
-    names = np.asarray(classes)
-    of_class = {f"{PREFIX}{name}": probabilities[:, k] for k, name in enumerate(classes)}
-    return {"label": names[labels], "probability": probabilities[np.arange(len(labels)), labels], **of_class}
+    """Make the columns that say what rows are.
+
+    ::
+
+        label            the class
+        decision         the same, or `unknown` where the row is unlike every class, or `unsure`
+        probability      of the label, calibrated
+        entropy          of the probabilities, in nats: from 0 to the logarithm of K
+        unknown          whether it is unlike every class; a hint, see `Reference`
+        neighbors        names of the labeled rows most alike, the most alike first
+        p_CLASS          probability of each class, calibrated
+        raw_CLASS        the same as the network gives it
+
+    Without a reference there is neither `unknown` nor `neighbors`. A class that is named unsure or unknown keeps its
+    name; see `abstentions`.
+
+    Args:
+        classes: names.
+        said: of n rows.
+        reference: of the run.
+        least: probability below which a row is unsure.
+        given: int64 [n], labels that were given, else -1; such rows are what they were said to be.
+        own: int64 [n], as in `Reference.neighbors`.
+    """
+    rows = np.arange(len(said.logits))
+    given = np.full(len(rows), UNLABELED) if given is None else given
+    free = given == UNLABELED
+    labels = np.where(free, said.probabilities.argmax(1), given)
+    probability = said.probabilities[rows, labels]
+    unsure, unknown = abstentions(classes)
+    names = np.asarray(classes, object)
+    decision = np.where(free & (probability < least), unsure, names[labels])
+    alike: dict[str, Any] = {}
+    if reference is not None:
+        found = reference.neighbors(said.features, own=own)
+        strange = free & (found.strangeness > reference.threshold)
+        decision = np.where(strange, unknown, decision)
+        alike = {"unknown": strange, "neighbors": _named(found, reference.names)}
+    raw = softmax(said.logits, axis=1)
+    return {
+        "label": names[labels].tolist(),
+        "decision": decision.tolist(),
+        "probability": probability,
+        "entropy": entr(said.probabilities).sum(1),
+        **alike,
+        **{f"{PREFIX}{name}": said.probabilities[:, k] for k, name in enumerate(classes)},
+        **{f"{RAW}{name}": raw[:, k] for k, name in enumerate(classes)},
+    }
+
+
+def abstentions(classes: Sequence[str]) -> tuple[str, str]:
+    """Give the words for what is unsure and what is unknown: with underscores where a class has such a name."""
+    taken = {name.casefold() for name in classes}
+    return tuple(next(w for w in (word + "_" * n for n in count()) if w not in taken) for word in (UNSURE, UNKNOWN))
+
+
+def _named(found: Neighbors, names: Sequence[str]) -> list[list[str]]:
+    seen = np.isfinite(found.similarity)
+    return [[names[place] for place in row[there]] for row, there in zip(found.places, seen, strict=True)]
 
 
 def check_suffix(path: Path) -> None:
@@ -88,8 +167,11 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
 
 
 def _safe(columns: dict[str, Any]) -> dict[str, Any]:
-    return {safe_cell(name): list(map(safe_cell, v)) if _are_texts(v) else v for name, v in columns.items()}
-
-
-def _are_texts(values: Any) -> bool:
-    return len(values) > 0 and isinstance(values[0], str)
+    """Make columns that CSV can hold, and no spreadsheet runs: several texts in a cell are parted by `; `."""
+    out: dict[str, Any] = {}
+    for name, values in columns.items():
+        if len(values) and isinstance(values[0], list):
+            values = list(map("; ".join, values))
+        is_text = len(values) > 0 and isinstance(values[0], str)
+        out[safe_cell(name)] = list(map(safe_cell, values)) if is_text else values
+    return out

@@ -2,92 +2,144 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fewlabels.data.sources.folders import images_in
-from fewlabels.data.sources.walk import written
+from fewlabels.data.sources.walk import is_within, written
 from fewlabels.errors import UserError
-from fewlabels.models.classifier import EVALUATED, Classifier, Outputs
-from fewlabels.runs.outputs import check_suffix, class_columns, write_table
+from fewlabels.evaluation.reference import NAME, Reference
+from fewlabels.models.classifier import EVALUATED, Classifier
+from fewlabels.runs.outputs import abstentions, check_suffix, said_columns, say, write_table
 from fewlabels.runs.run import load
+from fewlabels.runs.sort import Sorter
+
+
+class _Images(NamedTuple):
+    """What is meant: files, what to call each under a folder that they are sorted into, why others are none."""
+
+    paths: list[Path]
+    names: list[Path]
+    aside: dict[str, str]
 
 
 def predict(
-    run: Path, images: Sequence[Path], out: Path | None, device: str = "cpu", batch: int | Literal["auto"] = EVALUATED
+    run: Path,
+    images: Sequence[Path],
+    out: Path | None,
+    device: str = "cpu",
+    batch: int | Literal["auto"] = EVALUATED,
+    into: Path | None = None,
+    min_confidence: float = 0.0,
 ) -> None:
-    """Classify image files, or all in folders: print a line each, or write them to a .parquet or .csv file.
+    """Classify image files, or all in folders: print a line each, write them to a file, or sort copies of them.
 
     Images that cannot be read are named at the end; the others are classified all the same.
 
     Args:
         run: folder of a trained run.
         images: files and folders.
-        out: the file to write, or None to print.
+        out: the .parquet or .csv file to write, with the columns of `said_columns`.
         device: where the network works.
         batch: images through the network at a time; as in `Classifier.classified`.
+        into: a folder that gets a copy of each image, in a folder named by its decision.
+        min_confidence: probability below which the decision is `unsure`.
 
     Raises:
-        UserError: no trained run, no images, or none that can be read; a batch below 1.
+        UserError: no trained run, no images, or none that can be read; a batch below 1; a confidence that is no
+            probability; a folder to sort into that lies within one to read, or was sorted otherwise.
+        OSError: a file cannot be copied.
     """
+    if not 0 <= min_confidence <= 1:
+        raise UserError(f"--min-confidence is {min_confidence:g}; give a probability, 0 to 1")
     if out is not None:
         check_suffix(out)
+    if into is not None:
+        _check_apart(into, images)
     classifier = load(run, device=device)
-    paths, aside = _paths(images)
+    reference = Reference.load(run / NAME) if (run / NAME).is_file() else None
+    found = _find(images)
+    decisions = (*abstentions(classifier.card.classes), *classifier.card.classes)
+    sorter = None if into is None else Sorter(into, decisions, run, min_confidence)
     counts: Counter[str] = Counter()
-    parts = _columns(classifier.classified(paths, batch), classifier, paths, aside, counts)
-    if out is None:
-        for part in parts:
-            for name, label, probability in zip(part["path"], part["label"], part["probability"], strict=True):
-                print(f"{name}\t{label}\t{probability:.3f}")
-    else:
+    parts = _columns(classifier, reference, found, batch, min_confidence, sorter, counts)
+    if out is not None:
         write_table(out, parts)
-        said = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
-        unread = f", {len(aside)} set aside" if aside else ""
-        print(f"{out}: {counts.total()} images{unread}; {said}")
-    for name, reason in aside.items():
+    else:
+        for part in parts:
+            if sorter is None:
+                _print(part)
+    _summarize(out, sorter, counts, len(found.aside))
+    for name, reason in found.aside.items():
         print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 
 
+def _print(part: dict[str, Any]) -> None:
+    for name, decision, probability in zip(part["path"], part["decision"], part["probability"], strict=True):
+        print(f"{name}\t{decision}\t{probability:.3f}")
+
+
+def _summarize(out: Path | None, sorter: Sorter | None, counts: Counter[str], aside: int) -> None:
+    """Say how many images there were of each decision, where not every one of them was printed."""
+    said = f"{counts.total()} images" + (f", {aside} set aside" if aside else "")
+    said += "; " + ", ".join(f"{number} {decision}" for decision, number in sorted(counts.items()))
+    if sorter is not None:
+        there = f", {sorter.there} were there" if sorter.there else ""
+        print(f"{sorter.folder}: {said} ({sorter.copied} copied{there})")
+    if out is not None:
+        print(f"{out}: {said}")
+
+
 def _columns(
-    classified: Iterable[tuple[int, Outputs, dict[int, str]]],
     classifier: Classifier,
-    paths: Sequence[Path],
-    aside: dict[str, str],
+    reference: Reference | None,
+    images: _Images,
+    batch: int | Literal["auto"],
+    least: float,
+    sorter: Sorter | None,
     counts: Counter[str],
 ) -> Iterator[dict[str, Any]]:
-    """Give the columns of one part after the other; count the labels, and add to `aside` what cannot be read."""
+    """Give the columns of one part after the other and sort its images; add to `aside` what cannot be read."""
     first_broken = ""
-    for first, outputs, broken in classified:
-        probabilities = classifier.calibrated(outputs.logits)
+    for first, outputs, broken in classifier.classified(images.paths, batch):
         for place, reason in broken.items():
-            first_broken = first_broken or f"{paths[first + place]}: {reason}"
-            aside[str(paths[first + place])] = reason
-        here = paths[first : first + len(probabilities) + len(broken)]
-        names = [written(str(path)) for place, path in enumerate(here) if place not in broken]
-        if names:
-            columns = class_columns(classifier.card.classes, probabilities.argmax(1).numpy(), probabilities.numpy())
-            counts.update(columns["label"].tolist())
-            yield {"path": names} | columns
+            first_broken = first_broken or f"{images.paths[first + place]}: {reason}"
+            images.aside[str(images.paths[first + place])] = reason
+        count = len(outputs.logits) + len(broken)
+        here = [first + place for place in range(count) if place not in broken]
+        if here:
+            columns = said_columns(classifier.card.classes, say(classifier, outputs), reference, least)
+            counts.update(columns["decision"])
+            if sorter is not None:
+                for place, decision in zip(here, columns["decision"], strict=True):
+                    sorter.copy(images.paths[place], images.names[place], decision)
+            yield {"path": [written(str(images.paths[place])) for place in here]} | columns
     if not counts:
-        raise UserError(f"none of the {len(paths)} files can be read as an image; the first, {first_broken}")
+        raise UserError(f"none of the {len(images.paths)} files can be read as an image; the first, {first_broken}")
 
 
-def _paths(images: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
-    """Give the files that are meant, and why others in the folders are none."""
+def _check_apart(into: Path, images: Sequence[Path]) -> None:
+    """Refuse to sort into a folder whose images would be read the next time."""
+    inside = [path for path in images if path.is_dir() and is_within(os.path.realpath(into), os.path.realpath(path))]
+    if inside:
+        raise UserError(f"--into {into} lies within {inside[0]}: its copies would be images too; give another folder")
+
+
+def _find(images: Sequence[Path]) -> _Images:
     missing = [str(path) for path in images if not path.exists()]
     if missing:
         raise UserError(f"no such file or folder: {', '.join(missing[:5])}")
-    paths: list[Path] = []
-    aside: dict[str, str] = {}
+    found = _Images([], [], {})
     for path in images:
-        found, others = images_in(path) if path.is_dir() else ([path], {})
-        paths += found
-        aside |= others
-    if not paths:
+        paths, others = images_in(path) if path.is_dir() else ([path], {})
+        found.paths.extend(paths)
+        found.names.extend(each.relative_to(path) if path.is_dir() else Path(each.name) for each in paths)
+        found.aside.update(others)
+    if not found.paths:
         where = f"no images in {', '.join(map(str, images))}" if images else "no images are given"
         raise UserError(f"{where}; give image files or folders of them")
-    return paths, aside
+    return found

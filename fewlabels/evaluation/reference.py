@@ -122,7 +122,7 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""
-        tensors = {name: getattr(self, name) for name in ("mean", "whiten", "features", "labels")}
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("mean", "whiten", "features", "labels")}
         tensors["threshold"] = np.array(self.threshold)
         words = {"format": str(_FORMAT), "basis": self.basis, "names": json.dumps(self.names)}
         replace_file(path, lambda aside: save_file(tensors, aside, words))

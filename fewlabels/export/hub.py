@@ -55,14 +55,13 @@ def push(folder: Path, repo: str, *, private: bool = True) -> str:
         UserError: the Hub refuses it, or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi(library_name="fewlabels", library_version=__version__)
     try:
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(FILES), commit_message="fewlabels")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        said = " ".join(f"{error}".split())
+    except Exception as error:  # what fails there, and how, depends on what it speaks to the network with
+        said = " ".join(f"{error}".split()).rstrip(".")
         raise UserError(
             f"{repo} could not be written on the Hub: {said}. `hf auth login` says who you are; the folder {folder} "
             "is complete and can be pushed later."
@@ -86,11 +85,11 @@ def model_card(card: Card, summary: Mapping[str, Any]) -> str:
     parts = [
         f"---\n{head}# license: the license is yours to choose; write it here\n---",
         f"# {summary['data']}: {len(card.classes)} classes from {summary['labeled']} labeled images",
-        f"A `{card.model}` that tells apart {_listed(card.classes)}. It was trained with fewlabels {__version__} by "
+        f"A `{card.model}` that tells apart {_listed(card.classes)}. It was trained with fewlabels, by "
         f"`{summary['method']}` (seed {summary['seed']}, {summary['steps']:,} steps) on {summary['labeled']:,} labeled "
         f"and {summary['unlabeled']:,} unlabeled images of {summary['data']}.",
         f"## How good it is\n\n{_accuracies(summary)}",
-        f"## Probabilities\n\n{_calibration(card)}",
+        f"## Probabilities\n\n{_calibration(card, summary)}",
         "## What it is for\n\nImages like those it was trained on, of these classes alone: it gives every image one of "
         "them, whatever it shows. Labels that were missing were guessed by the network itself in training, so mistakes "
         "it made there may repeat themselves. Look at the errors on images of your own before you rely on it.",
@@ -109,19 +108,35 @@ def _listed(classes: tuple[str, ...], most: int = 20) -> str:
 
 def _accuracies(summary: Mapping[str, Any]) -> str:
     """Make the table of the run, with what is free and labels only beside the method."""
-    lines = [
-        f"| {row['label']} | {percent(row['accuracy'])} | {percent(row['unlabeled_accuracy'])} |"
-        for row in summary["rows"]
+    columns = {"accuracy": "test accuracy", "unlabeled_accuracy": "on hidden labels"}
+    known = [name for name in columns if any(row[name] is not None for row in summary["rows"])]
+    table = [
+        f"| | {' | '.join(columns[name] for name in known)} |",
+        f"| --- |{' ---: |' * len(known)}",
+        *(f"| {row['label']} | {' | '.join(percent(row[name]) for name in known)} |" for row in summary["rows"]),
     ]
-    table = ["| | test accuracy | on hidden labels |", "| --- | ---: | ---: |", *lines]
     tested = f"Test images: {summary['test']:,}; none of them was trained on or chose anything."
-    return "\n".join([*verdict(dict(summary)), "", *table, "", *([tested] if summary["test"] else [])]).rstrip()
+    parts = [
+        "\n".join(verdict(dict(summary))),
+        *(["\n".join(table)] if known else []),
+        *([tested] * bool(summary["test"])),
+    ]
+    return "\n\n".join(parts)
 
 
-def _calibration(card: Card) -> str:
-    if not card.scale:
-        return "They are the network's own, and not calibrated: do not take .9 for nine right out of ten."
-    return (
-        f"They are calibrated on labeled images that the network was not trained on, in the mean with a temperature of "
-        f"{len(card.scale) / sum(card.scale):.2f}."
+def _calibration(card: Card, summary: Mapping[str, Any]) -> str:
+    """Say whether probabilities are as often right as they say, and what is known of it."""
+    found = summary.get("calibration") or {}
+    said = (
+        f"They are calibrated ({found['kind']}, temperature {found['temperature']:.2f}) on {found['rows']:,} labeled "
+        "images that the network was not trained on"
+        f"{'' if found['promised'] else ', which are too few to rely on'}."
+        if card.scale
+        else "They are the network's own, and not calibrated: do not take .9 for nine right out of ten."
     )
+    if measured := found.get("calibrated"):
+        said += (
+            f" On the test images confidence and accuracy are {percent(measured['ece'])} apart (expected calibration "
+            f"error; 95 % interval {percent(measured['low'])} to {percent(measured['high'])})."
+        )
+    return said

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from fewlabels import __version__
 from fewlabels.data.decode import TRANSPARENT
 from fewlabels.errors import UserError
+from fewlabels.extras import import_extra, import_if_there
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, Classifier
 
@@ -65,8 +64,8 @@ def write_onnx(classifier: Classifier, path: Path) -> float | None:
     """
     if path.suffix != ".onnx":
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a name that ends in .onnx")
-    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install fewlabels[onnx]")
+    for package in ("onnx", "onnxscript"):
+        import_extra(package, "onnx", "--onnx")
     size = sum(tensor.nbytes for tensor in classifier.state_dict().values())
     if size >= MOST_BYTES:
         raise UserError(f"{classifier.card.model} has {size / 1e9:.1f} GB of parameters; an ONNX file holds up to 2 GB")
@@ -120,10 +119,11 @@ def largest_difference(whole: Whole, path: Path) -> float | None:
 
     The difference of each output is taken relative to its largest value, where that is above 1.
     """
-    if find_spec("onnxruntime") is None:
+    runtime = import_if_there("onnxruntime")
+    if runtime is None:
         return None
     images = _random_images(whole.classifier.card, _CHECKED)
-    session = importlib.import_module("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     pairs = zip((out.numpy() for out in whole(images)), session.run(None, {INPUT: images.numpy()}), strict=True)
     return max(float(np.abs(want - got).max() / max(1, np.abs(want).max())) for want, got in pairs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from fewlabels.errors import UserError
+from fewlabels.extras import import_extra
 from fewlabels.files import replace_text
 
 PROJECT = "fewlabels"  # where WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME say nothing else
@@ -169,7 +169,4 @@ def _package(name: str, extra: str | None = None) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     extra = extra or name
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"--log {extra} needs an extra: pip install fewlabels[{extra}]") from error
+    return import_extra(name, extra, f"--log {extra}")

@@ -1,6 +1,8 @@
 """A folder for the Hub: it loads, its card is honest, and nothing is sent unless asked for."""
 
 import json
+import socket
+from dataclasses import replace
 from unittest import mock
 
 import huggingface_hub
@@ -46,13 +48,27 @@ def test_the_card_says_what_the_run_says(run, tmp_path):
     assert 'fewlabels.load("DIR")' in text and "`0`, `1`, `2`" in text
 
 
-def test_the_card_says_whether_probabilities_are_calibrated(run):
+def test_the_card_says_what_is_known_of_the_calibration(run):
     summary = json.loads((run / "summary.json").read_text())
-    card = fewlabels.load(run).card
-    plain = type(card)(card.model, card.classes, card.form, card.mean, card.std)
-    fitted = type(card)(card.model, card.classes, card.form, card.mean, card.std, (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
-    assert "not calibrated" in model_card(plain, summary)
-    assert "a temperature of 2.00" in model_card(fitted, summary)
+    card = replace(fewlabels.load(run).card, scale=(), bias=())
+    measured = summary["calibration"]["calibrated"]
+    said = f"accuracy are {100 * measured['ece']:.1f} % apart (expected calibration error; 95 % interval "
+    assert said in model_card(card, summary) and "not calibrated" in model_card(card, summary)
+    calibration = {"kind": "vector", "temperature": 2.0, "rows": 60, "promised": False, "calibrated": None}
+    fitted = replace(card, scale=(0.5,) * 3, bias=(0.0,) * 3)
+    text = model_card(fitted, summary | {"calibration": calibration})
+    assert "calibrated (vector, temperature 2.00) on 60 labeled images" in text and "too few to rely on" in text
+    text = model_card(fitted, summary | {"calibration": calibration | {"promised": True}})
+    assert "too few" not in text and "not calibrated" not in text
+
+
+def test_a_card_without_a_test_split_claims_no_accuracy(run):
+    summary = json.loads((run / "summary.json").read_text())
+    rows = [row | {"accuracy": None, "unlabeled_accuracy": None} for row in summary["rows"]]
+    text = model_card(
+        fewlabels.load(run).card, summary | {"rows": rows, "accuracy": None, "test": 0, "calibration": None}
+    )
+    assert "There is no test split" in text and "| ---" not in text
 
 
 def test_a_push_brings_the_files_to_a_private_repository(run, tmp_path, hub, capsys):
@@ -69,10 +85,21 @@ def test_without_push_nothing_is_sent(run, tmp_path, hub):
     assert not hub.mock_calls
 
 
-def test_a_refusal_of_the_hub_says_how_to_mend_it(tmp_path, hub):
-    hub.create_repo.side_effect = HfHubHTTPError("401 Unauthorized", response=mock.Mock())
-    with pytest.raises(UserError, match=r"401 Unauthorized.*hf auth login"):
-        push(tmp_path, "me/digits")
+def test_a_refusal_of_the_hub_says_how_to_mend_it(run, tmp_path, hub, capsys):
+    hub.upload_folder.side_effect = HfHubHTTPError("401 Unauthorized.", response=mock.Mock())
+    assert main(["export", str(run), "--hub", str(tmp_path / "hub"), "--push", "me/digits"]) == 2
+    assert "me/digits could not be written on the Hub: 401 Unauthorized. `hf auth login`" in capsys.readouterr().err
+    assert fewlabels.load(tmp_path / "hub")
+
+
+def test_a_hub_that_cannot_be_reached_or_asked_is_said(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nobody)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", nobody)
+    for repo, said in (("me/digits", "refused"), ("di gits", "Repo id must")):
+        with pytest.raises(UserError, match=f"{repo} could not be written on the Hub: .*{said}"):
+            push(tmp_path, repo)
 
 
 @pytest.mark.parametrize(

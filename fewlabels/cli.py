@@ -110,6 +110,25 @@ class AddLabels:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run as ONNX, as a folder for the Hugging Face Hub, or as tasks for Label Studio; several at once work."""
+
+    run: tyro.conf.Positional[Path]
+    """folder of the run"""
+    onnx: MaybePath = None
+    """write an .onnx file, and beside it as FILE.json what it takes and gives"""
+    hub: MaybePath = None
+    """write a folder with the classifier and a model card"""
+    push: str | None = None
+    """with --hub: bring the folder to this repository of the Hub, as USER/NAME; a new one is private"""
+    label_studio: MaybePath = None
+    """write a .json file of the unlabeled images with the run's guesses, those to label next first"""
+    url_prefix: str | None = None
+    """with --label-studio: what stands before a row's name in the address of its image (files that Label Studio itself
+    serves from their folder)"""
+
+
+@dataclass(frozen=True)
 class Probe:
     """Say how far pseudo-labels agree with true labels in each layer of a run, at its newest checkpoint."""
 
@@ -155,6 +174,7 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Next, tyro.conf.subcommand("next")]
     | Annotated[AddLabels, tyro.conf.subcommand("add-labels")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Data, tyro.conf.subcommand("data")]
@@ -327,6 +347,27 @@ def _add_labels(command: AddLabels, words: list[str]) -> None:
     add_labels(options.pop("run"), options.pop("labels"), show=Show(Console()), **options)
 
 
+def _export(command: Export, words: list[str]) -> None:
+    _no_method(words)
+    if command.onnx is None and command.hub is None and command.label_studio is None:
+        raise UserError("nothing to write: give --onnx FILE, --hub DIR or --label-studio FILE, or several")
+    for option, needed, value in (
+        ("--push", "--hub DIR", command.hub is None and command.push),
+        ("--url-prefix", "--label-studio FILE", command.label_studio is None and command.url_prefix),
+    ):
+        if value:
+            raise UserError(f"{option} {value} goes with {needed}")
+
+    from fewlabels.runs.export import export_hub, export_label_studio, export_onnx
+
+    if command.onnx is not None:
+        print(export_onnx(command.run, command.onnx))
+    if command.hub is not None:
+        print(export_hub(command.run, command.hub, command.push))
+    if command.label_studio is not None:
+        print(export_label_studio(command.run, command.label_studio, command.url_prefix))
+
+
 def _probe(command: Probe, words: list[str]) -> None:
     _no_method(words)
 
@@ -370,6 +411,7 @@ _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
     Predict: _predict,
     Next: _next,
     AddLabels: _add_labels,
+    Export: _export,
     Probe: _probe,
     Methods: _methods,
     Data: _data,

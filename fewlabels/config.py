@@ -123,7 +123,7 @@ class Options:
     """of the arithmetic in the backbone; bfloat16 where the device multiplies it fast"""
     compile: Literal["auto", "yes", "no"] = "auto"
     """compile the step (auto: no): minutes at the start; meant for long runs on a GPU, on a CPU it is slower"""
-    log: Literal["none", "tensorboard"] = "none"
+    log: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     """write the metrics here too"""
     out: MaybePath = None
     """folder of the run; one of the same configuration is continued"""

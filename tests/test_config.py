@@ -57,7 +57,7 @@ WRONG = {
     "device": (0, "give text"),
     "threads": (0, "give a whole number, at least 1 or None"),
     "precision": ("float16", "give auto or float32 or bfloat16"),
-    "log": (True, "give none or tensorboard"),
+    "log": (True, "give none or tensorboard or wandb or mlflow"),
     "out": ("runs/a", "give a path or None"),
 }
 
@@ -97,7 +97,7 @@ def test_only_the_wrong_values_are_named(names):
         ("seed", [0, 2**31 - 1]),
         ("size", [1, 4096, None]),
         ("out", [Path("runs/a"), None]),
-        ("log", ["none", "tensorboard"]),
+        ("log", ["none", "tensorboard", "wandb", "mlflow"]),
     ],
 )
 def test_values_up_to_both_ends_are_allowed(name, values):

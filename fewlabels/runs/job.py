@@ -22,6 +22,7 @@ from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
 from fewlabels.runs.show import Show
+from fewlabels.training.boards import Board
 from fewlabels.training.loop import State
 from fewlabels.training.recipe import Recipe
 from fewlabels.views.batch import KINDS, Views
@@ -58,7 +59,8 @@ class Job:
     """What a training needs, the same for the method and for labels only.
 
     `policy` and `center_memory` take the place of what a method's own layer rule says; the parameters in the file
-    `start` take that of those that `build` draws.
+    `start` take that of those that `build` draws. `board` opens one for a training, by its name and the step that it
+    continues after.
     """
 
     rows: Rows
@@ -73,7 +75,7 @@ class Job:
     share: Share = WHOLE
     start: Path | None = None
     stop: Callable[[], bool] = lambda: False
-    tensorboard: Path | None = None
+    board: Callable[[str, int], Board] | None = None
     probe_every: int | None = None
 
 

@@ -51,16 +51,29 @@ def next_lines(run: Path, count: int) -> list[dict[str, str]]:
     """
     if count < 1:
         raise UserError(f"-n is {count}; give how many images you would label, 1 or more")
+    lines = _lines(run)
+    if count > len(lines):
+        raise UserError(f"{run / NAME} has {len(lines)} images; give -n {len(lines)} or less")
+    return lines[:count]
+
+
+def listed_next(run: Path) -> list[str]:
+    """Read the names of all rows that are listed, the best to label first.
+
+    Raises:
+        UserError: no finished run.
+    """
+    return [line["path"] for line in _lines(run)]
+
+
+def _lines(run: Path) -> list[dict[str, str]]:
     path = run / NAME
     if not path.is_file():
         begun = (run / "config.yaml").is_file()
         mend = "its run is not finished: give the same command again" if begun else "train one with `fewlabels train`"
         raise UserError(f"{run} has no {NAME}; {mend}.")
     with open(path, newline="", encoding="utf-8") as file:
-        lines = [{name: plain_cell(cell) for name, cell in line.items()} for line in csv.DictReader(file)]
-    if count > len(lines):
-        raise UserError(f"{path} has {len(lines)} images; give -n {len(lines)} or less")
-    return lines[:count]
+        return [{name: plain_cell(cell) for name, cell in line.items()} for line in csv.DictReader(file)]
 
 
 def show_next(run: Path, count: int, out: Path | None) -> None:

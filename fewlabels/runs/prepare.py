@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, Rows, layer_rule
 from fewlabels.runs.read_labels import with_more_labels
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import fastest_threads, seconds_a_step, tensorboard_writer, try_probe
+from fewlabels.runs.train import fastest_threads, seconds_a_step, try_probe
+from fewlabels.training.boards import Board, Training, check_board, open_board
 from fewlabels.training.processes import any_of, first_says
 from fewlabels.views.images import ImageViews
 
@@ -83,8 +85,8 @@ def prepare(
     """
     name = method_name(method)
     policy = None if options.policy == "auto" else read_policy(options.policy)
-    if options.log == "tensorboard":
-        tensorboard_writer()  # before work is done that would be in vain
+    if options.log != "none":
+        check_board(options.log)  # before work is done that would be in vain
     table = with_split(table, options)
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
     first_says(folder.check_free)
@@ -427,5 +429,18 @@ def make_job(
         show=show,
         probe_every=options.probe_every,
         center_memory=options.center_memory,
-        tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,
+        board=None if options.log == "none" else partial(_open_board, table, options, plan, folder),
     )
+
+
+def _open_board(table: Table, options: Options, plan: Plan, folder: RunFolder, name: str, first: int) -> Board:
+    facts = {
+        "data": table.name,
+        "method": options.method,
+        "model": plan.model,
+        "seed": options.seed,
+        "steps": plan.recipe.steps,
+        "labeled": len(table.labeled_rows),
+        "unlabeled": len(table.unlabeled_rows),
+    }
+    return open_board(options.log, Training(folder.path, name, first, facts))

@@ -8,8 +8,8 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.runs.job import Job, Rows, begin, make_probe
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
+from fewlabels.training.boards import Board
 from fewlabels.training.checkpoint import Checkpoint
 from fewlabels.training.loop import State, run, update
 from fewlabels.training.processes import any_of, first_says, send_from_first
@@ -171,12 +172,11 @@ def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
     state, feed = begin(job, method)
     watch = _Watch(job, method, name, folder)
     first = watch.restore(state)
-    watch.open_board(first)
     if first:
         job.show.line(f"{name}: continued from step {first}")
     last = job.recipe.steps
     images = job.recipe.batch + job.recipe.unlabeled_batch * bool(feed.wanted.unlabeled)
-    with job.show.progress(name, first, last, images) as bar:
+    with job.show.progress(name, first, last, images) as bar, watch.on_board(first):
         watch.bar = bar
         try:
             if job.recipe.compile:
@@ -222,7 +222,7 @@ class _Watch:
         self.saved: int | None = None
         self.seconds = 0.0
         self._since = time.perf_counter()
-        self._board: Any = None
+        self._board: Board | None = None
 
     def restore(self, state: State) -> int:
         """Take the newest checkpoint into `state`; give its step, 0 without one.
@@ -253,10 +253,29 @@ class _Watch:
             rewind(self.folder / name, found.step if found else 0)
         return (found.step, found.notes) if found else _NOTHING
 
-    def open_board(self, first: int) -> None:
-        """Write to TensorBoard too, where asked to; what it has of later steps is replaced."""
-        if self.job.tensorboard is not None and self.writes:
-            self._board = tensorboard_writer()(str(self.job.tensorboard / self.name), purge_step=first + 1)
+    @contextmanager
+    def on_board(self, first: int) -> Generator[None]:
+        """Write to a board too, where asked to; the first of several processes does."""
+
+        def begin() -> None:
+            if self.job.board is not None and first < self.job.recipe.steps:
+                self._board = self.job.board(self.name, first)
+
+        first_says(begin)
+        try:
+            yield
+        finally:
+            self._with_board(lambda board: board.close(self.saved == self.job.recipe.steps))
+
+    def _with_board(self, tell: Callable[[Board], None]) -> None:
+        """Tell the board something; one that cannot be reached must not end the training, whose record lies here."""
+        if self._board is None:
+            return
+        try:
+            tell(self._board)
+        except Exception as error:  # what fails there, and how, is a package's own
+            self._board = None
+            self.job.show.line(f"{self.name}: the board takes no more numbers ({error}); {METRICS} has them", "yellow")
 
     def __call__(self, state: State, step: int, metrics: dict[str, Tensor]) -> None:
         self.record.add(step, metrics)
@@ -298,10 +317,7 @@ class _Watch:
             self.bar.numbers(step, line)
         if self.writes:
             self.record.write(step, line)
-        if self._board is not None:
-            for key, value in line.items():
-                self._board.add_scalar(key, value, step)
-            self._board.flush()
+        self._with_board(lambda board: board.write(step, line))
 
     def _evaluate(self, state: State, kept: float | None) -> dict[str, float]:
         """Give accuracies so far; `kept_accuracy` is that of the surest hidden rows, as many as were kept."""
@@ -333,19 +349,6 @@ class _Watch:
             "processes": self.job.share.world,
         }
         checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, notes)
-
-
-def tensorboard_writer() -> Any:
-    """Give the class that writes for TensorBoard.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--log tensorboard needs an extra: pip install fewlabels[tensorboard]") from error
-    return SummaryWriter
 
 
 def predict_rows(classifier: Classifier, rows: Rows, chosen: Labels) -> np.ndarray:

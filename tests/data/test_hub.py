@@ -7,10 +7,13 @@ import socket
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
+import fewlabels
 from fewlabels.data.decode import Form, decode
 from fewlabels.data.sources.hub import from_hub, from_hub_folder, is_hub_folder, is_hub_object
 from fewlabels.data.sources.open import open_table
@@ -259,3 +262,75 @@ def test_control_characters_are_written_out():
     table = from_hub(hub.DatasetDict(train=make(classes=("c\x1bat", "dog")), **{"no\x1bne": make()}))
     assert table.classes == ("c\\x1bat", "dog")
     assert not any("\x1b" in note for note in table.notes)
+
+
+@pytest.fixture(scope="module")
+def digit_files(tmp_path_factory):
+    """Real image files as `imagefolder` reads them: 60 to train and 20 to test, of three classes."""
+    root = tmp_path_factory.mktemp("imagefolder")
+    digits = load_digits(n_class=3)
+    for row, (pixels, label) in enumerate(zip(digits.images[:80], digits.target, strict=False)):
+        path = root / ("test" if row >= 60 else "train") / f"class {label}" / f"{row:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.uint8(pixels * 15)).save(path)
+    return root
+
+
+def loaded(tmp_path, kind, **where):
+    hub.disable_progress_bars()
+    return hub.load_dataset(kind, cache_dir=str(tmp_path / "cache"), **where)
+
+
+def train_on(data, out):
+    options = {
+        "method": "fixmatch",
+        "labels_per_class": 4,
+        "steps": 5,
+        "baseline": False,
+        "device": "cpu",
+        "threads": 1,
+    }
+    return fewlabels.fit(data, out=out, **options).summary
+
+
+def test_a_folder_of_images_loaded_by_datasets_is_trained_on(digit_files, tmp_path):
+    data = loaded(tmp_path, "imagefolder", data_dir=str(digit_files))
+    summary = train_on(data, tmp_path / "run")
+    assert (summary["labeled"], summary["unlabeled"], summary["test"]) == (12, 48, 20)
+    given, there = open_table(data), open_table(digit_files)
+    assert given.classes == there.classes == ("class 0", "class 1", "class 2")
+
+    def seen(table):
+        pixels = [decode(image, Form(1, (8, 8))).tobytes() for image in table.images]
+        return sorted(zip(pixels, table.labels.tolist(), table.test.tolist(), strict=True))
+
+    assert seen(given) == seen(there)
+
+
+def test_parquet_of_datasets_is_trained_on(digit_files, tmp_path):
+    data = loaded(tmp_path, "imagefolder", data_dir=str(digit_files))
+    files = {name: str(tmp_path / f"{name}.parquet") for name in data}
+    for name, file in files.items():
+        data[name].to_parquet(file)
+    again = loaded(tmp_path, "parquet", data_files=files)
+    assert open_table(again).fingerprint() == open_table(data).fingerprint()
+    assert train_on(again, tmp_path / "run")["test"] == 20
+    assert train_on(again["train"], tmp_path / "of one split")["test"] == 11  # a fifth of each class
+
+
+def test_parquet_that_does_not_say_it_holds_images_is_mended_as_the_message_says(digit_files, tmp_path):
+    data = loaded(tmp_path, "imagefolder", data_dir=str(digit_files / "train"))["train"]
+    data.to_parquet(tmp_path / "a.parquet")
+    plain = pq.read_table(tmp_path / "a.parquet").replace_schema_metadata(None)
+    pq.write_table(plain, tmp_path / "a.parquet")
+    again = loaded(tmp_path, "parquet", data_files=str(tmp_path / "a.parquet"))
+    refused(again, 'dataset.cast_column("image", Image())')
+    table = from_hub(again.cast_column("image", hub.Image()))
+    assert table.classes == ("0", "1", "2") and len(table) == 60
+
+
+def test_images_loaded_without_labels_are_the_unlabeled_ones(digit_files, tmp_path):
+    data = loaded(tmp_path, "imagefolder", data_dir=str(digit_files))
+    data["unlabeled"] = loaded(tmp_path, "imagefolder", data_dir=str(digit_files / "test"), drop_labels=True)["train"]
+    table = open_table(data)
+    assert (len(table.labeled_rows), len(table.unlabeled_rows), len(table.test_rows)) == (60, 20, 20)

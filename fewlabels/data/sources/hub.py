@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fewlabels.data.sources.roles import Role, role_of, settle_validation
 from fewlabels.data.sources.walk import written
 from fewlabels.data.table import Table, make_table
 from fewlabels.errors import UserError
+from fewlabels.extras import import_extra
 
 _MODULES = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable_dataset")
 _ROLES: dict[str, Role] = {"dev": "val", "unsupervised": "unlabeled"}  # beside those of `role_of`
@@ -126,10 +126,7 @@ def from_hub(data: Any, name: str = "dataset") -> Table:
 
 
 def _package() -> Any:
-    try:
-        return importlib.import_module("datasets")
-    except ImportError as error:
-        raise UserError("saved datasets need the package datasets: pip install fewlabels[hub]") from error
+    return import_extra("datasets", "hub", "a dataset of Hugging Face")
 
 
 def _read_split(package: Any, name: str, role: Role, dataset: Any) -> _Split:

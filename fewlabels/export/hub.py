@@ -1,0 +1,142 @@
+"""A folder for the Hugging Face Hub: the classifier, and a card that says honestly what it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fewlabels import __version__
+from fewlabels.errors import UserError
+from fewlabels.files import replace_file, replace_text
+from fewlabels.models.classifier import Card, read_card
+from fewlabels.report.words import percent, verdict
+
+FILES = ("model.safetensors", "model.json", "README.md")
+
+
+def write_hub_folder(run: Path, folder: Path) -> None:
+    """Write `model.safetensors`, `model.json` and a model card, README.md; `fewlabels.load` reads the folder.
+
+    Args:
+        run: folder of a finished run.
+        folder: where to; other files there stay as they are.
+
+    Raises:
+        UserError: no finished run.
+    """
+    card = read_card(run / "model.json")
+    summary_path = run / "summary.json"
+    if not summary_path.is_file():
+        raise UserError(f"{run} has no summary.json: its run is not finished. Give the same command again.")
+    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    for name in FILES[:2]:
+        replace_file(folder / name, partial(shutil.copyfile, run / name))
+    replace_text(folder / FILES[2], model_card(card, summary))
+
+
+def push(folder: Path, repo: str, *, private: bool = True) -> str:
+    """Bring the three files of such a folder to a repository of the Hub, which is made where there is none.
+
+    Args:
+        folder: that `write_hub_folder` wrote.
+        repo: its name, as "user/name".
+        private: whether a new repository is seen by its owner alone.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        UserError: the Hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="fewlabels", library_version=__version__)
+    try:
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(FILES), commit_message="fewlabels")
+    except Exception as error:  # what fails there, and how, depends on what it speaks to the network with
+        said = " ".join(f"{error}".split()).rstrip(".")
+        raise UserError(
+            f"{repo} could not be written on the Hub: {said}. `hf auth login` says who you are; the folder {folder} "
+            "is complete and can be pushed later."
+        ) from error
+    return str(address)
+
+
+def model_card(card: Card, summary: Mapping[str, Any]) -> str:
+    """Write the model card of a run, as Markdown with a YAML head."""
+    head = yaml.safe_dump(
+        {
+            "library_name": "fewlabels",
+            "pipeline_tag": "image-classification",
+            "tags": ["image-classification", "semi-supervised-learning", "few-labels", summary["method"]],
+        },
+        sort_keys=False,
+    )
+    form = card.form
+    height, width = form.size
+    colors = {1: "gray", 3: "RGB"}.get(form.channels, f"{form.channels} channels")
+    parts = [
+        f"---\n{head}# license: the license is yours to choose; write it here\n---",
+        f"# {summary['data']}: {len(card.classes)} classes from {summary['labeled']} labeled images",
+        f"A `{card.model}` that tells apart {_listed(card.classes)}. It was trained with fewlabels, by "
+        f"`{summary['method']}` (seed {summary['seed']}, {summary['steps']:,} steps) on {summary['labeled']:,} labeled "
+        f"and {summary['unlabeled']:,} unlabeled images of {summary['data']}.",
+        f"## How good it is\n\n{_accuracies(summary)}",
+        f"## Probabilities\n\n{_calibration(card, summary)}",
+        "## What it is for\n\nImages like those it was trained on, of these classes alone: it gives every image one of "
+        "them, whatever it shows. Labels that were missing were guessed by the network itself in training, so mistakes "
+        "it made there may repeat themselves. Look at the errors on images of your own before you rely on it.",
+        "## How to use it\n\n```python\nimport fewlabels\n\n"
+        'classifier = fewlabels.load("DIR")  # this folder, or huggingface_hub.snapshot_download("USER/NAME")\n'
+        'labels, probabilities = classifier.predict(["image.jpg"])\n```\n\n'
+        f"Images are brought to {height}x{width}, {colors} (`{form.resize}`); `model.json` has the rest.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _listed(classes: tuple[str, ...], most: int = 20) -> str:
+    more = f" and {len(classes) - most} more" if len(classes) > most else ""
+    return ", ".join(f"`{name}`" for name in classes[:most]) + more
+
+
+def _accuracies(summary: Mapping[str, Any]) -> str:
+    """Make the table of the run, with what is free and labels only beside the method."""
+    columns = {"accuracy": "test accuracy", "unlabeled_accuracy": "on hidden labels"}
+    known = [name for name in columns if any(row[name] is not None for row in summary["rows"])]
+    table = [
+        f"| | {' | '.join(columns[name] for name in known)} |",
+        f"| --- |{' ---: |' * len(known)}",
+        *(f"| {row['label']} | {' | '.join(percent(row[name]) for name in known)} |" for row in summary["rows"]),
+    ]
+    tested = f"Test images: {summary['test']:,}; none of them was trained on or chose anything."
+    parts = [
+        "\n".join(verdict(dict(summary))),
+        *(["\n".join(table)] if known else []),
+        *([tested] * bool(summary["test"])),
+    ]
+    return "\n\n".join(parts)
+
+
+def _calibration(card: Card, summary: Mapping[str, Any]) -> str:
+    """Say whether probabilities are as often right as they say, and what is known of it."""
+    found = summary.get("calibration") or {}
+    said = (
+        f"They are calibrated ({found['kind']}, temperature {found['temperature']:.2f}) on {found['rows']:,} labeled "
+        "images that the network was not trained on"
+        f"{'' if found['promised'] else ', which are too few to rely on'}."
+        if card.scale
+        else "They are the network's own, and not calibrated: do not take .9 for nine right out of ten."
+    )
+    if measured := found.get("calibrated"):
+        said += (
+            f" On the test images confidence and accuracy are {percent(measured['ece'])} apart (expected calibration "
+            f"error; 95 % interval {percent(measured['low'])} to {percent(measured['high'])})."
+        )
+    return said

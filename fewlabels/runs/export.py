@@ -1,0 +1,95 @@
+"""`fewlabels export`: a finished run as ONNX, as a folder for the Hub, as tasks for Label Studio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow.parquet
+
+from fewlabels import __version__
+from fewlabels.errors import UserError
+from fewlabels.export.hub import push, write_hub_folder
+from fewlabels.export.label_studio import Guess, served_locally, write_tasks
+from fewlabels.export.onnx import write_onnx
+from fewlabels.models.classifier import read_card
+from fewlabels.runs.folder import RunFolder, given_options
+from fewlabels.runs.next_labels import listed_next
+from fewlabels.runs.run import load
+
+
+def export_onnx(run: Path, path: Path) -> str:
+    """Write a run as ONNX; say in a line what was written. See `write_onnx`."""
+    difference = write_onnx(load(run), path)
+    checked = (
+        f"differs from PyTorch by at most {difference:.0e}, on random images"
+        if difference is not None
+        else "not checked, as onnxruntime is not installed"
+    )
+    return f"{path}: {checked}; {path.name}.json says what it takes and gives"
+
+
+def export_hub(run: Path, folder: Path, repo: str | None = None) -> str:
+    """Write a run as a folder for the Hub, and push it where a repository is named. See `write_hub_folder`."""
+    write_hub_folder(run, folder)
+    pushed = f"; pushed to {push(folder, repo)}" if repo else ""
+    return f"{folder}: read README.md, which speaks for you, and choose a license{pushed}"
+
+
+def export_label_studio(run: Path, path: Path, url_prefix: str | None = None) -> str:
+    """Write a run's unlabeled images as tasks for Label Studio, those to label next first.
+
+    Args:
+        run: folder of a finished run.
+        path: of the .json file.
+        url_prefix: what stands before a row's name in the address of its image; None where Label Studio serves the
+            images from its own machine.
+
+    Raises:
+        UserError: no finished run, no unlabeled images, or images that are no files without a prefix.
+    """
+    card = read_card(run / "model.json")
+    rows = _unlabeled(run)
+    if url_prefix is None:
+        data, files = _files(run, [name for name, *_ in rows])
+        root, storage, urls = served_locally(files, data)
+        mend = f"Label Studio needs LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root} and the local storage {storage}"
+    else:
+        urls = [url_prefix + quote(name) for name, *_ in rows]
+        mend = f"they are shown from {urls[0]}, ..."
+    guesses = [Guess(name, url, label, p) for (name, label, p), url in zip(rows, urls, strict=True)]
+    write_tasks(path, guesses, card.classes, f"fewlabels {__version__} {run.resolve().name}")
+    return (
+        f"{path}: {len(guesses)} images to label, {path.with_suffix('.xml').name} is the labeling configuration; {mend}"
+    )
+
+
+def _unlabeled(run: Path) -> list[tuple[str, str, float]]:
+    """Give name, label and probability of the unlabeled training rows: those to label next, then the least sure."""
+    order = {name: place for place, name in enumerate(listed_next(run))}
+    columns = ["path", "split", "source", "label", "probability"]
+    table = pyarrow.parquet.read_table(run / "predictions.parquet", columns=columns).to_pylist()
+    rows = [
+        (row["path"], row["label"], row["probability"])
+        for row in table
+        if row["split"] == "train" and row["source"] == "predicted"
+    ]
+    if not rows:
+        raise UserError(f"{run} has no unlabeled images: there is nothing to label")
+    return sorted(rows, key=lambda row: (order.get(row[0], len(order)), row[2]))
+
+
+def _files(run: Path, names: Sequence[str]) -> tuple[Path, list[Path]]:
+    """Give the folder of the run's data, and the file of each row."""
+    _, source = given_options(RunFolder(run).config())
+    data = Path(source or "").absolute()
+    folder = data.parent if data.is_file() else data
+    # A row of another folder, given as --unlabeled, is named by its path.
+    files = [file if (file := folder / name).is_file() else Path(name).absolute() for name in names]
+    if lost := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
+        raise UserError(
+            f"images that are no files here: {len(lost)} of {len(names)}, such as {lost[0]} of {source or 'arrays'}. "
+            "Give --url-prefix ADDRESS: a row's name is added to it, and there Label Studio must find the image."
+        )
+    return folder, files

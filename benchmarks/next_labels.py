@@ -10,6 +10,8 @@ docs/figures/.
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,7 @@ def main(question: Question) -> None:
         "where": machine(),
         "accuracy": found,
         "saved": {name: saved(each) for name, each in found.items()},
+        "cost": cost(),
     }
     say(result, HERE / "results" / "next_labels.json")
     draw(found)
@@ -133,6 +136,23 @@ def saved(found: dict[str, dict[int, list[float]]]) -> dict[str, Any]:
     return {
         "labels a class at random": ROUNDS + 1, "ours": at + 1,
         "points after the last round": [mean.value, mean.low, mean.high], "p": p_value(gains),
+    }  # fmt: skip
+
+
+def cost(rows: int = 100_000, features: int = 384, count: int = 500) -> dict[str, Any]:
+    """Measure choosing from many vectors, of which 1,000 have a label: seconds, and the most memory beside them."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(rows, features)).astype(np.float32)
+    p = generator.dirichlet(np.ones(10), rows).astype(np.float32)
+    labeled = np.arange(0, rows, rows // 1000)
+    tracemalloc.start()
+    start = time.perf_counter()
+    choose_next(x, p, labeled, count)
+    seconds, most = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return {
+        "rows": rows, "features": features, "chosen": count, "seconds": round(seconds, 2),
+        "peak_mb": round(most / 1e6), "vectors_mb": round(x.nbytes / 1e6),
     }  # fmt: skip
 
 

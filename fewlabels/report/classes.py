@@ -88,7 +88,8 @@ def _per_class(findings: Findings, found: Judged | None) -> Markup:
     head = ["class", "labeled"]
     if found is not None:
         head += [found.what, "found (recall)", "right if named (precision)"]
-    head.append("unlabeled taken for it")
+    if len(findings.table.unlabeled_rows):
+        head.append("unlabeled taken for it")
     if len(rows) <= WHOLE:
         return table("Results of each class", head, rows)
     if found is None:
@@ -128,7 +129,7 @@ def _class_rows(findings: Findings, found: Judged | None) -> tuple[list[list[str
         row: list[str | Markup] = [short(name), f"{labeled[i]:,}"]
         if found is not None:
             row += [f"{found.rows[i]:,}", _share(recall[i]), _share(precision[i])]
-        rows.append([*row, f"{taken[i]:,}"])
+        rows.append([*row, f"{taken[i]:,}"] if len(data.unlabeled_rows) else row)
     order = np.lexsort((-labeled, np.nan_to_num(precision), np.nan_to_num(recall, nan=2.0)))
     return rows, [int(i) for i in order]
 
@@ -153,7 +154,8 @@ def _confusions(found: Judged, classes: Sequence[str]) -> list[Markup]:
 def _confusion(truth: int, predicted: int, times: int, rows: int, classes: Sequence[str]) -> Markup:
     return fill(
         "<strong>{}</strong> taken for <strong>{}</strong>: {} of {} ({})",
-        short(classes[truth]), short(classes[predicted]), f"{times:,}", f"{rows:,}", percent(times / rows),
+        short(classes[truth]), short(classes[predicted]), f"{times:,}", f"{rows:,}",
+        percent(times / rows).replace(" ", "\u00a0"),
     )  # fmt: skip
 
 

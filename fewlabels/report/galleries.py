@@ -50,7 +50,7 @@ def galleries(findings: Findings) -> list[Gallery]:
             unlike[np.argsort(-confidence[unlike], kind="stable")],
         ),
         Gallery(
-            "The most doubtful", "The unlabeled images that the network is least sure of, the least first.",
+            "The most doubtful", "The unlabeled images that the network is least sure of, the most doubtful first.",
             most_doubtful,
         ),
         Gallery(

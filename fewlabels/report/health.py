@@ -49,10 +49,10 @@ def warnings_of(summary: Mapping[str, Any], lines: Sequence[Line], findings: Fin
     """
     crowd = _crowd(summary, lines, findings)
     checks = (
-        _collapse(crowd),
+        _collapse(summary, crowd),
         _without_pseudo_labels(summary, crowd),
         _kept(summary, lines),
-        _kept_wrong(crowd),
+        _kept_wrong(summary, crowd),
         _loss(lines),
         _unlabeled_harmed(summary),
         _free_is_better(summary),
@@ -138,14 +138,14 @@ def _collapsed(crowd: _Crowd) -> bool:
     return len(holders) <= max(1, should // FEW_CLASSES) and theirs < MOST_OF_THEM**2
 
 
-def _collapse(crowd: _Crowd | None) -> Iterator[str]:
+def _collapse(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]:
     if crowd is not None and _collapsed(crowd):
         holders = _holders(crowd.predicted)
         share = crowd.predicted[holders].sum() / crowd.predicted.sum()
         yield (
             f"The network has collapsed: it takes {percent(share)} of the unlabeled images for {crowd.named(holders)}, "
-            f"of {len(crowd.classes):,} classes. Try --method debiaspl, which takes out the bias to classes that are "
-            "predicted too often, or a lower --lr."
+            f"of {len(crowd.classes):,} classes. Try {_other(summary, 'debiaspl', 'adamatch')}, which takes out the "
+            "bias to classes predicted too often, or a lower `--lr`."
         )
 
 
@@ -158,7 +158,7 @@ def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> 
         there = "though there are such" if crowd.known else "though labeled ones are not rare"
         yield (
             f"No unlabeled image is taken for {crowd.named(np.flatnonzero(never))}, {there}. Label more of them "
-            f"(fewlabels next names images), or try {_other(summary, 'debiaspl', 'adamatch')}, which looks after "
+            f"(`fewlabels next` names images), or try {_other(summary, 'debiaspl', 'adamatch')}, which looks after "
             "classes predicted too rarely."
         )
     if crowd.sure is None:
@@ -168,14 +168,20 @@ def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> 
     if unsure.any():
         yield (
             f"No pseudo-label sure enough to count is of {crowd.named(np.flatnonzero(unsure))}: learned from labels "
-            f"alone. Try {_other(summary, 'flexmatch', 'softmatch')}, which asks less of classes learned late, or "
+            f"alone. Try {_other(summary, 'flexmatch', 'freematch')}, which asks less of classes learned late, or "
             "label more of them."
         )
 
 
 def _other(summary: Mapping[str, Any], *methods: str) -> str:
     """Name the first of these methods that the run did not use."""
-    return f"--method {next(name for name in methods if name != summary['method'])}"
+    return f"`--method {next(name for name in methods if name != summary['method'])}`"
+
+
+def _pretrained(summary: Mapping[str, Any], before: str) -> str:
+    """Suggest a pretrained backbone, where the run's began from nothing."""
+    ours = summary["model"] == "small_cnn" or summary["model"].startswith("wrn_")
+    return f"{before} a pretrained backbone (`--model resnet18 --pretrained`)" if ours else ""
 
 
 def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
@@ -187,16 +193,16 @@ def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
     how = f"fell from {percent(most)} to {percent(end)}" if most >= ONCE_KEPT else f"was {percent(end)} at the end"
     yield (
         f"The kept share of the pseudo-labels {how}: the unlabeled images taught next to nothing. Try "
-        f"{_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or --budget full."
+        f"{_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or `--budget full`."
     )
 
 
-def _kept_wrong(crowd: _Crowd | None) -> Iterator[str]:
+def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]:
     if crowd is not None and crowd.right is not None and crowd.right < LEAST_RIGHT:
         yield (
             f"Of the surest pseudo-labels, as many as were kept, {percent(1 - crowd.right)} are wrong: the network "
-            "learns its own mistakes. More labels mend it most surely (fewlabels next names images); a pretrained "
-            "backbone helps too: --model resnet18 --pretrained."
+            "learns its own mistakes. More labels mend it most surely (`fewlabels next` names images)"
+            f"{_pretrained(summary, '; also try')}."
         )
 
 
@@ -213,7 +219,7 @@ def _loss(lines: Sequence[Line]) -> Iterator[str]:
     if end > start and end > RISEN * least:
         yield (
             f"The loss on labeled images rose, from {start:.2g} at the start and {least:.2g} at best to {end:.2g}: the "
-            "training is not stable. Try a lower --lr, a third of that in config.yaml, or --precision float32."
+            "training is not stable. Try a lower `--lr`, a third of that in config.yaml, or `--precision float32`."
         )
 
 
@@ -222,8 +228,8 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[str]:
     if gain is not None and gain["value"] < -ERRORS * gain["standard_error"]:
         yield (
             f"Labels only was better by {-100 * gain['value']:.1f} points: the unlabeled images did harm. They may "
-            "show other things than the labeled ones: look at the most doubtful below and take such out; fewlabels "
-            "bench compares methods on your data."
+            "show other things than the labeled ones: look at the most doubtful below and take such out; `fewlabels "
+            "bench` compares methods on your data."
         )
 
 
@@ -236,8 +242,8 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[str]:
     error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
     if free - ours > ERRORS * error:
         yield (
-            f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try --budget "
-            "full, or a pretrained backbone: --model resnet18 --pretrained."
+            f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try "
+            f"`--budget full`{_pretrained(summary, ', or')}."
         )
 
 
@@ -253,7 +259,7 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
     if found["low"] > MOST_OFF and sure - right > max(MOST_OFF, ERRORS * error):
         yield (
             f"The network is too sure: {percent(sure)} in the mean where {percent(right)} is right. Take its "
-            "probabilities as an order, not as chances; more labels mend it (fewlabels next names images)."
+            "probabilities as an order, not as chances; more labels mend it (`fewlabels next` names images)."
         )
 
 
@@ -271,7 +277,7 @@ def _set_aside(summary: Mapping[str, Any], findings: Findings) -> Iterator[str]:
     if aside > MOST_ASIDE * (aside + there):
         yield (
             f"{count(aside, 'file')} of {aside + there:,} were set aside. quarantine.csv names them with the reasons; "
-            "fewlabels data DATA shows what is read and what is not."
+            "`fewlabels data DATA` shows what is read and what is not."
         )
 
 

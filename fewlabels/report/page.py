@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 Text = str | Markup
 
@@ -15,6 +16,8 @@ MOST_LETTERS = 60  # of a name from the user's data; longer ones lose their midd
 
 # Nothing is fetched and nothing is run, whatever the names of classes and files are.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+_CODE = re.compile(r"`([^`]+)`")
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -65,6 +68,11 @@ class Section:
             '<section id="{0}" aria-labelledby="{0}-title">\n<h2 id="{0}-title">{1}</h2>\n{2}\n</section>',
             self.name, self.title, lines(self.parts),
         )  # fmt: skip
+
+
+def told(text: str) -> Markup:
+    """Make HTML of a sentence; what stands between backticks is code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def paragraph(text: Text, kind: str = "") -> Markup:

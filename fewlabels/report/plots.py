@@ -93,6 +93,7 @@ def curves(series: Mapping[str, Points], name: str) -> str:
     values = [value for found in series.values() for _, value in found]
     if values and min(values) > 0 and max(values) > _LOG_FROM * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="step")
     axes.grid(color=_LINE, linewidth=0.8)
     _plain(axes)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from fewlabels.config import Options, option_values
 from fewlabels.methods import has_default, method_class, method_names, option_fields
-from fewlabels.report.page import Section, fill, listed, paragraph
+from fewlabels.report.page import Section, fill, listed, paragraph, told
 
 
 def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
@@ -46,7 +46,7 @@ def _next_steps(config: Mapping[str, Any]) -> Markup:
     said = "The classifier on other images: `fewlabels predict RUN IMAGES`."
     if config["given"]["data"] is None:
         said += " The data was in memory: the same data must be given again."
-    return paragraph(said, "soft")
+    return paragraph(told(said), "soft")
 
 
 def command(config: Mapping[str, Any]) -> str:

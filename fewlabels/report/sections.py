@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fewlabels.evaluation.calibration import BINS, LEVEL, PROMISED_FROM
-from fewlabels.report.page import Section, Text, bar, drawing, fill, lines, listed, paragraph, table
+from fewlabels.report.page import Section, Text, bar, drawing, fill, lines, listed, paragraph, table, told
 from fewlabels.report.plots import Line, Points, agreement, curves, points, reliability_diagram
 from fewlabels.report.words import (
     AGREEMENT_MEANING,
@@ -70,7 +70,7 @@ def _warnings(warnings: Sequence[str] | None) -> Markup:
     return fill(
         '<section class="warnings" aria-labelledby="warnings-title">\n<h2 id="warnings-title">{}</h2>\n{}\n</section>',
         "A warning" if len(warnings) == 1 else f"{len(warnings)} warnings",
-        listed(warnings),
+        listed(map(told, warnings)),
     )
 
 
@@ -86,7 +86,8 @@ def result_section(summary: Mapping[str, Any]) -> Section:
         columns.append(("test accuracy", lambda row: bar(percent(row["accuracy"]), row["accuracy"])))
     if any(row["unlabeled_accuracy"] is not None for row in rows):
         columns.append(("on hidden labels", lambda row: percent(row["unlabeled_accuracy"])))
-    columns.append(("gain over labels only", lambda row: _gain(row, key, base, known.get(row["name"]))))
+    if base is not None:
+        columns.append(("gain over labels only", lambda row: _gain(row, key, base, known.get(row["name"]))))
     if any(row.get("added") is not None for row in rows):
         columns.append(("added to the step before", lambda row: _points(row.get("added"))))
     if any(row.get("note") for row in rows):
@@ -99,7 +100,7 @@ def result_section(summary: Mapping[str, Any]) -> Section:
         "Results",
         (
             table("Methods side by side", [name for name, _ in columns], cells, marked=len(rows) - 1),
-            paragraph(_meaning(summary, on_test), "soft"),
+            paragraph(_meaning(summary, base is not None, on_test), "soft"),
         ),
     )
 
@@ -114,17 +115,17 @@ def _points(value: float | None) -> str:
     return "-" if value is None else points_of(value)
 
 
-def _meaning(summary: Mapping[str, Any], on_test: bool) -> str:
+def _meaning(summary: Mapping[str, Any], compared: bool, on_test: bool) -> str:
     where = "on the test split, which chose nothing" if on_test else "on hidden labels: there is no test split"
     error = " After \u00b1 stands its standard error." if summary["gain"] else ""
     return (
-        f"The gain is in points of accuracy {where}.{error} The numbers are of the averaged parameters after the last "
-        f"step. Policy of the layers that learn from unlabeled images: {summary['policy']}."
+        f"{f'The gain is in points of accuracy {where}.{error} ' if compared else ''}The numbers are of the averaged "
+        f"parameters after the last step. Policy of the layers that learn from unlabeled images: {summary['policy']}."
     )
 
 
-def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section:
-    """Show how accuracy, loss and pseudo-labels went."""
+def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
+    """Show how accuracy, loss and pseudo-labels went; None where nothing was recorded."""
     method, base = read_lines(folder / "metrics.jsonl"), read_lines(folder / LABELS_ONLY / "metrics.jsonl")
     name = summary["method"]
 
@@ -143,6 +144,8 @@ def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section:
         for title, key, series, note in plots
         if any(series.values())
     )
+    if not drawn:
+        return None
     return Section("learning", "While it learned", "Learning", (fill('<div class="plots">\n{}\n</div>', drawn),))
 
 
@@ -175,7 +178,7 @@ def calibration_section(summary: Mapping[str, Any]) -> Section | None:
                 _off(found))
         for name, found in forms.items()
     )  # fmt: skip
-    parts = [paragraph(text) for text in _calibration_said(calibration)]
+    parts = [paragraph(told(text)) for text in _calibration_said(calibration)]
     if forms:
         note = (
             "Test images of like probability stand together: a point below the dotted line means that they are right "

@@ -50,8 +50,7 @@ def gain(predicted: Labels, baseline: Labels, truth: Labels) -> Gain | None:
     return Gain(float(difference.mean()), float(np.sqrt(np.abs(difference).sum()) / len(truth)))
 
 
-def confusion(predicted: Labels, truth: Labels, classes: int) -> NDArray[np.int64]:
-    """Count predictions [K, K]: rows are the true classes, columns the predicted ones."""
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (truth, predicted), 1)
-    return counts
+def confusions(predicted: Labels, truth: Labels, classes: int) -> Labels:
+    """Count what is taken for what, int64 [n, 3]: true class, predicted class, how often; those that occur."""
+    codes, counts = np.unique(truth * classes + predicted, return_counts=True)
+    return np.stack([codes // classes, codes % classes, counts], 1).astype(np.int64)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewlabels.data.table import UNLABELED, Labels
+from fewlabels.evaluation.accuracy import confusions
 from fewlabels.report.findings import Findings
 from fewlabels.report.page import Section, bar, fill, folded, heading, listed, paragraph, scrolled, short, table
 from fewlabels.report.pictures import as_source
@@ -32,7 +33,7 @@ class Judged:
 
     Attributes:
         what: "test" or "hidden".
-        pairs: int64 [n, 3], true class, predicted class, and how often; those that occur.
+        pairs: int64 [n, 3], as `confusions` gives them.
         classes: how many there are.
     """
 
@@ -70,8 +71,7 @@ def judged(findings: Findings) -> Judged | None:
     if not len(rows):
         return None
     classes = len(findings.table.classes)
-    codes, counts = np.unique(truth[rows] * classes + findings.probabilities[rows].argmax(1), return_counts=True)
-    return Judged(what, np.stack([codes // classes, codes % classes, counts], 1), classes)
+    return Judged(what, confusions(findings.probabilities[rows].argmax(1), truth[rows], classes), classes)
 
 
 def class_section(findings: Findings) -> Section:

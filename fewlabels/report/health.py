@@ -198,7 +198,9 @@ def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]:
-    if crowd is not None and crowd.right is not None and crowd.right < LEAST_RIGHT:
+    if crowd is None or crowd.right is None or _collapsed(crowd):
+        return
+    if crowd.right < LEAST_RIGHT:
         yield (
             f"Of the surest pseudo-labels, as many as were kept, {percent(1 - crowd.right)} are wrong: the network "
             "learns its own mistakes. More labels mend it most surely (`fewlabels next` names images)"

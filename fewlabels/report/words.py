@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from fewlabels.evaluation.accuracy import accuracy_interval
+
+FREE = ("knn", "linear", "label_spreading")
+
 
 def percent(value: float | None) -> str:
     """Write a fraction as a percentage; None as unknown."""
     return "not known" if value is None else f"{100 * value:.1f} %"
+
+
+def points_of(value: float) -> str:
+    """Write a difference of two fractions in points."""
+    return f"{100 * value:+.1f}"
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
@@ -28,6 +37,78 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     if not difference["clear"]:
         return [f"Whether the unlabeled data helped is not settled: {against}."]
     return [f"The unlabeled data helped: {against}."]
+
+
+def asked(summary: Mapping[str, Any]) -> str:
+    """Say in a sentence what was asked."""
+    unlabeled = f"{summary['unlabeled']:,} unlabeled" if summary["unlabeled"] else "no unlabeled"
+    test = f", and {count(summary['test'], 'test image')} that chose nothing" if summary["test"] else ""
+    return (
+        f"{summary['method']} trained {summary['model']} for {summary['steps']:,} steps on {summary['data']}: "
+        f"{summary['labeled']:,} labeled and {unlabeled} images{test}."
+    )
+
+
+def came_out(summary: dict[str, Any]) -> str:
+    """Say in a sentence what came out: the accuracy, what is free, and whether the unlabeled data helped."""
+    (said,) = verdict(summary)
+    if summary["accuracy"] is None:
+        return said
+    best = best_free(summary)
+    beside = f", the best of what is free on {percent(best['accuracy'])} ({best['label']})" if best else ""
+    right = f"It is right on {percent(summary['accuracy'])} of them{beside}"
+    if summary["unlabeled"] == 0:
+        return f"{right}; there are no unlabeled images to gain from."
+    if summary["gain"] is None:
+        return f"{right}; without the labels-only baseline no gain is known."
+    return f"{right}; {said[0].lower()}{said[1:]}"
+
+
+def trust(summary: Mapping[str, Any]) -> str:
+    """Say in a sentence how far to trust what came out."""
+    said = [_accuracy_trust(summary), _probability_trust(summary.get("calibration")), _health(summary.get("warnings"))]
+    text = "; ".join(filter(None, said))
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _accuracy_trust(summary: Mapping[str, Any]) -> str:
+    if summary["accuracy"] is None:
+        return "nothing measured says how far to trust it"
+    low, high = accuracy_interval(summary["accuracy"], summary["test"])
+    return (
+        f"{count(summary['test'], 'test image')} place the accuracy between {100 * low:.1f} and {percent(high)} "
+        "(95 % interval)"
+    )
+
+
+def _probability_trust(calibration: Mapping[str, Any] | None) -> str:
+    if not calibration:
+        return ""
+    found = calibration["calibrated"]
+    if not calibration["promised"]:
+        return f"its probabilities are fitted to {count(calibration['rows'], 'label')}, too few to promise anything"
+    if found is None:
+        return f"its probabilities are fitted to {count(calibration['rows'], 'label')}"
+    return f"its probabilities are {100 * found['ece']:.1f} points off in the mean"
+
+
+def _health(warnings: Sequence[str] | None) -> str:
+    if warnings is None:
+        return ""
+    if not warnings:
+        return "the health checks found nothing to warn of"
+    return f"mind the {'warning' if len(warnings) == 1 else f'{len(warnings)} warnings'} below"
+
+
+def best_free(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give the row of the best of what is free, on the test split; None where none was measured."""
+    rows = [row for row in summary["rows"] if row["name"] in FREE and row["accuracy"] is not None]
+    return max(rows, key=lambda row: row["accuracy"], default=None)
+
+
+def count(number: int, what: str) -> str:
+    """Write a number of things: 1 image, 2 images, 2 classes."""
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 AGREEMENT = {

@@ -16,6 +16,7 @@ from fewlabels.evaluation.reference import NAME, make_reference, suspects
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import preset_of
 from fewlabels.report.findings import Findings
+from fewlabels.report.health import warnings_of
 from fewlabels.report.html import write_report
 from fewlabels.runs.folder import plain
 from fewlabels.runs.job import layer_rule
@@ -24,7 +25,8 @@ from fewlabels.runs.outputs import Said, write_predictions
 from fewlabels.runs.phases import LABELS_ONLY, Judged, Row, make_row, row_name
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
-from fewlabels.runs.train import Trained
+from fewlabels.runs.train import METRICS, Trained
+from fewlabels.training.record import read_lines
 
 _HOW = {"held_out": "held out", "cross": "cross-fitted", "no": "none"}
 
@@ -84,7 +86,8 @@ def finish(
     )
     summary = _summary(work, free, baseline, outcome)
     summary |= plain({"calibration": _calibration_of(work, calibration, findings)})
-    write_report(work.folder.path, summary, work.table, work.job.rows.images, probabilities)
+    summary["warnings"] = warnings_of(summary, read_lines(work.folder / METRICS), findings)
+    write_report(work.folder.path, summary, findings)
     work.folder.write_json("summary.json", summary)
     return Run(work.folder.path, summary)
 

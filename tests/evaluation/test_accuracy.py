@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.evaluation.accuracy import Gain, accuracy, confusion, gain
+from fewlabels.evaluation.accuracy import Gain, accuracy, accuracy_interval, confusions, gain
 
 FEW = settings(deadline=None, max_examples=40)
 NONE = np.zeros(0, np.int64)
@@ -82,17 +82,25 @@ def test_a_handful_of_rows_is_never_clear(rows, better):
     assert not better_worse(rows, better, 0).clear
 
 
-def test_a_confusion_counted_by_hand():
+def test_confusions_counted_by_hand():
     truth = np.array([0, 0, 0, 1, 2, 2])
     predicted = np.array([0, 1, 1, 1, 0, 2])
-    assert confusion(predicted, truth, 3).tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 1]]
+    found = confusions(predicted, truth, 3).tolist()
+    assert found == [[0, 0, 1], [0, 1, 2], [1, 1, 1], [2, 0, 1], [2, 2, 1]]
+    assert confusions(NONE, NONE, 3).shape == (0, 3)
 
 
 @FEW
 @given(predictions)
-def test_a_confusions_sums_are_the_counts_and_its_diagonal_the_right_ones(rows):
+def test_the_sums_of_confusions_are_the_counts_and_their_diagonal_the_right_ones(rows):
     predicted, _, truth = rows
-    counts = confusion(predicted, truth, 4)
-    assert counts.sum(1).tolist() == np.bincount(truth, minlength=4).tolist()
-    assert counts.sum(0).tolist() == np.bincount(predicted, minlength=4).tolist()
-    assert np.trace(counts) == pytest.approx(accuracy(predicted, truth) * len(truth))
+    true, taken, times = confusions(predicted, truth, 4).T
+    assert np.bincount(true, times, 4).tolist() == np.bincount(truth, minlength=4).tolist()
+    assert np.bincount(taken, times, 4).tolist() == np.bincount(predicted, minlength=4).tolist()
+    assert times[true == taken].sum() == pytest.approx(accuracy(predicted, truth) * len(truth))
+
+
+def test_the_interval_of_an_accuracy_is_wilsons():
+    """Worked out by hand: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), z = 1.96."""
+    assert accuracy_interval(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert accuracy_interval(1.0, 10)[1] == 1 and accuracy_interval(0.0, 10)[0] == 0

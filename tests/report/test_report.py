@@ -1,32 +1,43 @@
-"""The report: whole, self-contained, and in plain words."""
+"""The report: whole, self-contained, in plain words, and small enough to be sent."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.report import Case, Noise, made_up, write_run
 from fewlabels.data.images import ResidentImages
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
-from fewlabels.report.html import write_report
-from fewlabels.report.plots import agreement, confusion_matrix, curves
-from fewlabels.report.words import agreement_verdict, verdict
+from fewlabels.report import html
+from fewlabels.report.findings import Findings
+from fewlabels.report.galleries import galleries
+from fewlabels.report.html import MOST_BYTES, write_report
+from fewlabels.report.pictures import embed
+from fewlabels.report.words import asked, came_out, trust, verdict
+from fewlabels.training.record import append_line
+from tests.conftest import rows_of
+
+NOTHING = rows_of([])
 
 
 def summary_of(**changes):
     row = {"name": "layermatch", "label": "layermatch", "accuracy": 0.5, "unlabeled_accuracy": None, "seconds": 1.0}
     summary = {
         "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4,
-        "unlabeled": 4, "test": 4, "accuracy": 0.5, "set_aside": 0, "notes": ["a <note>"], "rows": [row],
-        "policy": "grad_relu", "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
+        "unlabeled": 4, "test": 4, "accuracy": 0.5, "unlabeled_accuracy": None, "set_aside": 0, "notes": ["a <note>"],
+        "rows": [row], "policy": "grad_relu", "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
     }  # fmt: skip
     return summary | changes
 
 
 @pytest.fixture
-def page(tmp_path):
+def findings():
+    """Eight training rows, four of them with hidden labels, and four test rows; all of noise."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (12, 9, 9, 3), dtype=np.uint8)
     y = np.arange(12) % 2
@@ -36,26 +47,200 @@ def page(tmp_path):
     table = hide_all_but(table, np.arange(4))
     p = rng.dirichlet([1, 1], 12).astype(np.float32)
     images = ResidentImages(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
-    write_report(tmp_path, summary_of(), table, images, p)
-    return (tmp_path / "report.html").read_text()
+    return Findings(table, images, p, p, np.zeros(12, bool), NOTHING, rows_of([5, 4]))
 
 
-def test_it_needs_no_network(page):
-    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:|#)", page)
-    assert "url(http" not in page and "<script" not in page and "@import" not in page
+def page_of(folder, findings, summary=None):
+    folder.mkdir(exist_ok=True)
+    write_report(folder, summary or summary_of(), findings)
+    return (folder / "report.html").read_text()
 
 
-def test_names_are_escaped_and_images_have_texts(page):
-    assert "a&lt;b&gt;" in page and "&lt;cat&gt;" in page and "<cat>" not in page
-    found = []
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Give the page of a run that has everything."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_run(folder)
+    summary, findings = made_up(Case(rows=500, side=40))
+    write_report(folder, summary | {"warnings": ["beware, try `--lr .01`"]}, findings)
+    return (folder / "report.html").read_text()
 
-    class Reader(HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            if tag == "img":
-                found.append(dict(attributes))
 
-    Reader().feed(page)
-    assert len(found) == 8 and all(image["alt"] and image["src"].startswith("data:image/png") for image in found)
+class Reader(HTMLParser):
+    """Notes the elements of a page, and which are left open."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.open, self.texts = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "wbr", "br") and tag not in ("path", "use", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("path", "use", "rect"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def of(self, tag):
+        return [attributes for found, attributes in self.found if found == tag]
+
+
+def test_it_needs_no_network_and_runs_nothing(whole):
+    assert not re.findall(r"\s(?:src|href)\s*=\s*[\"'](?!data:image/|#)", whole)
+    assert "url(http" not in whole and "<script" not in whole and "@import" not in whole
+    assert "default-src &#39;none&#39;" in whole
+
+
+def test_a_whole_run_has_every_part(whole):
+    titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", whole)
+    assert titles == [
+        "A warning", "What each step brought", "While it learned", "Class by class",
+        "Can the probabilities be trusted?", "Do pseudo-labels help every layer?", "Images to look at",
+        "What was done to the data", "How to repeat this run",
+    ]  # fmt: skip
+    shown = re.findall(r"<h3>([^<]+)</h3>", whole)
+    assert shown == ["Which classes are confused", "Next to label", "Suspected wrong", "Unlike every class",
+                     "The most doubtful", "The surest"]  # fmt: skip
+    assert whole.count("<figcaption>") == 7 and "right, of the surest" in whole
+    assert "beware, try <code>--lr .01</code>" in whole and "--method.confidence 0.9" in whole
+
+
+def test_it_is_well_formed_and_can_be_walked(whole):
+    reader = Reader(whole)
+    assert not reader.open
+    names = [a["id"] for _, a in reader.found if "id" in a]
+    assert len(names) == len(set(names))
+    links = [a["href"][1:] for a in reader.of("a")]
+    assert len(links) == 8 and set(links) <= set(names)
+    levels = [int(tag[1]) for tag, _ in reader.found if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and all(b <= a + 1 for a, b in pairwise(levels))
+    assert {"header", "nav", "main", "footer"} <= {tag for tag, _ in reader.found}
+    regions = [a for _, a in reader.found if a.get("role") == "region"]
+    assert regions and all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
+    assert all(a["aria-label"] for _, a in reader.found if a.get("role") == "img")
+
+
+def test_names_are_escaped_and_images_have_texts(tmp_path, findings):
+    page = page_of(tmp_path, findings)
+    assert "a&lt;b&gt;" in page and "&lt;cat&gt;" in page and "a &lt;note&gt;" in page
+    assert not re.search(r"<cat>|<b>|<note>", page)
+    images = Reader(page).of("img")
+    assert len(images) == 2 + 4 + 4  # next, doubtful, surest
+    assert all(image["alt"] and image["src"].startswith("data:image/png") for image in images)
+
+
+def test_a_run_of_before_or_without_anything_is_reported_too(tmp_path, findings):
+    """No configuration, no records, no test split, no hidden labels, no unlabeled rows, no images."""
+    bare = summary_of(gain=None, accuracy=None, notes=[])
+    page = page_of(tmp_path, findings, bare | {"calibration": None, "unknown": None, "warnings": None})
+    assert 'id="repeat"' not in page and 'id="data"' not in page and 'id="learning"' not in page
+    table = findings.table
+    alone = replace(findings, table=replace(table, truth=np.full(12, -1)).take(np.arange(4)), images=None, next=NOTHING)
+    page = page_of(tmp_path, alone, bare | {"unlabeled": 0, "test": 0, "rows": [bare["rows"][0] | {"accuracy": None}]})
+    assert "confused" not in page and "<img" not in page and "unlabeled taken for it" not in page
+    assert "The accuracy is not known" in page or "the accuracy is not known" in page
+
+
+def test_rows_without_pictures_are_shown_by_name(tmp_path, findings):
+    page = page_of(tmp_path, replace(findings, images=None))
+    assert "Rows to look at" in page and "<img" not in page and "<small>x[5]</small>" in page
+
+
+def test_the_table_shows_what_each_step_added_and_why_one_was_left_out(tmp_path, findings):
+    row = summary_of()["rows"][0]
+    rows = [
+        row | {"name": "labels_only", "label": "labels only", "accuracy": 0.4, "added": None},
+        row | {"name": "linear", "label": "linear on features", "added": 0.125, "note": "fine-tuning: no <time>"},
+        row | {"accuracy": 0.55, "added": 0.0},
+    ]
+    page = page_of(tmp_path, findings, summary_of(rows=rows))
+    cells = re.findall(r'<td class="n">(?:<span class="text">)?([^<]*)', page.split("</table>")[0])
+    assert cells == ["40.0 %", "-", "-", "", "1.0", "50.0 %", "+10.0", "+12.5", "fine-tuning: no &lt;time&gt;", "1.0",
+                     "55.0 %", "+10.0 \u00b1 1.0", "+0.0", "", "1.0"]  # fmt: skip
+    assert "added to the step before" in page and "on hidden labels</th>" not in page
+
+
+def test_galleries_choose_what_they_say(findings):
+    p = findings.probabilities.copy()
+    p[4:8] = [[0.1, 0.9], [0.3, 0.7], [0.2, 0.8], [0.6, 0.4]]
+    unknown = np.zeros(12, bool)
+    unknown[[1, 5, 6, 9]] = True  # also labeled and test rows, which are no trouble of the unlabeled ones
+    found = galleries(replace(findings, probabilities=p, unknown=unknown, suspects=rows_of([2])))
+    rows = {gallery.title: gallery.rows.tolist() for gallery in found}
+    assert rows == {
+        "Next to label": [5, 4],
+        "Suspected wrong": [2],
+        "Unlike every class": [6, 5],
+        "The most doubtful": [7, 5, 6, 4],
+        "The surest": [4, 7, 6, 5],  # of each class the surest, before the second of any
+    }
+
+
+def test_marks_tell_right_from_wrong(tmp_path, findings):
+    p = np.tile(np.float32([0.999, 0.001]), (12, 1))
+    page = page_of(tmp_path, replace(findings, probabilities=p, suspects=rows_of([0, 1]), next=rows_of([4, 5])))
+    assert page.count("over 99 %") == 2 + 2 + 4 + 4 and "100 %<" not in page
+    assert page.count("in truth: do&#34;g") == 1 + 2 + 2 and page.count(">right<") == 1 + 2 + 2
+    assert (
+        page.count('<span class="wrong">given: do&#34;g') == 1 and page.count('<span class="">given: &lt;cat&gt;') == 1
+    )
+
+
+def test_pictures_shrink_until_they_have_room():
+    images, rows = Noise(100, 300), rows_of([*range(20), 3, 3])
+    large = embed(images, rows, 10_000_000)
+    assert len(large) == 20 and {(p.width, p.height) for p in large.values()} == {(160, 160)}
+    assert all(p.source.startswith("data:image/jpeg") for p in large.values())
+    taken = sum(len(p.source) for p in large.values())
+    smaller = embed(images, rows, taken)  # one is shown three times: they do not fit
+    assert smaller[0].width < 160 and sum(len(smaller[row].source) for row in rows.tolist()) <= taken
+    assert embed(images, rows, 100) == {} and embed(None, rows, 10_000_000) == {}
+    tiny = embed(Noise(100, 28), rows, 10_000_000)
+    assert tiny[0].source.startswith("data:image/png") and tiny[0].width == 28
+
+
+def test_the_file_stays_small_with_many_classes_long_names_and_large_images(tmp_path, monkeypatch):
+    write_run(tmp_path)
+    summary, findings = made_up(Case(rows=4000, classes=400, side=200, letters=300))
+    write_report(tmp_path, summary, findings)
+    size = (tmp_path / "report.html").stat().st_size
+    assert size < MOST_BYTES
+    monkeypatch.setattr(html, "MOST_BYTES", size - 20_000)
+    write_report(tmp_path, summary, findings)
+    assert "<img" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "report.html").stat().st_size <= size - 20_000
+    monkeypatch.setattr(html, "MOST_BYTES", 100_000)
+    write_report(tmp_path, summary, findings)
+    assert "no room for pictures" in (tmp_path / "report.html").read_text()
+
+
+def test_many_classes_are_shown_by_their_ends_and_confusions_by_a_list(tmp_path):
+    summary, findings = made_up(Case(rows=3000, classes=60, side=8))
+    page = page_of(tmp_path, findings, summary)
+    assert "The 10 classes that are found least" in page and "All 60 classes, the worst first" in page
+    assert 'class="heat"' in page and 'class="matrix"' not in page
+    counts = [int(n) for n in re.findall(r"</strong>: (\d+) of", page)]
+    assert len(counts) == 10 and counts == sorted(counts, reverse=True)
+    worst = [float(n) for n in re.findall(r'<td class="n">([\d.]+) %<span', page.split("found best")[0])]
+    assert len(worst) == 1 * 4 + 2 * 10  # test accuracy of each method; recall and precision
+
+
+def test_class_results_are_those_of_a_count_by_hand(tmp_path, findings):
+    p = findings.probabilities.copy()
+    p[8:] = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]]  # of classes 0, 1, 0, 1
+    p[8] = [0.2, 0.8]
+    page = page_of(tmp_path, replace(findings, probabilities=p))
+    table = page.split("Results of each class</caption>")[1].split("</table>")[0]
+    cells = re.findall(r"<td class=\"n\">([^<]*)", table)
+    taken = np.bincount(p[4:8].argmax(1), minlength=2)
+    assert cells == ["2", "2", "0.0 %", "0.0 %", str(taken[0]), "2", "2", "50.0 %", "33.3 %", str(taken[1])]
+    matrix = page.split('<table class="matrix">')[1].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>(\d*)</td>", matrix.split("<tbody>")[1]) == ["0", "2", "1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -72,67 +257,38 @@ def test_names_are_escaped_and_images_have_texts(page):
 def test_the_verdict_says_plainly_whether_the_unlabeled_data_helped(changes, words):
     (line,) = verdict(summary_of(**changes))
     assert words in line
+    assert words[1:] in came_out(summary_of(**changes))
 
 
-def test_plots_take_the_colors_of_the_page():
-    """All text, the legend's too, so that it is seen on a light and on a dark page."""
-    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
-    for svg in (curves({"layermatch": lines}, "loss", "loss"), confusion_matrix(np.eye(3, dtype=int), ["a", "b", "c"])):
-        assert svg is not None and "currentColor" in svg
-        texts = re.findall(r"<text [^>]*>", svg)
-        assert texts and all("currentColor" in text or "#222222" in text or "#ffffff" in text for text in texts)
-    assert curves({"layermatch": lines}, "kept", "kept") is None
-
-
-def probe_of(step, wrong, against="hidden", **cosines):
-    layers = [
-        {"layer": name.replace("_", "."), "cosine_kept": value, "cosine_all": 0.0, "ratio": 1.0}
-        for name, value in cosines.items()
-    ]
-    if against == "test":
-        layers = [layer | {"cosine_kept": None, "cosine_all": layer["cosine_kept"]} for layer in layers]
-    return {"step": step, "against": against, "kept": 0.5, "wrong": wrong, "layers": layers}
-
-
-PROBES = [probe_of(1, 0.25, backbone_a=1.0, head=1.0), probe_of(2, 0.5, backbone_a=0.5, head=-0.25)]
-
-
-def test_the_layer_probe_is_drawn_with_its_numbers():
-    svg = agreement(PROBES)
-    texts = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
-    assert {
-        "backbone.a",
-        "head",
-        "+1.0",
-        "+0.5",
-        "-0.2",
-        "25 %",
-        "50 %",
-        "cosine with true labels of the kept images,",
-    } <= set(texts)
-    assert "#000000" not in "".join(re.findall(r"<text [^>]*>", svg))
-    assert agreement([]) is None
-    assert agreement_verdict(PROBES, 2) is None  # a single probe in the second half
-    said = agreement_verdict([PROBES[1] | {"step": step} for step in (1, 2, 3, 4, 5, 6)], 6)
-    assert said == (
-        "Over the last 3 probes the mean cosine with true labels of the kept images was +0.50 in the backbone "
-        "(+0.50 to +0.50) and -0.25 in the head (-0.25 to -0.25)."
+def test_three_sentences_say_what_was_asked_what_came_out_and_how_far_to_trust_it():
+    free = {"name": "knn", "label": "nearest neighbors on pixels", "accuracy": 0.3, "unlabeled_accuracy": None}
+    summary = summary_of(labeled=1, unlabeled=1432, test=355, accuracy=0.9, rows=[free, *summary_of()["rows"]])
+    assert asked(summary) == (
+        "layermatch trained small_cnn for 5 steps on a<b>: 1 labeled and 1,432 unlabeled images, and 355 test images "
+        "that chose nothing."
     )
+    assert came_out(summary) == (
+        "It is right on 90.0 % of them, the best of what is free on 30.0 % (nearest neighbors on pixels); the "
+        "unlabeled data helped: +10.0 points against labels only (standard error 1.0 over the test images)."
+    )
+    assert trust(summary) == "355 test images place the accuracy between 86.6 and 92.8 % (95 % interval)."
+    calibration = {"rows": 20, "promised": False, "calibrated": {"ece": 0.05}}
+    said = trust(summary | {"calibration": calibration, "warnings": []})
+    assert "fitted to 20 labels, too few to promise anything; the health checks found nothing to warn of." in said
+    said = trust(summary | {"calibration": calibration | {"promised": True}, "warnings": ["one"]})
+    assert "its probabilities are 5.0 points off in the mean; mind the warning below." in said
+    assert trust(summary_of(accuracy=None)) == "Nothing measured says how far to trust it."
 
 
-def test_a_layer_probe_against_test_images_says_so():
-    probes = [probe_of(1, None, "test", backbone_a=0.25, head=0.5)]
-    svg = agreement(probes)
-    assert "test images" in svg and "kept images" not in svg and "+0.2" in svg
-    assert "of test images was +0.25 in the backbone" in agreement_verdict(3 * probes, 1)
+def test_a_calibration_that_cannot_be_promised_says_what_would_mend_it(tmp_path, findings):
+    none = {"kind": "none", "temperature": 1.0, "rows": 0, "how": "none", "promised": False, "raw": None}
+    page = page_of(tmp_path, findings, summary_of(calibration=none | {"calibrated": None}))
+    assert "Calibration cannot be promised here: it needs 100 labels" in page and "fitted to no labels" in page
+    assert "how far off they are is not known" in page and "<code>fewlabels next</code>" in page
 
 
-def test_a_layer_probe_that_compared_nothing_is_drawn_empty():
-    nothing = [probe_of(1, None, "test", backbone_a=None, head=None)]
-    assert "head" in agreement(nothing) and "No pseudo-label was kept" in agreement_verdict(3 * nothing, 1)
-    assert len(re.findall(r">[+-]\d\.\d<", agreement(nothing))) == 0
-
-
-def test_of_many_probes_some_are_drawn():
-    svg = agreement([probe_of(step, None, "test", head=0.1) for step in range(100)])
-    assert svg.count(">+0.1<") == 12 and ">0<" in svg and ">99<" in svg
+def test_broken_numbers_in_a_record_do_not_break_the_report(tmp_path, findings):
+    for line in ({"step": 1, "loss": float("nan"), "kept": None}, {"step": 2, "loss": 1.0, "kept": 0.0}):
+        append_line(tmp_path / "metrics.jsonl", line)
+    page = page_of(tmp_path, findings)
+    assert "layermatch from 1 at step 2 to 1 at step 2" in page and "kept share from 0 at step 2" in page

@@ -1,0 +1,189 @@
+"""Health checks: each warns of its trouble, and a healthy run gets no warning."""
+
+import re
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from fewlabels.config import Options
+from fewlabels.data.sources.open import from_arrays
+from fewlabels.methods import method_names
+from fewlabels.report.findings import Findings
+from fewlabels.report.health import warnings_of
+from tests.conftest import rows_of
+
+K, ROWS = 4, 400
+
+
+def findings_of(predicted, truth=None, sure=0.9, labeled=4):
+    """Make a run of one-pixel rows: `labeled` of each class, then unlabeled ones with these predictions."""
+    predicted = rows_of(predicted)
+    known = np.arange(labeled * K) % K
+    labels = np.concatenate([known, np.full(len(predicted), -1)])
+    table = from_arrays({"x": np.zeros((len(labels), 1, 1), np.uint8), "y": labels, "classes": list("abcd")}, "data")
+    if truth is not None:
+        table = replace(table, truth=np.concatenate([np.full(len(known), -1), truth]))
+    p = np.full((len(labels), K), 0.0, np.float32)
+    p[np.arange(len(p)), np.concatenate([known, predicted])] = sure
+    p += (1 - p.sum(1, keepdims=True)) / K
+    return Findings(table, None, p, p, np.zeros(len(p), bool), rows_of([]), rows_of([]))
+
+
+def summary_of(**changes):
+    rows = [
+        {"name": "knn", "label": "nearest neighbors on pixels", "accuracy": 0.7},
+        {"name": "fixmatch", "label": "fixmatch", "accuracy": 0.8},
+    ]
+    summary = {
+        "method": "fixmatch", "model": "small_cnn", "labeled": 16, "unlabeled": ROWS, "test": 400, "accuracy": 0.8,
+        "gain": {"value": 0.1, "standard_error": 0.02, "clear": True}, "set_aside": 0, "rows": rows,
+    }  # fmt: skip
+    return summary | changes
+
+
+FALLING = tuple(np.geomspace(2, 0.01, 20))
+
+
+def lines_of(kept=(0.5,) * 20, labeled_loss=FALLING):
+    loss = [{"labeled_loss": value, "unlabeled_loss": 3.0, "loss": 3 + value} for value in labeled_loss]
+    return [{"step": 5 * i + 5, "kept": k} | at for i, (k, at) in enumerate(zip(kept, loss, strict=True))]
+
+
+EVEN = np.arange(ROWS) % K
+
+
+def reliability_of(confidence, accuracy, rows, low):
+    found = {"confidence": [confidence], "accuracy": [accuracy], "counts": [rows], "ece": abs(confidence - accuracy)}
+    return {"calibration": {"calibrated": found | {"low": low, "high": 1.0}}}
+
+
+def one(words, summary=None, lines=None, findings=None):
+    """Check that there is one warning, and that it has these words."""
+    found = warnings_of(summary or summary_of(), lines or lines_of(), findings or findings_of(EVEN, EVEN))
+    assert len(found) == 1, found
+    assert words in found[0]
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gain": None, "accuracy": None, "test": 0},
+        {"calibration": None, "unknown": None},
+        {"unknown": ROWS // 20, "set_aside": 10},
+        {"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}},
+        {"rows": [{"name": "knn", "label": "near", "accuracy": 0.82}, {"name": "fixmatch", "accuracy": 0.8}]},
+        reliability_of(0.95, 0.93, 400, 0.01),
+        reliability_of(0.7, 0.9, 400, 0.15),  # too modest is no danger
+    ],
+)
+def test_a_healthy_run_gets_no_warning(changes):
+    assert warnings_of(summary_of(**changes), lines_of(), findings_of(EVEN, EVEN)) == []
+
+
+def test_nothing_is_said_of_what_is_not_there():
+    few = findings_of([0] * 20)
+    assert warnings_of(summary_of(unlabeled=20), [], few) == []
+    assert warnings_of(summary_of(unlabeled=0, gain=None), [{"step": 1, "loss": 1.0}], findings_of([])) == []
+
+
+def test_collapse_to_few_classes():
+    said = one("takes 95.0 % of the unlabeled images for a", findings=findings_of([0] * 380 + [1, 2, 3, 1] * 5, EVEN))
+    assert "--method debiaspl" in said
+    assert "--method adamatch" in one("collapsed", summary_of(method="debiaspl"), findings=findings_of([0] * 400))
+    # Where it is so in truth, it is no collapse: by hidden labels, not by labeled rows, of which there are as many.
+    rare = np.repeat([0, 1, 2, 3], [370, 10, 10, 10])
+    assert warnings_of(summary_of(), lines_of(), findings_of(rare, rare)) == []
+
+
+def test_classes_that_no_unlabeled_image_is_taken_for():
+    three = np.arange(ROWS) % 3
+    some = np.where(np.arange(ROWS) < 30, 3, three)
+    assert "there are such" in one("No unlabeled image is taken for d,", findings=findings_of(three, some))
+    assert "not rare" in one("No unlabeled image is taken for d,", findings=findings_of(three))
+    assert warnings_of(summary_of(), lines_of(), findings_of(three, three)) == []  # there are none
+    two = one("taken for c and d,", findings=findings_of(np.arange(ROWS) % 2))
+    assert "--method debiaspl" in two
+
+
+def test_classes_without_pseudo_labels():
+    """The surest rows, as many as were kept at the end, are of other classes."""
+    found = findings_of(EVEN, EVEN)
+    p = found.raw.copy()
+    unsure = np.flatnonzero(p.argmax(1) == 3)
+    p[unsure] = [0.2, 0.2, 0.2, 0.4]
+    said = one("No pseudo-label sure enough to count is of d:", findings=replace(found, raw=p))
+    assert "--method flexmatch" in said
+    all_kept = lines_of(kept=(1.0,) * 20)
+    assert warnings_of(summary_of(), all_kept, replace(found, raw=p)) == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [((0.01,) * 20, "was 1.0 % at the end"), ((0.6,) * 10 + (0.0,) * 10, "fell from 60.0 % to 0.0 %")],
+)
+def test_the_kept_share_is_or_falls_near_nothing(kept, words):
+    assert "--method softmatch" in one(words, lines=lines_of(kept=kept))
+    assert "--method freematch" in one(words, summary_of(method="softmatch"), lines_of(kept=kept))
+
+
+def test_a_kept_share_that_begins_low_and_rises_is_healthy():
+    assert warnings_of(summary_of(), lines_of(kept=tuple(np.linspace(0, 0.4, 20))), findings_of(EVEN, EVEN)) == []
+
+
+def test_pseudo_labels_that_are_wrong():
+    truth = np.where(np.arange(ROWS) % 10 < 4, (EVEN + 1) % K, EVEN)
+    found = one("40.0 % are wrong", findings=findings_of(EVEN, truth))
+    assert "fewlabels next" in found and "--pretrained" in found
+    assert "--pretrained" not in one("wrong", summary_of(model="resnet18"), findings=findings_of(EVEN, truth))
+
+
+def test_a_loss_on_labeled_images_that_rises():
+    rising = (2.0, *np.geomspace(2, 0.05, 9), *np.linspace(0.1, 4, 10))
+    said = one("The loss on labeled images rose", lines=lines_of(labeled_loss=rising))
+    assert "--lr" in said and "from 2 at the start" in said
+    # That of all images rises as more of them are kept, and labels only may end a little above its least.
+    whole = [line | {"loss": float(line["step"])} for line in lines_of()]
+    assert warnings_of(summary_of(), whole, findings_of(EVEN, EVEN)) == []
+    alone = [{"step": i + 1, "loss": value} for i, value in enumerate(rising)]
+    one("loss on labeled images rose", lines=alone)
+
+
+def test_labels_only_is_better():
+    one("Labels only was better by 6.0 points", summary_of(gain={"value": -0.06, "standard_error": 0.02}))
+
+
+def test_what_is_free_is_better():
+    rows = [{"name": "label_spreading", "label": "label spreading on pixels", "accuracy": 0.9}]
+    said = one("Label spreading on pixels, which is free, is better by 10.0 points", summary_of(rows=rows))
+    assert "--budget full" in said
+
+
+def test_a_network_that_is_too_sure():
+    one("too sure: 95.0 % in the mean where 80.0 % is right", summary_of(**reliability_of(0.95, 0.8, 400, 0.1)))
+    few = summary_of(test=400, **reliability_of(0.95, 0.85, 20, 0.06))
+    assert warnings_of(few, lines_of(), findings_of(EVEN, EVEN)) == []  # of 20 rows it may be chance
+
+
+def test_images_unlike_every_class_files_set_aside_and_few_test_images():
+    one("80 unlabeled images of 400 are unlike every class", summary_of(unknown=80))
+    one("40 files of 456 were set aside", summary_of(set_aside=40))
+    one("With 20 test images the accuracy is only known to lie between", summary_of(test=20))
+
+
+def test_what_is_to_try_can_be_tried():
+    """Each option that a warning names is one of `fewlabels train`, with a value that it takes."""
+    from fewlabels.report import health
+
+    with open(health.__file__, encoding="utf-8") as file:
+        code = file.read()
+    options = {field.name.replace("_", "-") for field in fields(Options)}
+    named = set(re.findall(r"--([a-z-]+)", code))
+    assert {"method", "lr", "budget", "model", "pretrained"} <= named <= options
+    methods = re.findall(r"_other\(summary, '(\w+)', '(\w+)'\)", code)
+    assert len(methods) == 4 and {name for pair in methods for name in pair} <= set(method_names())
+    commands = set(re.findall(r"`fewlabels\s+\"?\s*\"?(\w+)", code))
+    assert commands <= {"next", "bench", "data"}
+    Options(budget="full", precision="float32", model="resnet18", pretrained=True)

@@ -23,19 +23,31 @@ MOST_THREADS = 8  # that decode ahead: each holds a chunk
 Number = TypeVar("Number", bound=np.generic)
 
 
-class Images(Protocol):
-    """Gives images by their rows; both kinds give the same."""
+class Provider(Protocol):
+    """Gives what a run keeps of its rows: images, uint8 [n, C, H, W], or vectors, float32 [n, D]."""
 
     device: torch.device
-    shape: tuple[int, int, int, int]
-    """N, C, H, W"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, then the shape of one row."""
+        ...
 
     def take(self, rows: Labels) -> Tensor:
-        """Give the images of these rows on the training device, uint8 [n, C, H, W]."""
+        """Give these rows on the training device."""
         ...
 
     def expect(self, *coming: Labels) -> None:
         """Say which rows are taken next, so that they can be read while the device works."""
+        ...
+
+
+class Images(Provider, Protocol):
+    """Gives images, uint8 [n, C, H, W]; both kinds give the same."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, C, H, W."""
         ...
 
 

@@ -102,6 +102,11 @@ class StreamedImages:
         return images.pin_memory() if self.device.type == "cuda" else images
 
 
+def as_images(provider: Provider) -> Images | None:
+    """Give what provides images as such; None for vectors."""
+    return provider if isinstance(provider, ResidentImages | StreamedImages) else None
+
+
 def resident(images: StreamedImages) -> ResidentImages:
     """Bring images whole into the memory of their device."""
     whole = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
@@ -115,7 +120,7 @@ def chunks(rows: NDArray[Number], size: int = CHUNK) -> Iterator[NDArray[Number]
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def pixel_statistics(images: Images, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(images: Provider, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Give mean and deviation of each channel over these rows, of pixels in 0..1, from their counted levels."""
     levels = np.arange(256) / 255
     counts = np.zeros((images.shape[1], 256), np.int64)

@@ -13,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewlabels.data.images import Provider, chunks
 from fewlabels.data.table import Chosen, Joined, Labels
 from fewlabels.errors import UserError
 
 Matrix: TypeAlias = NDArray[np.float32]
+ROUNDING = 1e-8  # of the mean: a deviation below that of float32 is none
+SMALLEST = 1e-30  # deviation whose inverse float32 holds
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def as_matrix(x: Any, what: str = "x") -> Matrix:
         raise UserError(f"{what} has entries that are no numbers ({error}); give floats or whole numbers") from error
     if array.ndim != 2 or array.dtype.kind not in "fiub" or not array.shape[1]:
         raise UserError(
-            f"{what} has shape {list(array.shape)} and type {array.dtype}; vectors are [n, D] of floats or whole numbers"
+            f"{what} has shape {list(array.shape)} and type {array.dtype}; vectors are [n, D], floats or whole numbers"
         )
     with np.errstate(over="ignore"):  # what is too large for float32 is set aside by name
         return np.ascontiguousarray(array, np.float32)
@@ -172,3 +175,20 @@ class Vectors:
 
     def expect(self, *coming: Labels) -> None:
         """Do nothing: all is there."""
+
+
+def vector_statistics(vectors: Provider, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give mean and deviation of each dimension over these rows; the deviation is 0 where all are the same."""
+    total, squares = np.zeros((2, vectors.shape[1]))
+    for part in chunks(rows):
+        total += _part(vectors, part).sum(0)
+    mean = total / len(rows)
+    for part in chunks(rows):
+        squares += ((_part(vectors, part) - mean) ** 2).sum(0)
+    std = np.sqrt(squares / len(rows))
+    std[std <= np.maximum(ROUNDING * np.abs(mean), SMALLEST)] = 0
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _part(vectors: Provider, rows: Labels) -> NDArray[np.float64]:
+    return vectors.take(rows).cpu().numpy().astype(np.float64)

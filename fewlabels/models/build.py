@@ -83,7 +83,9 @@ def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
     form = card.form
     if isinstance(form, VectorForm):
         if card.model not in OF_VECTORS:
-            raise UserError(f"{card.model} is no model for vectors; give {', '.join(sorted(OF_VECTORS))}, or leave it out")
+            raise UserError(
+                f"{card.model} is no model for vectors; give {', '.join(sorted(OF_VECTORS))}, or leave it out"
+            )
         return OWN[card.model](form.dimensions)
     if card.model in OF_VECTORS:
         raise UserError(f"{card.model} is a model for vectors [n, D]; leave --model out for images")

@@ -187,7 +187,9 @@ class Classifier(nn.Module):
             listed = "; ".join(
                 f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10]
             )
-            raise UserError(f"{len(broken)} of the {self.card.form.what} cannot be read: {listed}. Leave them out and try again.")
+            raise UserError(
+                f"{len(broken)} of the {self.card.form.what} cannot be read: {listed}. Leave them out and try again."
+            )
         probabilities = torch.cat([torch.empty(0, self.head.out_features), *found]).numpy()
         return np.asarray(self.card.classes)[probabilities.argmax(1)], probabilities
 

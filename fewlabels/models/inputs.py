@@ -30,8 +30,9 @@ def form_of(fields: Mapping[str, Any]) -> AnyForm:
         TypeError, KeyError: the fields are of none.
     """
     if "dimensions" in fields:
-        return VectorForm(**{**fields, "columns": tuple(fields["columns"])})
-    return Form(**{**fields, "size": tuple(fields["size"])})
+        return VectorForm(int(fields["dimensions"]), tuple(fields["columns"]))
+    read: dict[str, Any] = {**fields, "size": tuple(fields["size"])}
+    return Form(**read)
 
 
 def to_input(taken: Tensor, form: AnyForm, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -17,7 +17,7 @@ class Findings:
 
     Attributes:
         table: the rows.
-        images: of the rows, as the network saw them.
+        images: of the rows, as the network saw them; None where they are vectors.
         probabilities: float32 [N, K], calibrated where the run could.
         raw: float32 [N, K], as the network gives them.
         unknown: bool [N], rows that are unlike every class of the labeled set.
@@ -27,7 +27,7 @@ class Findings:
     """
 
     table: Table
-    images: Images
+    images: Images | None
     probabilities: NDArray[np.float32]
     raw: NDArray[np.float32]
     unknown: NDArray[np.bool_]

@@ -47,7 +47,7 @@ code { overflow-wrap: anywhere; }
 
 
 def write_report(
-    folder: Path, summary: dict[str, Any], table: Table, images: Images, probabilities: NDArray[np.float32]
+    folder: Path, summary: dict[str, Any], table: Table, images: Images | None, probabilities: NDArray[np.float32]
 ) -> None:
     """Write `report.html` of a run.
 
@@ -55,7 +55,7 @@ def write_report(
         folder: the run's, with the records of its trainings.
         summary: as in `summary.json`.
         table: the rows.
-        images: as the network saw them.
+        images: as the network saw them; None for vectors.
         probabilities: [N, K], what the network says of them.
     """
     title = f"{summary['data']}: {summary['method']} with {summary['labeled']} labels"
@@ -155,10 +155,10 @@ def _confusion(table: Table, probabilities: NDArray[np.float32]) -> list[str]:
     ]
 
 
-def _galleries(table: Table, images: Images, probabilities: NDArray[np.float32]) -> list[str]:
+def _galleries(table: Table, images: Images | None, probabilities: NDArray[np.float32]) -> list[str]:
     """Show unlabeled images with their predictions: some spread over the table, and the most doubtful."""
     rows = table.unlabeled_rows
-    if not len(rows):
+    if not len(rows) or images is None:
         return []
     some = spread(rows, SHOWN)
     doubtful = rows[np.argsort(probabilities[rows].max(1), kind="stable")[:SHOWN]]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.images import as_images
 from fewlabels.evaluation.accuracy import gain
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.calibration import Calibration, calibrate, reliability, uncalibrated
@@ -65,9 +66,10 @@ def finish(
     outcome.classifier.save(work.folder.path)
     write_predictions(work.folder / "predictions.parquet", work.table, probabilities)
     chosen = write_next(work.folder.path, work.table, outcome.features, probabilities)
+    images = as_images(work.job.rows.images)
     findings = Findings(
         table=work.table,
-        images=work.job.rows.images,
+        images=images,
         probabilities=probabilities,
         raw=raw,
         unknown=np.zeros(len(probabilities), bool),
@@ -76,7 +78,7 @@ def finish(
     )
     summary = _summary(work, free, baseline, outcome)
     summary |= plain({"calibration": _calibration_of(work, calibration, findings)})
-    write_report(work.folder.path, summary, work.table, work.job.rows.images, probabilities)
+    write_report(work.folder.path, summary, work.table, images, probabilities)
     work.folder.write_json("summary.json", summary)
     return Run(work.folder.path, summary)
 

@@ -6,12 +6,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
+
+from fewlabels.data.decode import Form
 from fewlabels.data.sources.folders import images_in
+from fewlabels.data.sources.vector_files import read_vectors
 from fewlabels.data.sources.walk import written
+from fewlabels.data.vectors import VectorForm, VectorRows
 from fewlabels.errors import UserError
 from fewlabels.models.classifier import EVALUATED, Classifier, Outputs
+from fewlabels.models.inputs import listed_rows
 from fewlabels.runs.outputs import check_suffix, class_columns, write_table
 from fewlabels.runs.run import load
 
@@ -25,7 +31,7 @@ def predict(
 
     Args:
         run: folder of a trained run.
-        images: files and folders.
+        images: files and folders; of a run on vectors, files of these (.npz, .csv, .tsv, .parquet).
         out: the file to write, or None to print.
         device: where the network works.
         batch: images through the network at a time; as in `Classifier.classified`.
@@ -36,9 +42,10 @@ def predict(
     if out is not None:
         check_suffix(out)
     classifier = load(run, device=device)
-    paths, aside = _paths(images)
+    form = classifier.card.form
+    given, names, aside = _paths(images) if isinstance(form, Form) else _vectors(images, form)
     counts: Counter[str] = Counter()
-    parts = _columns(classifier.classified(paths, batch), classifier, paths, aside, counts)
+    parts = _columns(classifier.classified(given, batch), classifier, names, aside, counts)
     if out is None:
         for part in parts:
             for name, label, probability in zip(part["path"], part["label"], part["probability"], strict=True):
@@ -47,7 +54,7 @@ def predict(
         write_table(out, parts)
         said = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
         unread = f", {len(aside)} set aside" if aside else ""
-        print(f"{out}: {counts.total()} images{unread}; {said}")
+        print(f"{out}: {counts.total()} {form.what}{unread}; {said}")
     for name, reason in aside.items():
         print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 
@@ -55,7 +62,7 @@ def predict(
 def _columns(
     classified: Iterable[tuple[int, Outputs, dict[int, str]]],
     classifier: Classifier,
-    paths: Sequence[Path],
+    names: Sequence[str],
     aside: dict[str, str],
     counts: Counter[str],
 ) -> Iterator[dict[str, Any]]:
@@ -64,20 +71,31 @@ def _columns(
     for first, outputs, broken in classified:
         probabilities = classifier.calibrated(outputs.logits)
         for place, reason in broken.items():
-            first_broken = first_broken or f"{paths[first + place]}: {reason}"
-            aside[str(paths[first + place])] = reason
-        here = paths[first : first + len(probabilities) + len(broken)]
-        names = [written(str(path)) for place, path in enumerate(here) if place not in broken]
-        if names:
+            first_broken = first_broken or f"{names[first + place]}: {reason}"
+            aside[names[first + place]] = reason
+        here = names[first : first + len(probabilities) + len(broken)]
+        read = [written(name) for place, name in enumerate(here) if place not in broken]
+        if read:
             columns = class_columns(classifier.card.classes, probabilities.argmax(1).numpy(), probabilities.numpy())
             counts.update(columns["label"].tolist())
-            yield {"path": names} | columns
+            yield {"path": read} | columns
     if not counts:
-        raise UserError(f"none of the {len(paths)} files can be read as an image; the first, {first_broken}")
+        raise UserError(f"none of the {len(names)} {classifier.card.form.what} can be read; the first, {first_broken}")
 
 
-def _paths(images: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
-    """Give the files that are meant, and why others in the folders are none."""
+def _vectors(files: Sequence[Path], form: VectorForm) -> tuple[VectorRows, list[str], dict[str, str]]:
+    """Give the vectors of files and their names; nothing is set aside yet."""
+    read = [read_vectors(path, form.columns) for path in files]
+    several = len(files) > 1
+    names = [
+        f"{path}: {name}" if several else name for path, (_, found) in zip(files, read, strict=True) for name in found
+    ]
+    parts = [cast(VectorRows, listed_rows(rows, form)).matrix for rows, _ in read]
+    return VectorRows(np.concatenate(parts), form.columns), names, {}
+
+
+def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str], dict[str, str]]:
+    """Give the files that are meant, their names, and why others in the folders are none."""
     missing = [str(path) for path in images if not path.exists()]
     if missing:
         raise UserError(f"no such file or folder: {', '.join(missing[:5])}")
@@ -90,4 +108,4 @@ def _paths(images: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
     if not paths:
         where = f"no images in {', '.join(map(str, images))}" if images else "no images are given"
         raise UserError(f"{where}; give image files or folders of them")
-    return paths, aside
+    return paths, [str(path) for path in paths], aside

@@ -31,7 +31,7 @@ class Views:
 class Viewer(Protocol):
     """Makes the views that a method asks for, of one kind of data."""
 
-    def make(self, taken: Tensor, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
+    def make(self, taken: Tensor, /, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
         """Make one view a kind of what is kept of rows [n, ...], each float and normalized.
 
         `key` has one element a row (its slot in the global batch), so that views do not depend on how many processes

@@ -170,7 +170,9 @@ def _whole_labels(labels: Any, key: str, count: int) -> Labels:
 
 
 def from_dataset(dataset: Dataset[Any]) -> Table:
-    """Read a torch Dataset of (image, label) or (vector, label); label -1 is unlabeled, `classes` names them where there is such.
+    """Read a torch Dataset of (image, label) or (vector, label); `classes` names these where there is such.
+
+    Label -1 is unlabeled.
 
     Raises:
         UserError: items of another form.

@@ -63,11 +63,12 @@ def open_table(
         data: the name of a set, one of `NAMES`; a path to an .npz file, to a folder `DIR/<class>/*` or
             `DIR/train/<class>/*` (with optional `DIR/unlabeled/*`, `DIR/test/<class>/*` and `DIR/val/<class>/*`), to a
             sheet (.csv, .tsv, .parquet) with the columns path, label and optional split and group, or of vectors (the
-            column vector, or columns of numbers, in the place of path), to tar shards
-            (one, a folder of them, `data/train-{000..009}.tar`, `data/*.tar`), or to a saved dataset of Hugging Face;
-            `(x, y)` arrays, or a mapping with x, y and optional x_test, y_test, classes, where x [n, D] is vectors and
-            all else images; a torch Dataset of (image, label) or (vector, label), or a Dataset or DatasetDict of Hugging Face; label -1 is unlabeled.
-        unlabeled: more images without labels: a folder, an array or a Dataset; of vectors an .npz or a sheet, likewise.
+            column vector, or columns of numbers, in the place of path), to tar shards (one, a folder of them,
+            `data/train-{000..009}.tar`, `data/*.tar`), or to a saved dataset of Hugging Face; `(x, y)` arrays, or a
+            mapping with x, y and optional x_test, y_test, classes (x [n, D] is vectors, all else images); a torch
+            Dataset of (image, label) or (vector, label), or a Dataset or DatasetDict of Hugging Face; label -1 is
+            unlabeled.
+        unlabeled: more images without labels: a folder, an array or a Dataset; of vectors a file, likewise.
         root: the folder with the files of a set known by name, `data` where None.
 
     Raises:

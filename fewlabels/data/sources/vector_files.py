@@ -23,6 +23,8 @@ def read_vectors(path: Path, columns: Sequence[str] = ()) -> tuple[VectorRows, l
     Raises:
         UserError: there are no vectors in it, or no such columns.
     """
+    if not path.exists():
+        raise UserError(f"no such file: {path}")
     if not path.is_file() or path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} is no file of vectors; give one that ends in {', '.join(SUFFIXES)}")
     if path.suffix.lower() == ".npz":

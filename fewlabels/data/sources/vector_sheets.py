@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.compute
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
-from fewlabels.data.image import reason_of
+from fewlabels.data.image import SUFFIXES, reason_of
 from fewlabels.data.sources.cells import MEANT, Sheet, check_lengths, choose_columns, not_parquet, records_of, texts_of
 from fewlabels.data.sources.walk import listed
 from fewlabels.data.vectors import VectorRows, as_matrix
@@ -26,6 +27,7 @@ SAYING = ("label", "split", "group", "name")  # columns that are no dimensions
 _NOTHING = frozenset(["", "nan", "none", "null", "n/a", "na"])
 
 Numbers = NDArray[np.float64]
+_compute: Any = pyarrow.compute  # made at import, so that no type checker knows what it has
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,17 @@ class VectorSheet:
 class _Cells(Protocol):
     """A sheet whose columns can be read one by one."""
 
-    header: Sequence[str]
-    lines: Sequence[int]
     unit: str
+
+    @property
+    def header(self) -> Sequence[str]:
+        """The names of the columns."""
+        ...
+
+    @property
+    def lines(self) -> Sequence[int]:
+        """Of the rows, in the file."""
+        ...
 
     def texts(self, name: str, place: int) -> list[str]:
         """Give a column as text, "" where there is nothing."""
@@ -109,12 +119,21 @@ def _vectors(path: Path, cells: _Cells, columns: Sequence[str]) -> tuple[VectorR
         return _of_lists(path, cells, folded.index(VECTOR))
     numbers = {place: cells.numbers(place) for place, name in enumerate(folded) if name not in SAYING}
     chosen = {place: found for place, found in numbers.items() if found is not None}
-    if not chosen:
+    if not chosen or any(_names_images(cells, place) for place in numbers.keys() - chosen.keys()):
         return None
     names = [cells.header[place].strip() for place in chosen]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path} has several columns called {listed(twice)}; give each a name of its own")
     return _joined(names, [*chosen.values()]), [*chosen]
+
+
+def _names_images(cells: _Cells, place: int) -> bool:
+    """Tell a column of paths that is called otherwise, by its first cell."""
+    texts: list[str] = []
+    with suppress(UserError):  # neither text nor numbers
+        texts = cells.texts("", place)
+    first = next((text.strip() for text in texts if text.strip()), "")
+    return Path(first).suffix.lower() in SUFFIXES
 
 
 def _of_columns(path: Path, cells: _Cells, columns: Sequence[str]) -> tuple[VectorRows, list[int]]:
@@ -149,7 +168,9 @@ class _Text:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.header, self._records = records_of(path, [*SAYING, VECTOR, "path"], "path,label, or of vectors the dimensions and label")
+        self.header, self._records = records_of(
+            path, [*SAYING, VECTOR, "path"], "path,label, or of vectors the dimensions and label"
+        )
         self.lines = [line for line, _ in self._records]
 
     @cached_property
@@ -200,22 +221,23 @@ class _Parquet:
 
     def lists(self, place: int) -> Numbers | None:
         column = self._table.column(place)
-        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-                or pa.types.is_fixed_size_list(column.type)):  # fmt: skip
+        if not _is_list(column.type) or not _is_number(column.type.value_type) or column.null_count == len(column):
             return None
-        there = ~np.asarray(column.is_null(), bool)
-        lengths = np.asarray(pyarrow.compute.list_value_length(column.drop_null()), np.int64)
-        if not _is_number(column.type.value_type) or not len(lengths):
-            return None
-        if len(set(lengths.tolist())) > 1:
-            other = int(np.flatnonzero(there)[np.flatnonzero(lengths != lengths[0])[0]])
+        rows = np.flatnonzero(column.is_valid())
+        lengths: NDArray[np.int64] = np.asarray(_compute.list_value_length(column.drop_null()), np.int64)
+        others = np.flatnonzero(lengths != lengths[0])
+        if len(others):
             raise UserError(
                 f"{self._path}: {VECTOR} has lists of different lengths, {lengths[0]} at first and "
-                f"{len(column[other])} in row {other + 1}; give all the same"
+                f"{lengths[others[0]]} in row {rows[others[0]] + 1}; give all the same"
             )
-        out = np.full((len(there), lengths[0]), np.nan)
-        out[there] = _as_numbers(pyarrow.compute.list_flatten(column.drop_null())).reshape(-1, lengths[0])
+        out = np.full((len(column), lengths[0]), np.nan)
+        out[rows] = _as_numbers(_compute.list_flatten(column.drop_null())).reshape(len(rows), -1)
         return out
+
+
+def _is_list(kind: Any) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _is_number(kind: Any) -> bool:

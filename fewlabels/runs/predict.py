@@ -80,7 +80,8 @@ def _columns(
             counts.update(columns["label"].tolist())
             yield {"path": read} | columns
     if not counts:
-        raise UserError(f"none of the {len(names)} {classifier.card.form.what} can be read; the first, {first_broken}")
+        said = "files can be read as an image" if isinstance(classifier.card.form, Form) else "vectors can be read"
+        raise UserError(f"none of the {len(names)} {said}; the first, {first_broken}")
 
 
 def _vectors(files: Sequence[Path], form: VectorForm) -> tuple[VectorRows, list[str], dict[str, str]]:

@@ -362,11 +362,14 @@ def make_job(
     images: Provider,
     options: Options,
     plan: Plan,
-    backbone: nn.Module | None,
-    folder: RunFolder,
-    show: Show,
+    backbone: nn.Module | None = None,
+    folder: RunFolder | None = None,
+    show: Show | None = None,
 ) -> Job:
-    """Make what a training needs; see `Job`. What several processes and the method add comes later."""
+    """Make what a training needs; see `Job`. What several processes and the method add comes later.
+
+    The folder is where TensorBoard's files go; a job needs none otherwise.
+    """
     modality, train = modality_of(plan), np.flatnonzero(~table.test)
     card = Card(plan.model, table.classes, plan.form, *modality.statistics(images, train))
     key = Key(options.seed)
@@ -389,8 +392,8 @@ def make_job(
         build=build,
         labeled_in_unlabeled=options.labeled_in_unlabeled,
         key=key.fold("run"),
-        show=show,
+        show=show or Show(None),
         probe_every=options.probe_every,
         center_memory=options.center_memory,
-        tensorboard=folder / "tensorboard" if options.log == "tensorboard" else None,
+        tensorboard=folder / "tensorboard" if folder is not None and options.log == "tensorboard" else None,
     )

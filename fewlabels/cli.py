@@ -31,7 +31,7 @@ class Train(Options):
 
     data: tyro.conf.Positional[str]
     """a folder DIR/<class>/* with optional unlabeled/ and test/, a sheet (.csv, .tsv, .parquet) of paths and labels,
-    an .npz, tar shards, a saved dataset of Hugging Face, or a name: digits, cifar10, ..."""
+    or of vectors and labels, an .npz of either, tar shards, a saved dataset of Hugging Face, or a name: digits, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Predict:
     run: tyro.conf.Positional[Path]
     """folder of the run"""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """image files, or folders of them"""
+    """image files, or folders of them; of a run on vectors, files of these (.npz, .csv, .tsv, .parquet)"""
     out: Path | None = None
     """write a .parquet or .csv file instead of lines"""
     into: Path | None = None

@@ -46,7 +46,7 @@ class Options:
     center_memory: Share | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
-    """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name"""
+    """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name; of vectors mlp"""
     pretrained: bool = False
     """begin with timm's published weights"""
     weights: MaybePath = None
@@ -63,8 +63,14 @@ class Options:
     """RandAugment operations in a strong view"""
     strengths: Literal["fixmatch", "torchvision"] = "fixmatch"
     """whose strengths these operations have"""
+    noise: NotNegative | None = None
+    """deviation of the noise on a strong view of a vector, in deviations of its dimensions"""
+    replaced: Share | None = None
+    """share of its entries that are replaced by those of other rows"""
+    mixed: Share | None = None
+    """largest share of another row that is mixed in"""
     unlabeled: MaybePath = None
-    """a folder of more images without labels"""
+    """a folder of more images without labels; of vectors an .npz or a sheet"""
     labels_per_class: Count | None = None
     """hide all other labels of a fully labeled set, to try methods where the truth is known"""
     root: MaybePath = None

@@ -112,6 +112,15 @@ class Key:
         state = self.state if isinstance(self.state, Tensor) else torch.tensor(_signed(self.state & _BITS64))
         return _shift(state, 40).to(torch.float32) * 2.0**-24
 
+    def three(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw three float32 in [0, 1) for each element of the key, from one hash: of 24, 24 and 16 random bits.
+
+        For many elements, where the hash is most of the work; the first is `uniform`'s.
+        """
+        assert isinstance(self.state, Tensor)
+        second, third = (self.state >> 16) & 0xFFFFFF, self.state & 0xFFFF
+        return self.uniform(), second.to(torch.float32) * 2.0**-24, third.to(torch.float32) * 2.0**-16
+
     def uniforms(self, count: int) -> Tensor:
         """Draw `count` numbers for each of the key's elements [n]: float32 [count, n] in [0, 1)."""
         device = self.state.device if isinstance(self.state, Tensor) else torch.device("cpu")
@@ -120,6 +129,12 @@ class Key:
     def integers(self, high: int) -> Tensor:
         """Draw one int64 in [0, high) for each element of the key; high is at most 2**24."""
         return integers(self.uniform(), high)
+
+
+def normal(uniform: Tensor) -> Tensor:
+    """Turn draws of 24 bits in [0, 1) into standard normal ones, from -5.4 to 5.4."""
+    # The middles of the 2**24 equal parts of -1..1: never an end, whose quantile is infinite.
+    return 2**0.5 * torch.erfinv(2 * uniform + (2.0**-24 - 1))
 
 
 def integers(uniform: Tensor, high: int) -> Tensor:

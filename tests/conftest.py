@@ -1,5 +1,6 @@
 """What several tests share: a small real training on digits."""
 
+import dataclasses
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,14 +13,18 @@ from fewlabels.data.decode import Form
 from fewlabels.data.images import ResidentImages, decode_all
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
+from fewlabels.data.vectors import VectorForm, Vectors, vector_statistics
 from fewlabels.keys import Key
 from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.feature_mlp import FeatureMLP
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.job import Job, Rows
 from fewlabels.runs.show import Show
+from fewlabels.runs.vectors import vector_views
 from fewlabels.training.recipe import Recipe
 from fewlabels.views import operations
 from fewlabels.views.images import ImageViews
+from fewlabels.views.vectors import Strength
 
 torch.set_num_threads(1)
 
@@ -81,6 +86,31 @@ def small_job(digits_rows):
             key=Key(seed).fold("run"),
             show=Show(None),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def vector_rows(digits_rows):
+    vectors = Vectors(digits_rows.images.images.flatten(1).to(torch.float32))
+    return dataclasses.replace(digits_rows, images=vectors)
+
+
+@pytest.fixture
+def vector_job(small_job, vector_rows):
+    """Give a function that makes a job on vectors: the pixels of digits, with a layer of 32 features."""
+
+    def make(seed=1000, **recipe):
+        train = np.setdiff1d(np.arange(len(vector_rows.labels)), vector_rows.test)
+        mean, std = vector_statistics(vector_rows.images, train)
+        card = Card("mlp", tuple("0123456789"), VectorForm(64), mean, std)
+
+        def build():
+            torch.manual_seed(Key(seed).fold("parameters").seed())
+            return Classifier(FeatureMLP(64, 32), 32, card)
+
+        views = vector_views(card, vector_rows.images, train, Strength(0.3, 0.2, 0.2))
+        return dataclasses.replace(small_job(rows=vector_rows, seed=seed, **recipe), views=views, build=build)
 
     return make
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from fewlabels.keys import Key
+from fewlabels.keys import Key, normal
 
 quick = settings(deadline=None, max_examples=40)
 whole_numbers = st.integers(-(2**70), 2**70)
@@ -225,3 +226,22 @@ def test_a_seed_fits_the_generators_of_torch_and_differs_by_part(seed, part):
     assert 0 <= given < 2**63
     assert torch.Generator().manual_seed(given).initial_seed() == given
     assert given != Key(seed).fold(part, 0).seed()
+
+
+def test_three_draws_from_one_hash_are_its_bits_and_do_not_depend_on_each_other():
+    key = Key(5).fold(torch.arange(20_000))
+    first, second, third = (draws.numpy().astype(np.float64) for draws in key.three())
+    state = key.state.numpy().view(np.uint64)
+    assert np.array_equal(first, key.uniform().numpy())
+    assert np.array_equal(first * 2**24, state >> np.uint64(40))
+    assert np.array_equal(second * 2**24, (state >> np.uint64(16)) & np.uint64(0xFFFFFF))
+    assert np.array_equal(third * 2**16, state & np.uint64(0xFFFF))
+    assert np.abs(np.corrcoef([first, second, third]) - np.eye(3)).max() < 0.03
+
+
+def test_normal_draws_are_quantiles_and_always_finite():
+    ends = normal(torch.tensor([0.0, 0.5 - 2.0**-24, 0.5, 1 - 2.0**-24]))
+    assert ends[0] == -ends[3] and ends[1] == -ends[2]
+    assert 5.3 < float(ends[3]) < 5.5
+    drawn = normal(Key(3).fold(torch.arange(20_000)).uniform())
+    assert stats.kstest(drawn.numpy(), "norm").pvalue > 0.01

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +45,22 @@ class Form:
         white: the level of deep gray images (16 or 32 bits, floats) that is shown as white.
     """
 
+    what: ClassVar[str] = "images"
+
     channels: int
     size: tuple[int, int]
     resize: Resize = "crop"
     white: float = WHITE
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image, as a backbone takes it."""
+        return (self.channels, *self.size)
+
+    @property
+    def words(self) -> str:
+        """What it says, for a message."""
+        return f"images of {self.size[0]}x{self.size[1]} with {self.channels} channels"
 
 
 def decode(image: ImageLike, form: Form) -> Pixels:

@@ -11,13 +11,14 @@ from fewlabels.data.image import reason_of
 from fewlabels.data.look import look
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import Table, spread
+from fewlabels.data.vectors import VectorRows, not_finite, vectors_of
 
 MOST = 1000  # images whose size is looked at
 SHOWN = 20  # files set aside that are named
 
 
 def describe_data(data: str, unlabeled: Path | None = None, root: Path | None = None) -> str:
-    """Say how many rows there are of each class and split, how large the images are, and what is set aside.
+    """Say how many rows there are of each class and split, how large they are, and what is set aside.
 
     Raises:
         UserError: there is no such data.
@@ -25,19 +26,26 @@ def describe_data(data: str, unlabeled: Path | None = None, root: Path | None = 
     table = open_table(data, unlabeled, root)
     counts = table.counts()
     width = max(len(name) for name in ("unlabeled", *table.classes)) + 2
+    vectors = vectors_of(table.images)
+    what = "images" if vectors is None else "vectors"
     lines = [
-        f"{table.name}: {len(table)} images, {len(table.classes)} {'class' if len(table.classes) == 1 else 'classes'}",
+        f"{table.name}: {len(table)} {what}, {len(table.classes)} {'class' if len(table.classes) == 1 else 'classes'}",
         f"{'class':{width}}{'train':>8}{'test':>8}",
     ]
     lines += [f"{name:{width}}{labeled:8}{test:8}" for name, labeled, test in counts]
     lines += [f"{'unlabeled':{width}}{len(table.unlabeled_rows):8}{0:8}"]
     lines += table.notes
-    broken, sizes = _looked_at(table)
+    broken, sizes = _looked_at(table) if vectors is None else _numbers(table, vectors)
     aside = {**table.quarantine, **broken}
     lines += [sizes] + ([f"files set aside: {len(aside)}"] if aside else [])
     lines += [f"  {name}: {reason}" for name, reason in list(aside.items())[:SHOWN]]
     lines += [f"  and {len(aside) - SHOWN} more"] if len(aside) > SHOWN else []
     return "\n".join(lines)
+
+
+def _numbers(table: Table, vectors: VectorRows) -> tuple[dict[str, str], str]:
+    """Name the vectors that are not finite, and say what all of them are."""
+    return {table.names[row]: reason for row, reason in not_finite(vectors).items()}, vectors.form.words
 
 
 def _looked_at(table: Table) -> tuple[dict[str, str], str]:

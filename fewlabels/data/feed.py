@@ -10,12 +10,11 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from fewlabels.data.images import Images, cores
+from fewlabels.data.images import Provider, cores
 from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
-from fewlabels.views.batch import Batch, Kind, Views
-from fewlabels.views.images import ImageViews
+from fewlabels.views.batch import Batch, Kind, Viewer, Views
 
 
 @dataclass(frozen=True)
@@ -34,23 +33,23 @@ WHOLE = Share()
 
 
 class Inputs(NamedTuple):
-    """What the host chooses for a step: rows, int64 [B] and [M], and their images, uint8 [n, C, H, W]."""
+    """What the host chooses for a step: rows, int64 [B] and [M], and what is kept of them, as a `Provider` gives it."""
 
     labeled_rows: Tensor
-    labeled_images: Tensor
+    labeled: Tensor
     unlabeled_rows: Tensor
-    unlabeled_images: Tensor
+    unlabeled: Tensor
 
 
 _Seen: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""the views of labeled and of unlabeled images"""
+"""the views of labeled and of unlabeled rows"""
 
 
-class ImageFeed:
-    """Batches of images.
+class Feed:
+    """Batches of rows.
 
     Args:
-        images: of all rows.
+        images: of all rows, or their vectors.
         labels: int64 [N], -1 unlabeled.
         labeled, unlabeled: row numbers to learn from with and without labels.
         batch, unlabeled_batch: B and M, of all processes together.
@@ -63,7 +62,7 @@ class ImageFeed:
 
     def __init__(
         self,
-        images: Images,
+        images: Provider,
         labels: Labels,
         *,
         labeled: Labels,
@@ -72,7 +71,7 @@ class ImageFeed:
         unlabeled_batch: int,
         steps: int,
         wanted: Views,
-        views: ImageViews,
+        views: Viewer,
         key: Key,
         share: Share = WHOLE,
     ) -> None:
@@ -139,13 +138,13 @@ class ImageFeed:
     def _see_at(self, inputs: Inputs, step: int | Tensor, branch: int) -> _Seen:
         key = self._key(step, branch)
         return (
-            self._see(inputs.labeled_images, self.wanted.labeled, key.fold("labeled"), self._labeled[1]),
-            self._see(inputs.unlabeled_images, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled[1]),
+            self._see(inputs.labeled, self.wanted.labeled, key.fold("labeled"), self._labeled[1]),
+            self._see(inputs.unlabeled, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled[1]),
         )
 
-    def _see(self, images: Tensor, kinds: tuple[Kind, ...], key: Key, batch: int) -> tuple[Tensor, ...]:
+    def _see(self, taken: Tensor, kinds: tuple[Kind, ...], key: Key, batch: int) -> tuple[Tensor, ...]:
         first = self.share.of(batch).start
-        return self.views.make(images, kinds, key.each(range(first, first + len(images)), images.device))
+        return self.views.make(taken, kinds, key.each(range(first, first + len(taken)), taken.device))
 
     def _put_together(self, inputs: Inputs, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
         return Batch(

@@ -132,5 +132,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def image_name(image: ImageLike, place: int) -> str:
-    """Name an image in a message: its path, or its place in the sequence."""
-    return str(image) if isinstance(image, str | Path) else f"image {place}"
+    """Name an image, or a vector, in a message: its path, or its place in the sequence."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return f"{'vector' if len(getattr(image, 'shape', ())) == 1 else 'image'} {place}"

@@ -23,19 +23,31 @@ MOST_THREADS = 8  # that decode ahead: each holds a chunk
 Number = TypeVar("Number", bound=np.generic)
 
 
-class Images(Protocol):
-    """Gives images by their rows; both kinds give the same."""
+class Provider(Protocol):
+    """Gives what a run keeps of its rows: images, uint8 [n, C, H, W], or vectors, float32 [n, D]."""
 
     device: torch.device
-    shape: tuple[int, int, int, int]
-    """N, C, H, W"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, then the shape of one row."""
+        ...
 
     def take(self, rows: Labels) -> Tensor:
-        """Give the images of these rows on the training device, uint8 [n, C, H, W]."""
+        """Give these rows on the training device."""
         ...
 
     def expect(self, *coming: Labels) -> None:
         """Say which rows are taken next, so that they can be read while the device works."""
+        ...
+
+
+class Images(Provider, Protocol):
+    """Gives images, uint8 [n, C, H, W]; both kinds give the same."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, C, H, W."""
         ...
 
 
@@ -90,6 +102,11 @@ class StreamedImages:
         return images.pin_memory() if self.device.type == "cuda" else images
 
 
+def as_images(provider: Provider) -> Images | None:
+    """Give what provides images as such; None for vectors."""
+    return provider if isinstance(provider, ResidentImages | StreamedImages) else None
+
+
 def resident(images: StreamedImages) -> ResidentImages:
     """Bring images whole into the memory of their device."""
     whole = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
@@ -103,7 +120,7 @@ def chunks(rows: NDArray[Number], size: int = CHUNK) -> Iterator[NDArray[Number]
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def pixel_statistics(images: Images, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(images: Provider, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Give mean and deviation of each channel over these rows, of pixels in 0..1, from their counted levels."""
     levels = np.arange(256) / 255
     counts = np.zeros((images.shape[1], 256), np.int64)

@@ -1,4 +1,4 @@
-"""Near copies on both sides of a split: a test image that was also trained on tells nothing."""
+"""Near copies on both sides of a split: a test row that was also trained on tells nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.data.images import Images, chunks
+from fewlabels.data.images import Provider, chunks
 from fewlabels.data.table import Labels, spread
 
 MOST_TEST = 2000  # test images that are looked at
@@ -27,9 +27,9 @@ class NearCopies:
     """What was found.
 
     Attributes:
-        test: rows of test images with a near copy among the training images, int64 [n].
-        train: the most alike training image of each, int64 [n].
-        looked_at: number of test images that were compared.
+        test: test rows with a near copy among the training rows, int64 [n].
+        train: the most alike training row of each, int64 [n].
+        looked_at: number of test rows that were compared.
     """
 
     test: Labels
@@ -43,7 +43,7 @@ class _Prints:
     thumbnails: NDArray[np.float32]
 
 
-def near_copies(images: Images, test: Labels, train: Labels) -> NearCopies:
+def near_copies(images: Provider, test: Labels, train: Labels) -> NearCopies:
     """Find test images of which the training images hold a near copy: the same picture saved or scaled again.
 
     Two images are near copies when their perceptual hashes (64 bits: whether each point of a coarse gray image is
@@ -65,11 +65,23 @@ def near_copies(images: Images, test: Labels, train: Labels) -> NearCopies:
     return NearCopies(test[near], train[nearest[near]], len(test))
 
 
+def equal_vectors(vectors: Provider, test: Labels, train: Labels) -> NearCopies:
+    """Find test vectors that are equal to a training vector, number for number; as `near_copies`."""
+    test, train = spread(test, MOST_TEST), spread(train, MOST_TRAIN)
+    first: dict[bytes, int] = {}
+    for part in chunks(train):
+        for row, vector in zip(part.tolist(), vectors.take(part).cpu().numpy(), strict=True):
+            first.setdefault(vector.tobytes(), row)
+    found = [first.get(vector.tobytes(), -1) for part in chunks(test) for vector in vectors.take(part).cpu().numpy()]
+    equal = np.array(found, np.int64)
+    return NearCopies(test[equal >= 0], equal[equal >= 0], len(test))
+
+
 def _nearest(hashes: NDArray[np.uint64], among: NDArray[np.uint64]) -> Labels:
     return np.bitwise_count(hashes[:, None] ^ among[None]).argmin(1)
 
 
-def _prints(images: Images, rows: Labels) -> _Prints:
+def _prints(images: Provider, rows: Labels) -> _Prints:
     hashes, thumbnails = zip(*(_prints_of(images.take(part)) for part in chunks(rows)), strict=True)
     return _Prints(np.concatenate(hashes), np.concatenate(thumbnails))
 

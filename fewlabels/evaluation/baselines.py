@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
-from fewlabels.data.images import Images, chunks
+from fewlabels.data.images import Provider, chunks
 from fewlabels.data.table import UNLABELED, Labels, spread
 
 Features: TypeAlias = NDArray[np.float32]
@@ -36,7 +36,7 @@ class Free:
     seconds: float
 
 
-def pixel_features(images: Images, train: Labels) -> Features:
+def pixel_features(images: Provider, train: Labels) -> Features:
     """Give principal components [N, D] of pixels, fitted on training rows without their labels.
 
     At most `MOST_FITTED` bytes of pixels are held at once, however many images there are.
@@ -52,7 +52,7 @@ def pixel_features(images: Images, train: Labels) -> Features:
     return out
 
 
-def _flat(images: Images, rows: Labels) -> Features:
+def _flat(images: Provider, rows: Labels) -> Features:
     flat = images.take(rows).cpu().numpy().reshape(len(rows), -1).astype(np.float32)
     flat /= 255
     return flat

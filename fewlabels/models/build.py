@@ -12,8 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from fewlabels.data.decode import Form
+from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
 from fewlabels.models.classifier import Card, Classifier, load_tensors
+from fewlabels.models.feature_mlp import FeatureMLP
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
@@ -27,7 +30,10 @@ OWN: dict[str, Callable[[int], nn.Module]] = {
     "wrn_28_2": wrn_28_2,
     "wrn_28_8": wrn_28_8,
     "wrn_37_2": wrn_37_2,
+    "mlp": FeatureMLP,
 }
+"""made for images by the number of channels, and for vectors by that of dimensions"""
+OF_VECTORS = frozenset({"mlp"})
 
 
 def build_classifier(
@@ -42,11 +48,11 @@ def build_classifier(
     """Make a classifier whose initial parameters are a function of `key`.
 
     Args:
-        card: which network for which images and classes.
+        card: which network for which images, or vectors, and classes.
         key: where the initial parameters are drawn from.
         pretrained: take timm's weights for the backbone (downloaded by timm, or found in its cache).
         weights: a safetensors file with the parameters of the backbone, or of a whole classifier of ours.
-        backbone: a user's own module, where the card says "custom"; maps [n, C, H, W] to [n, D].
+        backbone: a user's own module, where the card says "custom"; maps [n, C, H, W], or vectors, to [n, D].
         freeze: train the head alone.
 
     Raises:
@@ -74,33 +80,42 @@ def brings_statistics(model: str, pretrained: bool, weights: Path | None) -> boo
 def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
     if card.model == CUSTOM:
         raise UserError("this classifier has a backbone of your own: give it again, as `backbone=module`")
+    form = card.form
+    if isinstance(form, VectorForm):
+        if card.model not in OF_VECTORS:
+            raise UserError(
+                f"{card.model} is no model for vectors; give {', '.join(sorted(OF_VECTORS))}, or leave it out"
+            )
+        return OWN[card.model](form.dimensions)
+    if card.model in OF_VECTORS:
+        raise UserError(f"{card.model} is a model for vectors [n, D]; leave --model out for images")
     if card.model in OWN:
         if pretrained:
             raise UserError(
                 f"{card.model} has no published weights; --pretrained goes with a timm name, such as "
                 "resnet18 or vit_small_patch16_224. For a file of your own there is --weights FILE."
             )
-        return OWN[card.model](card.form.channels)
-    return _build_timm(card, pretrained)
+        return OWN[card.model](form.channels)
+    return _build_timm(card.model, form, pretrained)
 
 
-def _build_timm(card: Card, pretrained: bool) -> nn.Module:
+def _build_timm(name: str, form: Form, pretrained: bool) -> nn.Module:
     import timm  # seconds to import, and needed by these models alone
 
-    if not timm.is_model(card.model):
-        near = difflib.get_close_matches(card.model, [*OWN, *timm.list_models()], n=4)
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], n=4)
         hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(OWN)} and timm's models"
-        raise UserError(f"no model is named {card.model!r}; {hint}")
+        raise UserError(f"no model is named {name!r}; {hint}")
     try:
         try:
             return timm.create_model(
-                card.model, pretrained=pretrained, num_classes=0, in_chans=card.form.channels, img_size=card.form.size
+                name, pretrained=pretrained, num_classes=0, in_chans=form.channels, img_size=form.size
             )
         except TypeError:  # only transformers have a size of their own
-            return timm.create_model(card.model, pretrained=pretrained, num_classes=0, in_chans=card.form.channels)
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=form.channels)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"timm could not make {card.model} with pretrained={pretrained}: {error}. Without a network, give a "
+            f"timm could not make {name} with pretrained={pretrained}: {error}. Without a network, give a "
             "downloaded file by --weights FILE, or leave --pretrained out."
         ) from error
 
@@ -117,17 +132,15 @@ def _feature_size(module: nn.Module, card: Card) -> int:
     was_training = module.training
     try:
         with torch.no_grad():
-            features = module.eval()(torch.zeros(2, card.form.channels, *card.form.size))
+            features = module.eval()(torch.zeros(2, *card.form.shape))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"{card.model} does not take images of {card.form.size[0]}x{card.form.size[1]} with "
-            f"{card.form.channels} channels: {error}. Another --size may fit."
-        ) from error
+        mend = "" if isinstance(card.form, VectorForm) else " Another --size may fit."
+        raise UserError(f"{card.model} does not take {card.form.words}: {error}.{mend}") from error
     finally:
         module.train(was_training)
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         shape = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise UserError(f"{card.model} gives {shape} for two images; a backbone gives features [2, D]")
+        raise UserError(f"{card.model} gives {shape} for two {card.form.what}; a backbone gives features [2, D]")
     return features.shape[1]
 
 
@@ -160,12 +173,12 @@ def _is_classifier(path: Path) -> bool:
 
 
 def flops(classifier: Classifier) -> int:
-    """Count the floating-point operations of one image's forward pass (a multiply-add is two)."""
+    """Count the floating-point operations of one row's forward pass (a multiply-add is two)."""
     from torch.utils.flop_counter import FlopCounterMode  # a tenth of a second to import
 
     card = classifier.card
     was_training = classifier.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        classifier.eval()(torch.zeros(1, card.form.channels, *card.form.size, device=classifier.device))
+        classifier.eval()(torch.zeros(1, *card.form.shape, device=classifier.device))
     classifier.train(was_training)
     return counter.get_total_flops()

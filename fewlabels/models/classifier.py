@@ -17,15 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.data.decode import Form
 from fewlabels.data.image import ImageLike, image_name
-from fewlabels.data.images import CHUNK, Images, ResidentImages, decoded
-from fewlabels.data.pixels import image_list
+from fewlabels.data.images import CHUNK, Provider
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
+from fewlabels.models.inputs import AnyForm, form_of, listed_rows, read_rows, to_input
 from fewlabels.models.pace import Pace
-from fewlabels.views.images import normalize
 
 FORMAT = 2  # 1 had no calibration
 PARAMETERS = "model.safetensors"
@@ -39,14 +37,15 @@ class Card:
     Attributes:
         model: name of the backbone, or "custom" for a user's own module.
         classes: names, in the order of the logits.
-        form: what images are brought to: channels, size, how they are resized, what is white.
-        mean, std: channel statistics of pixels in 0..1.
+        form: what images are brought to (channels, size, how they are resized, what is white), or what vectors are.
+        mean, std: statistics of each channel, of pixels in 0..1, or of each dimension of vectors; a dimension of the
+            deviation 0 counts for nothing.
         scale, bias: [K] each, the calibration: probabilities are softmax(scale * logits + bias); empty for none.
     """
 
     model: str
     classes: tuple[str, ...]
-    form: Form
+    form: AnyForm
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: tuple[float, ...] = ()
@@ -65,7 +64,7 @@ class Classifier(nn.Module):
     """A backbone and a head.
 
     Args:
-        backbone: maps float images [n, C, H, W] to features [n, D].
+        backbone: maps float images [n, C, H, W], or vectors, to features [n, D].
         features: D.
         card: what it expects and gives.
     """
@@ -92,11 +91,11 @@ class Classifier(nn.Module):
         return self
 
     def features(self, x: Tensor) -> Tensor:
-        """Map normalized images [n, C, H, W] to features [n, D]."""
+        """Map normalized images [n, C, H, W], or vectors, to features [n, D]."""
         return self.backbone(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images [n, C, H, W] to logits [n, K]."""
+        """Map normalized images [n, C, H, W], or vectors, to logits [n, K]."""
         return self.head(self.features(x))
 
     @property
@@ -111,12 +110,12 @@ class Classifier(nn.Module):
             logits = scale * logits + bias
         return F.softmax(logits, dim=1)
 
-    def probabilities(self, images: Images, rows: Labels, pace: Pace | None = None) -> Tensor:
+    def probabilities(self, images: Provider, rows: Labels, pace: Pace | None = None) -> Tensor:
         """Give class probabilities [n, K] of these rows, in evaluation mode, on the CPU."""
         return self.calibrated(self.outputs(images, rows, pace).logits)
 
     @torch.no_grad()
-    def outputs(self, images: Images, rows: Labels, pace: Pace | None = None) -> Outputs:
+    def outputs(self, images: Provider, rows: Labels, pace: Pace | None = None) -> Outputs:
         """Give the features [n, D] and logits [n, K] of these rows, in evaluation mode, on the CPU."""
         training = self.training
         self.eval()
@@ -128,8 +127,8 @@ class Classifier(nn.Module):
             part = rows[start : start + pace.size]
             began = time.perf_counter()
             try:
-                pixels = images.take(part).to(self.device)
-                seen = self.features(normalize(pixels, self.card.mean, self.card.std))
+                taken = images.take(part).to(self.device)
+                seen = self.features(to_input(taken, self.card.form, self.card.mean, self.card.std))
                 features[start : start + len(part)], logits[start : start + len(part)] = seen, self.head(seen)
             except torch.OutOfMemoryError:
                 if pace.size == 1:
@@ -160,17 +159,17 @@ class Classifier(nn.Module):
         """
         pace = Pace(batch)
         chunk = CHUNK if batch == "auto" else max(CHUNK, batch)
-        for first, pixels, broken in decoded(images, self.card.form, chunk):
-            yield first, self.outputs(ResidentImages(pixels), np.arange(len(pixels)), pace), broken
+        for first, read, broken in read_rows(images, self.card.form, chunk):
+            yield first, self.outputs(read, np.arange(read.shape[0]), pace), broken
 
     def predict(
         self, images: Sequence[ImageLike] | NDArray[Any], batch: int | Literal["auto"] = EVALUATED
     ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
-        """Classify images as they come.
+        """Classify images, or vectors, as they come.
 
         Args:
             images: paths, PIL images or arrays [H, W] or [H, W, C] (uint8, or floats in 0..1), or one array of
-                all of them; one image is a list of one.
+                all of them; one image is a list of one. Vectors are an array [n, D], or rows [D].
             batch: images through the network at a time, or "auto"; see `classified`.
 
         Returns:
@@ -179,7 +178,7 @@ class Classifier(nn.Module):
         Raises:
             UserError: an image cannot be read; every such image is named.
         """
-        listed_images = image_list(images)
+        listed_images = listed_rows(images, self.card.form)
         found: list[Tensor] = []
         broken: dict[int, str] = {}
         for first, outputs, reasons in self.classified(listed_images, batch):
@@ -189,7 +188,9 @@ class Classifier(nn.Module):
             listed = "; ".join(
                 f"{image_name(listed_images[i], i)}: {reason}" for i, reason in list(broken.items())[:10]
             )
-            raise UserError(f"{len(broken)} of the images cannot be read: {listed}. Leave them out and try again.")
+            raise UserError(
+                f"{len(broken)} of the {self.card.form.what} cannot be read: {listed}. Leave them out and try again."
+            )
         probabilities = torch.cat([torch.empty(0, self.head.out_features), *found]).numpy()
         return np.asarray(self.card.classes)[probabilities.argmax(1)], probabilities
 
@@ -216,8 +217,7 @@ def read_card(path: Path) -> Card:
         for name in ("classes", "mean", "std", "scale", "bias"):
             fields[name] = tuple(fields.get(name, ()))
         fields["format"] = FORMAT
-        form = fields.pop("form")
-        return Card(form=Form(**form | {"size": tuple(form["size"])}), **fields)
+        return Card(form=form_of(fields.pop("form")), **fields)
     except FileNotFoundError:
         begun = (path.parent / "config.yaml").is_file()
         mend = "its run is not finished: give the same command again" if begun else "train one with `fewlabels train`"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from fewlabels.data.look import Look, highest_level, look, white_level
 from fewlabels.data.splits import TEST_SHARE
 from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
-from fewlabels.models.build import OWN, brings_statistics
+from fewlabels.models.build import OF_VECTORS, OWN, brings_statistics
+from fewlabels.models.inputs import AnyForm
 from fewlabels.training.recipe import Recipe
 from fewlabels.views.weak import Flip
 
@@ -37,6 +38,9 @@ PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
 
 HELD_OUT_FROM = 50  # labels a class, from which on a fifth of them is spared for the calibration
 
+FOR_IMAGES = ("size", "resize", "flip", "operations", "strengths", "pretrained", "feed", "cache")  # options
+FOR_VECTORS = ("noise", "replaced", "mixed")
+
 GIVEN = "given"  # the reason of a choice that is the user's
 
 T = TypeVar("T")
@@ -47,21 +51,20 @@ class Plan:
     """A run's resolved choices. Each has a reason in `why` (name -> reason)."""
 
     model: str
-    form: Form
-    flip: Flip
-    operations: int
+    form: AnyForm
     recipe: Recipe
     threads: int
     calibrate: Calibrate
     why: dict[str, str]
 
 
-def plan_of(config: Mapping[str, Any]) -> Plan:
-    """Read the choices of a run from its configuration."""
-    plan = config["plan"]
-    form = Form(**plan["form"] | {"size": tuple(plan["form"]["size"])})
-    threads = config["where"]["threads"]
-    return Plan(**plan | {"form": form, "recipe": Recipe(**plan["recipe"]), "threads": threads, "why": config["why"]})
+@dataclass(frozen=True)
+class ImagePlan(Plan):
+    """The choices of a run on images."""
+
+    form: Form
+    flip: Flip
+    operations: int
 
 
 def choose_device(name: str) -> torch.device:
@@ -95,12 +98,25 @@ class Reasons:
         return cast(T, given) if is_given else automatic
 
 
-def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
-    """Choose what the user left open.
+def refuse(options: Options, names: Sequence[str], data: str) -> None:
+    """Refuse options that mean nothing for this data.
 
     Raises:
-        UserError: none of the images that were tried can be read.
+        UserError: some of `names` were given.
     """
+    given = [f.name for f in fields(options) if f.name in names and getattr(options, f.name) != f.default]
+    if given:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"{data}: {listed} means nothing for these; leave it out")
+
+
+def make_plan(options: Options, table: Table, device: torch.device) -> ImagePlan:
+    """Choose what the user left open, for images.
+
+    Raises:
+        UserError: none of the images that were tried can be read, or options for vectors.
+    """
+    refuse(options, FOR_VECTORS, f"{table.name} holds images")
     reasons = Reasons()
     looks = _looks(table)
     seen = list(looks.values())
@@ -114,13 +130,13 @@ def make_plan(options: Options, table: Table, device: torch.device) -> Plan:
         resize=reasons.pick("resize", options.resize, *_resize(seen, size)),
         white=reasons.pick("white", None, *_white(table, looks)),
     )
-    return Plan(
+    return ImagePlan(
         model=model,
         form=form,
         flip=reasons.pick("flip", options.flip, *_flip(table)),
         operations=reasons.pick("operations", options.operations, *_operations(side)),
-        recipe=_recipe(options, table, side, model, device, reasons),
-        calibrate=reasons.pick("calibrate", options.calibrate, *_calibrate(options, table)),
+        recipe=make_recipe(options, table, model, device, reasons, _steps(options, side)),
+        calibrate=reasons.pick("calibrate", options.calibrate, *choose_calibration(options, table)),
         threads=reasons.pick("threads", options.threads, torch.get_num_threads(), "as many as the machine gives"),
         why=reasons.why,
     )
@@ -236,11 +252,14 @@ def _operations(side: int) -> tuple[int, str]:
     return (1, f"images of {side} pixels hold too little for two") if side <= TINY else (2, "FixMatch's")
 
 
-def _recipe(options: Options, table: Table, side: int, model: str, device: torch.device, reasons: Reasons) -> Recipe:
+def make_recipe(
+    options: Options, table: Table, model: str, device: torch.device, reasons: Reasons, steps_of: tuple[int, str]
+) -> Recipe:
+    """Choose the numbers of the training; `steps_of` is how many steps, where the user does not say it, and why."""
     pick, small = reasons.pick, device.type == "cpu"
     tuned = options.pretrained or options.weights is not None
     accumulate = pick("accumulate", options.accumulate, 1, "the whole batch at once, unless the memory is too small")
-    steps = pick("steps", options.steps, *_steps(options, side))
+    steps = pick("steps", options.steps, *steps_of)
     labeled = len(table.labeled_rows)
     batch = 40 if small else 64
     batch = pick(
@@ -255,7 +274,7 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
     optimizer = cast(Literal["sgd", "adamw"], pick("optimizer", options.optimizer, *_optimizer(tuned)))
     adamw = optimizer == "adamw"
     transformer = 0.65 if options.pretrained and any(word in model for word in ("vit", "deit", "beit")) else None
-    bf16 = fast_bfloat16(device)
+    bf16 = fast_bfloat16(device) and model not in OF_VECTORS
     return Recipe(
         steps=steps,
         batch=batch,
@@ -285,7 +304,7 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
             "precision",
             options.precision,
             "bfloat16" if bf16 else "float32",
-            "the device multiplies it fast" if bf16 else "the device is not faster with bfloat16",
+            "the device multiplies it fast" if bf16 else "the device is not faster with bfloat16 for this network",
         ),
         accumulate=accumulate,
         compile=pick(
@@ -297,7 +316,12 @@ def _recipe(options: Options, table: Table, side: int, model: str, device: torch
     )
 
 
-def _calibrate(options: Options, table: Table) -> tuple[Calibrate, str]:
+def choose_calibration(options: Options, table: Table) -> tuple[Calibrate, str]:
+    """Choose how probabilities are calibrated, with the reason.
+
+    Raises:
+        UserError: what was given needs more labels than there are.
+    """
     fewest = int(np.bincount(table.labels[table.labeled_rows], minlength=len(table.classes)).min())
     needed = {"held_out": TEST_SHARE, "cross": 2}.get(options.calibrate, 0)
     if fewest < needed:
@@ -329,6 +353,8 @@ def _optimizer(tuned: bool) -> tuple[Literal["sgd", "adamw"], str]:
 def _lr(adamw: bool, model: str) -> tuple[float, str]:
     if adamw:
         return 5e-4, "usual for adamw"
+    if model in OF_VECTORS:
+        return 0.1, "LR_REASON"
     if model.startswith("small_cnn"):
         return 0.1, "in short runs of this network 0.1 learns more than the papers' 0.03"
     return 0.03, "the papers'"

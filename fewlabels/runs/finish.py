@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.data.images import as_images
 from fewlabels.evaluation.accuracy import gain
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.calibration import Calibration, calibrate, reliability, uncalibrated
@@ -75,9 +76,10 @@ def finish(
     said = Said(outcome.features, outcome.logits, probabilities)
     write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
     chosen = write_next(work.folder.path, work.table, outcome.features, probabilities)
+    images = as_images(work.job.rows.images)
     findings = Findings(
         table=work.table,
-        images=work.job.rows.images,
+        images=images,
         probabilities=probabilities,
         raw=raw,
         unknown=reference.unknown(outcome.features),

@@ -14,11 +14,11 @@ from fewlabels.config import Options
 from fewlabels.data.cache import Cache, Cached, content_of, default_folder
 from fewlabels.data.feed import Share
 from fewlabels.data.image import is_pixels
-from fewlabels.data.images import Images, ResidentImages, StreamedImages, decode_all, resident
+from fewlabels.data.images import Provider, ResidentImages, StreamedImages, decode_all, resident
 from fewlabels.data.table import Labels, Table
 from fewlabels.data.workers import Broken
 from fewlabels.errors import Interrupted, UserError
-from fewlabels.runs.choose import MOST_RESIDENT, Plan, choose_feed
+from fewlabels.runs.choose import MOST_RESIDENT, ImagePlan, choose_feed
 from fewlabels.runs.show import Show
 from fewlabels.training.processes import any_of, local_share
 
@@ -28,7 +28,7 @@ NAMED = 5  # images named in an error
 
 @dataclass(frozen=True, eq=False)
 class Brought:
-    """The images of a run.
+    """The images of a run, or its vectors.
 
     Attributes:
         table: of the rows that can be read; the others are in its quarantine.
@@ -37,12 +37,12 @@ class Brought:
     """
 
     table: Table
-    images: Images
+    images: Provider
     content: str
 
 
 def bring_images(
-    table: Table, plan: Plan, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
+    table: Table, plan: ImagePlan, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
 ) -> Brought:
     """Decode the images of all rows, or take them from the cache.
 
@@ -61,8 +61,8 @@ def bring_images(
     stored = None if in_memory and feed == "resident" else _stored(cache, feed, stop, show)
     if stored is None:
         pixels, broken = decode_all(table.images, form)
-        return Brought(_set_aside(table, broken)[1], ResidentImages(pixels.to(device)), content.key)
-    good, table = _set_aside(table, stored.broken)
+        return Brought(set_aside(table, broken)[1], ResidentImages(pixels.to(device)), content.key)
+    good, table = set_aside(table, stored.broken)
     images = StreamedImages(stored.pixels, good, device)
     return Brought(table, resident(images) if feed == "resident" else images, content.key)
 
@@ -142,8 +142,12 @@ class _Progress:
             self.show.line(f"{self.name}: {done:,} of {self.count:,} images")
 
 
-def _set_aside(table: Table, broken: Broken) -> tuple[Labels, Table]:
-    """Leave out the rows that cannot be read; give those that are left, and their table."""
+def set_aside(table: Table, broken: Broken, what: str = "images") -> tuple[Labels, Table]:
+    """Leave out the rows that cannot be read; give those that are left, and their table.
+
+    Raises:
+        UserError: they are more than half.
+    """
     good = np.array([row for row in range(len(table)) if row not in broken], np.int64)
     lost, rows = len(broken) + table.lost, len(table) + table.lost
     named = {table.names[row]: reason for row, reason in sorted(broken.items())}
@@ -151,7 +155,7 @@ def _set_aside(table: Table, broken: Broken) -> tuple[Labels, Table]:
         some = list((named | dict(table.quarantine)).items())[:NAMED]
         listed = "".join(f"\n  - {name}: {reason}" for name, reason in some)
         raise UserError(
-            f"{table.name}: of {rows} images {lost} cannot be read, more than half, such as{listed}\n"
+            f"{table.name}: of {rows} {what} {lost} cannot be read, more than half, such as{listed}\n"
             "Mend or remove them, or look whether this is the right data."
         )
     if not broken:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.data.feed import WHOLE, ImageFeed, Share
-from fewlabels.data.images import Images
+from fewlabels.data.feed import WHOLE, Feed, Share
+from fewlabels.data.images import Provider
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.errors import UserError
 from fewlabels.evaluation.probe import ROWS, Probe
@@ -25,8 +25,7 @@ from fewlabels.runs.show import Show
 from fewlabels.training.boards import Board
 from fewlabels.training.loop import State
 from fewlabels.training.recipe import Recipe
-from fewlabels.views.batch import KINDS, Views
-from fewlabels.views.images import ImageViews
+from fewlabels.views.batch import KINDS, Viewer, Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +33,13 @@ class Rows:
     """The rows of a run.
 
     Attributes:
-        images: of all rows.
+        images: of all rows, or their vectors.
         labels, truth: int64 [N], -1 unlabeled and not hidden.
         labeled, unlabeled, test: row numbers.
         held_out: likewise, of labeled rows that nothing is trained on: probabilities are calibrated on them.
     """
 
-    images: Images
+    images: Provider
     labels: Labels
     truth: Labels
     labeled: Labels
@@ -64,7 +63,7 @@ class Job:
     """
 
     rows: Rows
-    views: ImageViews
+    views: Viewer
     recipe: Recipe
     build: Callable[[], Classifier]
     labeled_in_unlabeled: bool
@@ -88,7 +87,7 @@ def layer_rule(job: Job, method: Method) -> LayerRule:
     )
 
 
-def begin(job: Job, method: Method) -> tuple[State, ImageFeed]:
+def begin(job: Job, method: Method) -> tuple[State, Feed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build()
     if job.start is not None:
@@ -125,8 +124,8 @@ def _feed(
     wanted: Views,
     key: Key,
     share: Share = WHOLE,
-) -> ImageFeed:
-    return ImageFeed(
+) -> Feed:
+    return Feed(
         job.rows.images,
         job.rows.labels,
         labeled=labeled,

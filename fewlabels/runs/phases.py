@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from fewlabels.data.splits import halves
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.evaluation.accuracy import accuracy
-from fewlabels.evaluation.baselines import free_baselines, pixel_features
+from fewlabels.evaluation.baselines import free_baselines
 from fewlabels.evaluation.probe import COST, ROWS
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.build import flops
 from fewlabels.runs.job import Rows
+from fewlabels.runs.modality import modality_of
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.train import Trained, seconds_a_step, train
 
@@ -80,7 +81,7 @@ def say_estimate(work: Work) -> None:
     eager = ", not compiled" if recipe.compile else ""
     work.show.line(
         f"estimate: {_duration(seconds)} ({1000 * a_step:.0f} ms a step{eager}), {max(disk / 1e6, 1):.0f} MB on disk; "
-        f"{parameters:,} parameters, {flops(classifier) / 1e6:,.1f} MFLOP an image"
+        f"{parameters:,} parameters, {flops(classifier) / 1e6:,.1f} MFLOP a row"
     )
 
 
@@ -95,7 +96,7 @@ def _with_baseline(work: Work) -> bool:
 
 
 def free_phase(work: Work) -> list[Row]:
-    """Fit what is free, on a pretrained backbone's features or else on pixels."""
+    """Fit what is free, on a pretrained backbone's features or else on pixels or vectors."""
     saved = work.folder.read_json("free.json")
     if saved is None:
         saved = [asdict(row) for row in _fit_free(work)]
@@ -114,7 +115,8 @@ def _fit_free(work: Work) -> list[Row]:
             f"{work.plan.model} features",
         )
     else:
-        features, on = pixel_features(rows.images, train_rows), "pixels"
+        modality = modality_of(work.plan)
+        features, on = modality.features(rows.images, train_rows), modality.features_are
     asked = np.concatenate([rows.test, rows.hidden])
     names = {"knn": "nearest neighbors", "linear": "linear", "label_spreading": "label spreading"}
     out = []

@@ -7,23 +7,37 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
+
+from fewlabels.data.decode import Form
 from fewlabels.data.sources.folders import images_in
+from fewlabels.data.sources.vector_files import read_vectors
 from fewlabels.data.sources.walk import is_within, written
+from fewlabels.data.vectors import VectorForm, VectorRows
 from fewlabels.errors import UserError
 from fewlabels.evaluation.reference import NAME, Reference
 from fewlabels.models.classifier import EVALUATED, Classifier
+from fewlabels.models.inputs import Rows, listed_rows
 from fewlabels.runs.outputs import abstentions, check_suffix, said_columns, say, write_table
 from fewlabels.runs.run import load
 from fewlabels.runs.sort import Sorter
 
 
-class _Images(NamedTuple):
-    """What is meant: files, what to call each under a folder that they are sorted into, why others are none."""
+class _Given(NamedTuple):
+    """What is meant.
 
-    paths: list[Path]
-    names: list[Path]
+    Attributes:
+        rows: image files, or vectors.
+        names: of the rows.
+        under: what to call each file under a folder that they are sorted into; vectors have none.
+        aside: other files, and why they are none.
+    """
+
+    rows: Rows
+    names: list[str]
+    under: list[Path]
     aside: dict[str, str]
 
 
@@ -42,7 +56,7 @@ def predict(
 
     Args:
         run: folder of a trained run.
-        images: files and folders.
+        images: files and folders; of a run on vectors, files of these (.npz, .csv, .tsv, .parquet).
         out: the .parquet or .csv file to write, with the columns of `said_columns`.
         device: where the network works.
         batch: images through the network at a time; as in `Classifier.classified`.
@@ -62,7 +76,10 @@ def predict(
         _check_apart(into, images)
     classifier = load(run, device=device)
     reference = Reference.load(run / NAME) if (run / NAME).is_file() else None
-    found = _find(images)
+    form = classifier.card.form
+    found = _find(images) if isinstance(form, Form) else _vectors(images, form)
+    if into is not None and not found.under:
+        raise UserError("--into sorts image files, and this run takes vectors; give --out FILE")
     decisions = (*abstentions(classifier.card.classes), *classifier.card.classes)
     sorter = None if into is None else Sorter(into, decisions, run, min_confidence)
     counts: Counter[str] = Counter()
@@ -73,7 +90,7 @@ def predict(
         for part in parts:
             if sorter is None:
                 _print(part)
-    _summarize(out, sorter, counts, len(found.aside))
+    _summarize(out, sorter, counts, form.what, len(found.aside))
     for name, reason in found.aside.items():
         print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 
@@ -83,9 +100,9 @@ def _print(part: dict[str, Any]) -> None:
         print(f"{name}\t{decision}\t{probability:.3f}")
 
 
-def _summarize(out: Path | None, sorter: Sorter | None, counts: Counter[str], aside: int) -> None:
-    """Say how many images there were of each decision, where not every one of them was printed."""
-    said = f"{counts.total()} images" + (f", {aside} set aside" if aside else "")
+def _summarize(out: Path | None, sorter: Sorter | None, counts: Counter[str], what: str, aside: int) -> None:
+    """Say how many rows there were of each decision, where not every one of them was printed."""
+    said = f"{counts.total()} {what}" + (f", {aside} set aside" if aside else "")
     said += "; " + ", ".join(f"{number} {decision}" for decision, number in sorted(counts.items()))
     if sorter is not None:
         there = f", {sorter.there} were there" if sorter.there else ""
@@ -97,7 +114,7 @@ def _summarize(out: Path | None, sorter: Sorter | None, counts: Counter[str], as
 def _columns(
     classifier: Classifier,
     reference: Reference | None,
-    images: _Images,
+    given: _Given,
     batch: int | Literal["auto"],
     least: float,
     sorter: Sorter | None,
@@ -105,10 +122,10 @@ def _columns(
 ) -> Iterator[dict[str, Any]]:
     """Give the columns of one part after the other and sort its images; add to `aside` what cannot be read."""
     first_broken = ""
-    for first, outputs, broken in classifier.classified(images.paths, batch):
+    for first, outputs, broken in classifier.classified(given.rows, batch):
         for place, reason in broken.items():
-            first_broken = first_broken or f"{images.paths[first + place]}: {reason}"
-            images.aside[str(images.paths[first + place])] = reason
+            first_broken = first_broken or f"{given.names[first + place]}: {reason}"
+            given.aside[given.names[first + place]] = reason
         count = len(outputs.logits) + len(broken)
         here = [first + place for place in range(count) if place not in broken]
         if here:
@@ -116,10 +133,11 @@ def _columns(
             counts.update(columns["decision"])
             if sorter is not None:
                 for place, decision in zip(here, columns["decision"], strict=True):
-                    sorter.copy(images.paths[place], images.names[place], decision)
-            yield {"path": [written(str(images.paths[place])) for place in here]} | columns
+                    sorter.copy(Path(given.names[place]), given.under[place], decision)
+            yield {"path": [written(given.names[place]) for place in here]} | columns
     if not counts:
-        raise UserError(f"none of the {len(images.paths)} files can be read as an image; the first, {first_broken}")
+        said = "files can be read as an image" if given.under else "vectors can be read"
+        raise UserError(f"none of the {len(given.names)} {said}; the first, {first_broken}")
 
 
 def _check_apart(into: Path, images: Sequence[Path]) -> None:
@@ -129,17 +147,30 @@ def _check_apart(into: Path, images: Sequence[Path]) -> None:
         raise UserError(f"--into {into} lies within {inside[0]}: its copies would be images too; give another folder")
 
 
-def _find(images: Sequence[Path]) -> _Images:
+def _vectors(files: Sequence[Path], form: VectorForm) -> _Given:
+    """Read the vectors of files; nothing is set aside yet."""
+    read = [read_vectors(path, form.columns) for path in files]
+    several = len(files) > 1
+    names = [
+        f"{path}: {name}" if several else name for path, (_, found) in zip(files, read, strict=True) for name in found
+    ]
+    parts = [cast(VectorRows, listed_rows(rows, form)).matrix for rows, _ in read]
+    return _Given(VectorRows(np.concatenate(parts), form.columns), names, [], {})
+
+
+def _find(images: Sequence[Path]) -> _Given:
     missing = [str(path) for path in images if not path.exists()]
     if missing:
         raise UserError(f"no such file or folder: {', '.join(missing[:5])}")
-    found = _Images([], [], {})
+    paths: list[Path] = []
+    under: list[Path] = []
+    aside: dict[str, str] = {}
     for path in images:
-        paths, others = images_in(path) if path.is_dir() else ([path], {})
-        found.paths.extend(paths)
-        found.names.extend(each.relative_to(path) if path.is_dir() else Path(each.name) for each in paths)
-        found.aside.update(others)
-    if not found.paths:
+        found, others = images_in(path) if path.is_dir() else ([path], {})
+        paths += found
+        under += [each.relative_to(path) if path.is_dir() else Path(each.name) for each in found]
+        aside |= others
+    if not paths:
         where = f"no images in {', '.join(map(str, images))}" if images else "no images are given"
         raise UserError(f"{where}; give image files or folders of them")
-    return found
+    return _Given(paths, [str(path) for path in paths], under, aside)

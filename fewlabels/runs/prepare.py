@@ -19,8 +19,7 @@ from torch import nn
 from fewlabels import __version__
 from fewlabels.config import Calibrate, Options, option_values
 from fewlabels.data.feed import Share
-from fewlabels.data.images import Images, pixel_statistics
-from fewlabels.data.near import near_copies
+from fewlabels.data.images import Provider
 from fewlabels.data.splits import apply_split, draw_split, hold_out, split_text
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import Interrupted, UserError, all_of
@@ -33,16 +32,15 @@ from fewlabels.models.classifier import PARAMETERS, Card, Classifier, read_card
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
 from fewlabels.own_file import own_file, where_it_failed
-from fewlabels.runs.choose import GIVEN, Plan, make_plan
+from fewlabels.runs.choose import GIVEN, Plan
 from fewlabels.runs.folder import FORMAT, OWN_FILE, RUNS, RunFolder, plain
-from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, Rows, layer_rule
+from fewlabels.runs.modality import Modality, modality_of, plan_for
 from fewlabels.runs.read_labels import with_more_labels
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import fastest_threads, seconds_a_step, try_probe
 from fewlabels.training.boards import Board, Training, check_board, open_board
 from fewlabels.training.processes import any_of, first_says
-from fewlabels.views.images import ImageViews
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +89,16 @@ def prepare(
     folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
     first_says(folder.check_free)
     first_says(lambda: held.enter_context(folder.alone()))
-    plan = make_plan(options, table, device)
+    plan = plan_for(options, table, device)
     plan = replace(plan, why={"method": reason, **plan.why})
     _check_shares(plan, options, share)
     _check_compiled(plan, device, share)
     whole = table
-    brought = bring_images(table, plan, options, device, stop, show)
+    brought = modality_of(plan).bring(table, options, device, stop, show)
     table = _checked(brought.table, whole)
     own = own_file(type(method))
     _check_agreement(table, brought.content, plan, own and own.digest)
-    table = _with_near_copies(table, brought.images)
+    table = _with_near_copies(table, brought.images, modality_of(plan))
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
     job = replace(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
@@ -189,19 +187,14 @@ def _say_choices(table: Table, name: str, plan: Plan, show: Show) -> None:
         show.line(f"files set aside: {len(table.quarantine)}; quarantine.csv names them with the reasons", "yellow")
     if plan.why["method"] != GIVEN:
         show.line(f"method {name}: {plan.why['method']}")
-    for choice, value in (
-        ("model", plan.model),
-        ("size", _by(plan.form.size)),
-        ("resize", plan.form.resize),
-        ("flip", plan.flip),
-        ("steps", plan.recipe.steps),
-    ):
+    said = {"model": plan.model, **modality_of(plan).choices(), "steps": plan.recipe.steps}
+    for choice, value in said.items():
         show.line(f"{choice} {value}: {plan.why[choice]}")
 
 
 def _check_agreement(table: Table, content: str, plan: Plan, method_file: str | None) -> None:
     """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
-    seen = {"rows": table.fingerprint(), "pixels": content, "choices": [plan.form, plan.flip, plan.recipe]}
+    seen = {"rows": table.fingerprint(), "pixels": content, "choices": replace(plan, threads=0, why={})}
     seen |= {"file of the method": method_file}
     different = [name for name, value in seen.items() if any_of(first_says(lambda value=value: value) != value)]
     if different:
@@ -225,16 +218,16 @@ def _checked(table: Table, whole: Table) -> Table:
     return table
 
 
-def _with_near_copies(table: Table, images: Images) -> Table:
-    found = near_copies(images, table.test_rows, np.flatnonzero(~table.test))
+def _with_near_copies(table: Table, images: Provider, modality: Modality) -> Table:
+    found = modality.copies(images, table.test_rows, np.flatnonzero(~table.test))
     if not len(found.test):
         return table
     test, train = table.names[found.test[0]], table.names[found.train[0]]
     labels = np.where(table.labels == UNLABELED, table.truth, table.labels)
     other = int((labels[found.test] != labels[found.train])[labels[found.train] != UNLABELED].sum())
     return table.with_note(
-        f"{len(found.test)} of {found.looked_at} test images have a near copy among the training images, such as "
-        f"{test} and {train}; what they add to the test accuracy is not earned"
+        f"{len(found.test)} of {found.looked_at} {modality.copies_are}, such as {test} and {train}; "
+        "what they add to the test accuracy is not earned"
         + (f". {other} of these pairs have two different labels" if other else "")
     )
 
@@ -252,10 +245,6 @@ def _check_shares(plan: Plan, options: Options, share: Share) -> None:
             f"{batch} labeled and {unlabeled} unlabeled images a step do not share out over {among}; "
             f"give a --batch that {share.world * parts} divides"
         )
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def with_split(table: Table, options: Options) -> Table:
@@ -368,7 +357,7 @@ def _config(
     )
 
 
-def _rows(table: Table, images: Images, seed: int, calibrate: Calibrate) -> Rows:
+def _rows(table: Table, images: Provider, seed: int, calibrate: Calibrate) -> Rows:
     held_out = hold_out(table, seed) if calibrate == "held_out" else table.labeled_rows[:0]
     labeled = np.setdiff1d(table.labeled_rows, held_out)
     return Rows(images, table.labels, table.truth, labeled, table.unlabeled_rows, table.test_rows, held_out)
@@ -393,16 +382,19 @@ def _started(card: Card, start: Path) -> Card:
 
 def make_job(
     table: Table,
-    images: Images,
+    images: Provider,
     options: Options,
     plan: Plan,
-    backbone: nn.Module | None,
-    folder: RunFolder,
-    show: Show,
+    backbone: nn.Module | None = None,
+    folder: RunFolder | None = None,
+    show: Show | None = None,
 ) -> Job:
-    """Make what a training needs; see `Job`. What several processes and the method add comes later."""
-    mean, std = pixel_statistics(images, np.flatnonzero(~table.test))
-    card = Card(plan.model, table.classes, plan.form, mean, std)
+    """Make what a training needs; see `Job`. What several processes and the method add comes later.
+
+    The folder is where loggers keep their files; a job needs none otherwise.
+    """
+    modality, train = modality_of(plan), np.flatnonzero(~table.test)
+    card = Card(plan.model, table.classes, plan.form, *modality.statistics(images, train))
     if options.start is not None:
         card = _started(card, options.start)
     key = Key(options.seed)
@@ -421,15 +413,15 @@ def make_job(
     return Job(
         start=options.start and options.start / PARAMETERS,
         rows=_rows(table, images, options.seed, plan.calibrate),
-        views=ImageViews(card.mean, card.std, plan.flip, plan.operations, options.strengths),
+        views=modality.views(card, images, train, options),
         recipe=plan.recipe,
         build=build,
         labeled_in_unlabeled=options.labeled_in_unlabeled,
         key=key.fold("run"),
-        show=show,
+        show=show or Show(None),
         probe_every=options.probe_every,
         center_memory=options.center_memory,
-        board=None if options.log == "none" else partial(_open_board, table, options, plan, folder),
+        board=None if folder is None or options.log == "none" else partial(_open_board, table, options, plan, folder),
     )
 
 

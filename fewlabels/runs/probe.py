@@ -21,15 +21,16 @@ from fewlabels.models.build import CUSTOM, brings_statistics, pretrained_statist
 from fewlabels.models.layers import read_policy
 from fewlabels.own_file import digest_of
 from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
-from fewlabels.runs.choose import choose_device, plan_of
+from fewlabels.runs.choose import choose_device
 from fewlabels.runs.folder import OWN_FILE, RunFolder, given_options
-from fewlabels.runs.images import bring_images
 from fewlabels.runs.job import Job, begin, make_probe
+from fewlabels.runs.modality import modality_of, plan_of
 from fewlabels.runs.prepare import make_job
 from fewlabels.runs.show import Show, agreement_table
 from fewlabels.runs.train import PROBES
 from fewlabels.training import checkpoint
 from fewlabels.training.record import read_lines
+from fewlabels.views.images import ImageViews
 
 _ELSEWHERE = "Where it lies elsewhere now, give it: fewlabels probe RUN --data DATA."
 
@@ -155,13 +156,14 @@ def _looked_again(
         UserError: the data is not the run's.
     """
     table, plan = apply_split(table, folder / "split.csv"), plan_of(config)
-    brought = bring_images(table, plan, options, device, lambda: False, Show(None))
+    brought = modality_of(plan).bring(table, options, device, lambda: False, Show(None))
     table, data = brought.table, config["data"]
     if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):
         raise UserError(f"the data is not what {folder.path} was made from: images or labels differ. {_ELSEWHERE}")
     untrained = replace(options, weights=None, pretrained=False)
     job = make_job(table, brought.images, untrained, plan, backbone, folder, Show(None))
     if brings_statistics(plan.model, options.pretrained, options.weights):
+        assert isinstance(job.views, ImageViews)
         job = replace(job, views=replace(job.views, **pretrained_statistics(job.build().backbone)))
     layers = config["layers"]
     return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])

@@ -37,10 +37,10 @@ class Show:
             self.console.print(table)
 
     @contextmanager
-    def progress(self, name: str, first: int, last: int, images: int) -> Generator[Bar]:
-        """Show the progress of steps `first` to `last`, of `images` each: a bar in a terminal, else plain lines."""
+    def progress(self, name: str, first: int, last: int, rows: int) -> Generator[Bar]:
+        """Show the progress of steps `first` to `last`, of `rows` each: a bar in a terminal, else plain lines."""
         if self.console is None or not self.console.is_terminal:
-            yield Bar(self, name, first, last, images)
+            yield Bar(self, name, first, last, rows)
             return
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
@@ -48,7 +48,7 @@ class Show:
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(name, total=last, completed=first, numbers="")
-            yield Bar(self, name, first, last, images, progress, task)
+            yield Bar(self, name, first, last, rows, progress, task)
 
 
 class Quiet(Show):
@@ -72,10 +72,10 @@ class Bar:
     """The progress of a training."""
 
     def __init__(
-        self, show: Show, name: str, first: int, last: int, images: int,
+        self, show: Show, name: str, first: int, last: int, rows: int,
         progress: Progress | None = None, task: TaskID | None = None,
     ) -> None:  # fmt: skip
-        self.show, self.name, self.first, self.last, self.images = show, name, first, last, images
+        self.show, self.name, self.first, self.last, self.rows = show, name, first, last, rows
         self.progress, self.task = progress, task
         self.start, self.shown = time.perf_counter(), first
 
@@ -86,8 +86,8 @@ class Bar:
 
     def numbers(self, step: int, line: dict[str, Any]) -> None:
         """Show the newest means."""
-        speed = (step - self.first) * self.images / max(time.perf_counter() - self.start, 1e-9)
-        said = [f"{key} {line[key]:.3f}" for key in ("loss", "kept") if key in line] + [f"{speed:.0f} images/s"]
+        speed = (step - self.first) * self.rows / max(time.perf_counter() - self.start, 1e-9)
+        said = [f"{key} {line[key]:.3f}" for key in ("loss", "kept") if key in line] + [f"{speed:.0f} rows/s"]
         text = "  ".join(said)
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=step, numbers=text)

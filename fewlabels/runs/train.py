@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewlabels.data.feed import ImageFeed
+from fewlabels.data.feed import Feed
 from fewlabels.data.table import Labels, spread
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.probe import Probe
@@ -87,7 +87,7 @@ def _eager(job: Job) -> Job:
     return replace(job, recipe=replace(job.recipe, compile=False))
 
 
-def _timed_steps(state: State, feed: ImageFeed, first: int, count: int) -> list[float]:
+def _timed_steps(state: State, feed: Feed, first: int, count: int) -> list[float]:
     """Give the seconds of `count` steps, after one in which all gets ready."""
     ends: list[float] = []
 

@@ -23,7 +23,7 @@ from fewlabels.training.schedule import cosine
 from fewlabels.views.batch import Batch
 
 
-class Feed(Protocol):
+class AnyFeed(Protocol):
     """Gives the batch of a step, as a function of the step alone."""
 
     key: Key
@@ -118,7 +118,7 @@ def set_batch_norm_memory(module: nn.Module, memory: float) -> None:
             part.momentum = 1 / memory
 
 
-def run(state: State, feed: Feed, first_step: int, last_step: int, *, branch: int = 0, watch: Watch) -> None:
+def run(state: State, feed: AnyFeed, first_step: int, last_step: int, *, branch: int = 0, watch: Watch) -> None:
     """Do the updates `first_step` to `last_step` - 1, and show each to `watch`.
 
     A segment of a run is a run: steps depend on the state and the step number alone.
@@ -140,7 +140,7 @@ def _nothing() -> None:
     pass
 
 
-def _compiled_step(state: State, feed: Feed, branch: int) -> Step:
+def _compiled_step(state: State, feed: AnyFeed, branch: int) -> Step:
     """Compile views, forward and backward pass, once for a state; on a GPU the whole step becomes one graph."""
     if branch not in state.compiled:
         feed.compile()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -27,15 +28,27 @@ class Views:
             raise UserError(f"no view is {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
 
 
+class Viewer(Protocol):
+    """Makes the views that a method asks for, of one kind of data."""
+
+    def make(self, taken: Tensor, /, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
+        """Make one view a kind of what is kept of rows [n, ...], each float and normalized.
+
+        `key` has one element a row (its slot in the global batch), so that views do not depend on how many processes
+        share the batch.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """One step's input of one process.
 
     Attributes:
-        labeled: the labeled views, each float [B, C, H, W], normalized.
+        labeled: the labeled views, each float [B, C, H, W] (of vectors [B, D]), normalized.
         labels: int64 [B], classes of the labeled rows.
         places: int64 [B], which of the run's labeled rows these are, for memories of one entry a labeled row.
-        unlabeled: the unlabeled views, each float [M, C, H, W]; M is 0 where there are no unlabeled rows.
+        unlabeled: the unlabeled views, likewise of M rows; M is 0 where there are no unlabeled rows.
         rows: int64 [M], the unlabeled rows' numbers in the table, for memories of one entry a row.
         step: int64 [], updates done before this one.
         share: float32 [], the part of the run done, 0 to 1, for ramps.

@@ -7,6 +7,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from fewlabels.constant import constant
+from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.views.resample import Box, resample, whole
 
@@ -33,8 +34,8 @@ def _quantiles(alpha: float, device: torch.device) -> Tensor:
 
 
 def mixup(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    """Blend float [n, C, H, W] with as many others; `share` [n] of the first (Zhang et al. 2018)."""
-    share = share[:, None, None, None]
+    """Blend float [n, C, H, W] or [n, D] with as many others; `share` [n] of the first (Zhang et al. 2018)."""
+    share = share.view(-1, *[1] * (images.ndim - 1))
     return share * images + (1 - share) * others
 
 
@@ -75,7 +76,12 @@ def resize_mix(
 
     Returns:
         The mixed images, and the share [n] of the first.
+
+    Raises:
+        UserError: they are vectors.
     """
+    if images.ndim == 2:
+        raise UserError("this method pastes images into each other, which vectors cannot be; take another, as mixmatch")
     height, width = images.shape[2:]
     u, y, x = key.uniforms(3)
     if alpha is not None:

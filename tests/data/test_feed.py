@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.feed import ImageFeed, Share
+from fewlabels.data.feed import Feed, Share
 from fewlabels.data.images import ResidentImages
 from fewlabels.keys import Key
 from fewlabels.views.batch import Views
@@ -24,7 +24,7 @@ def feed_of(images=NOISE, **changes):
         "labeled": np.flatnonzero(LABELS >= 0), "unlabeled": np.flatnonzero(LABELS < 0), "batch": 6,
         "unlabeled_batch": 10, "steps": 50, "wanted": WANTED, "views": PLAIN, "key": Key(7),
     }  # fmt: skip
-    return ImageFeed(ResidentImages(images), LABELS, **options | changes)
+    return Feed(ResidentImages(images), LABELS, **options | changes)
 
 
 def batch_of(feed, step=3, branch=0):

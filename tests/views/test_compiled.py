@@ -6,6 +6,7 @@ import torch
 from fewlabels.keys import Key
 from fewlabels.views.images import ImageViews
 from fewlabels.views.mix import beta
+from fewlabels.views.vectors import Strength, VectorViews
 from tests.views.test_operations import noise
 
 
@@ -33,6 +34,22 @@ def test_views_are_one_graph_that_is_compiled_once(graphs, flip):
     compiled = torch.compile(make, backend=backend, fullgraph=True)
     for number in range(4):
         given = noise(6, 3, 8, 8) // (number + 1), torch.tensor(number), torch.arange(6)
+        for mine, theirs in zip(compiled(*given), make(*given), strict=True):
+            assert torch.equal(mine, theirs)
+    assert len(seen) == 1
+    assert not {"tensor", "nonzero", "item"} & set(seen[0])
+
+
+def test_views_of_vectors_are_one_graph_that_is_compiled_once(graphs):
+    seen, backend = graphs
+    views = VectorViews(torch.randn(9, 5), (0.5,) * 5, (2.0,) * 5, Strength(0.1), Strength(0.3, 0.2, 0.2))
+
+    def make(vectors, step, slots):
+        return views.make(vectors, ("weak", "strong"), Key(0).fold("views").fold(step).fold(slots))
+
+    compiled = torch.compile(make, backend=backend, fullgraph=True)
+    for number in range(4):
+        given = torch.randn(6, 5), torch.tensor(number), torch.arange(6)
         for mine, theirs in zip(compiled(*given), make(*given), strict=True):
             assert torch.equal(mine, theirs)
     assert len(seen) == 1

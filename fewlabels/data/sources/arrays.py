@@ -10,28 +10,38 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from fewlabels.data.image import ImageLike
 from fewlabels.data.pixels import image_list
 from fewlabels.data.sources.walk import written
 from fewlabels.data.table import UNLABELED, Labels, Table, make_table
+from fewlabels.data.vectors import VectorRows, are_vectors, as_matrix, vectors_of
 from fewlabels.errors import UserError
 
 _KEYS = ("x", "y", "x_test", "y_test", "classes")
 
 
 def from_npz(path: Path) -> Table:
-    """Read an .npz with x, y (-1: unlabeled) and optional x_test, y_test, classes; pickled objects are refused."""
+    """Read an .npz with x, y (-1: unlabeled) and optional x_test, y_test, classes."""
+    return from_arrays(read_npz(path), path.stem)
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz; pickled objects are refused.
+
+    Raises:
+        UserError: it is none, or holds such.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+            return {key: file[key] for key in file.files}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} is no .npz of plain arrays (or holds Python objects, which are not read, "
             "since that can run code); save it with numpy.savez(path, x=..., y=...)"
         ) from error
-    return from_arrays(arrays, path.stem)
 
 
 def from_arrays(arrays: Mapping[str, Any], name: str = "arrays") -> Table:
@@ -49,17 +59,41 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "arrays") -> Table:
     ]
     if problems:
         raise UserError(f"{name}: {'; '.join(problems)}. Arrays need x and y; x_test, y_test and classes are optional.")
-    images = list(image_list(arrays["x"]))
-    labels = _whole_labels(arrays["y"], "y", len(images))
-    names = array_names("x", len(images))
+    images = rows_of(arrays["x"])
+    count = len(images)
+    labels = _whole_labels(arrays["y"], "y", count)
+    names = array_names("x", count)
     classes = [_text(c) for c in arrays["classes"]] if "classes" in arrays else None
-    tests = list(image_list(arrays["x_test"])) if "x_test" in arrays else []
-    if tests:
+    if "x_test" in arrays and len(arrays["x_test"]):
+        tests = rows_of(arrays["x_test"], "x_test")
+        images = after(images, tests, "x_test")
         labels = np.concatenate([labels, _whole_labels(arrays["y_test"], "y_test", len(tests))])
         names += array_names("x_test", len(tests))
-    return make_table(
-        name, images + tests, names, labels, classes or numbered(labels), test=np.arange(len(labels)) >= len(images)
-    )
+    return make_table(name, images, names, labels, classes or numbered(labels), test=np.arange(len(labels)) >= count)
+
+
+def rows_of(x: Any, what: str = "x") -> Sequence[ImageLike]:
+    """Give the images or the vectors of an array or a list, told by its shape.
+
+    Raises:
+        UserError: it is neither.
+    """
+    return VectorRows(as_matrix(x, what)) if are_vectors(x) else list(image_list(x))
+
+
+def after(first: Sequence[ImageLike], second: Sequence[ImageLike], what: str) -> Sequence[ImageLike]:
+    """Give rows of one kind after each other; `what` names the second for messages.
+
+    Raises:
+        UserError: one holds images and the other vectors, or vectors of another length.
+    """
+    vectors, more = vectors_of(first), vectors_of(second)
+    if vectors is None and more is None:
+        return [*first, *second]
+    if vectors is None or more is None or vectors.dimensions != more.dimensions:
+        said = ["images" if each is None else each.form.words for each in (vectors, more)]
+        raise UserError(f"{what} holds {said[1]} where the other rows are {said[0]}; give all of one kind")
+    return VectorRows(np.concatenate([vectors.matrix, more.matrix]), vectors.columns)
 
 
 def _text(name: object) -> str:
@@ -136,12 +170,15 @@ def _whole_labels(labels: Any, key: str, count: int) -> Labels:
 
 
 def from_dataset(dataset: Dataset[Any]) -> Table:
-    """Read a torch Dataset of (image, label); label -1 is unlabeled, `classes` names them where there is such.
+    """Read a torch Dataset of (image, label) or (vector, label); `classes` names these where there is such.
+
+    Label -1 is unlabeled.
 
     Raises:
         UserError: items of another form.
     """
-    images, labels = _read_dataset(dataset)
+    read, labels = _read_dataset(dataset)
+    images = VectorRows(as_matrix(read, "the Dataset")) if are_vectors(read) else read
     names = array_names("row", len(images))
     return make_table("dataset", images, names, labels, _classes_of(dataset) or numbered(labels))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fewlabels.data.sources.walk import listed
 from fewlabels.errors import UserError, all_of
 
 # What people call these columns.
-_MEANT = {
+MEANT = {
     "path": ("filename", "file", "file_name", "filepath", "file_path", "image", "image_path", "img", "images", "name"),
     "label": ("class", "target", "category", "class_name", "label_name", "y", "annotation", "diagnosis"),
 }
@@ -59,8 +60,12 @@ def read_sheet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Sh
         raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
-def _choose(path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
-    """Find the place of each wanted column that is there."""
+def choose_columns(path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+    """Find the place of each wanted column that is there.
+
+    Raises:
+        UserError: one that is needed is missing, or comes twice.
+    """
     folded = [name.strip().casefold() for name in header]
     problems = [
         f"{folded.count(name)} columns are called {name}; keep one"
@@ -74,7 +79,7 @@ def _choose(path: Path, header: Sequence[str], needed: Sequence[str], optional: 
 
 
 def _missing(name: str, header: Sequence[str]) -> str:
-    meant = next((column for column in header if column.strip().casefold() in _MEANT[name]), nearest(name, header))
+    meant = next((column for column in header if column.strip().casefold() in MEANT[name]), nearest(name, header))
     hint = f" (rename {meant} to {name}?)" if meant else ""
     return f"there is no column {name}{hint}; found are {listed([column or '(no name)' for column in header])}"
 
@@ -88,11 +93,38 @@ def _not_read(header: Sequence[str], chosen: dict[str, int]) -> list[str]:
 
 
 def _read_text(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Sheet:
-    records = _records(path, _separated(_decoded(path), [*needed, *optional]))
+    header, rows = records_of(path, [*needed, *optional], ",".join(needed))
+    chosen = choose_columns(path, header, needed, optional)
+    check_lengths(path, header, rows)
+    columns = {name: [cells[place] for _, cells in rows] for name, place in chosen.items()}
+    blank = {name: [""] * len(rows) for name in optional}
+    return Sheet(blank | columns, [line for line, _ in rows], "line", _not_read(header, chosen))
+
+
+def records_of(path: Path, known: Sequence[str], wanted: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read the header of a text, and the cells of each row with its line.
+
+    Args:
+        path: of the text.
+        known: columns that tell the separator.
+        wanted: columns, in words for the user.
+
+    Raises:
+        UserError: it is empty or not UTF-8.
+    """
+    records = _records(path, _separated(_decoded(path), known))
     if not records:
-        raise UserError(f"{path} is empty; its first line names the columns, {','.join(needed)}")
+        raise UserError(f"{path} is empty; its first line names the columns, {wanted}")
     (_, header), *rows = records
-    chosen = _choose(path, header, needed, optional)
+    return header, rows
+
+
+def check_lengths(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> None:
+    """Check that all rows have as many cells as the header.
+
+    Raises:
+        UserError: some have not.
+    """
     ragged = [(line, len(cells)) for line, cells in rows if len(cells) != len(header)]
     if ragged:
         problems = [
@@ -100,9 +132,6 @@ def _read_text(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Sh
             for line, count in ragged
         ]
         raise all_of(str(path), problems, 'Put fields that hold the separator into "quotes", and keep empty fields.')
-    columns = {name: [cells[place] for _, cells in rows] for name, place in chosen.items()}
-    blank = {name: [""] * len(rows) for name in optional}
-    return Sheet(blank | columns, [line for line, _ in rows], "line", _not_read(header, chosen))
 
 
 def _decoded(path: Path) -> str:
@@ -150,22 +179,33 @@ def _records(path: Path, separated: Callable[[], Any]) -> list[tuple[int, list[s
 
 
 def _read_parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Sheet:
-    try:
-        with parquet.ParquetFile(path) as file:
-            header: list[str] = file.schema_arrow.names
-            chosen = _choose(path, header, needed, optional)
-            table = file.read(columns=[header[place] for place in chosen.values()])
-            cells = {name: table.column(header[place]) for name, place in chosen.items()}
-            columns = {name: _texts(path, name, column) for name, column in cells.items()}
-    except UserError:
-        raise
-    except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {reason_of(error)}") from error
+    with not_parquet(path), parquet.ParquetFile(path) as file:
+        header: list[str] = file.schema_arrow.names
+        chosen = choose_columns(path, header, needed, optional)
+        table = file.read(columns=[header[place] for place in chosen.values()])
+        cells = {name: table.column(header[place]) for name, place in chosen.items()}
+        columns = {name: texts_of(path, name, column) for name, column in cells.items()}
     blank = {name: [""] * table.num_rows for name in optional}
     return Sheet(blank | columns, range(1, table.num_rows + 1), "row", _not_read(header, chosen))
 
 
-def _texts(path: Path, name: str, column: Any) -> list[str]:
+@contextmanager
+def not_parquet(path: Path) -> Generator[None]:
+    """Say in the words of a `UserError` that a file cannot be read as Parquet."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{path} is not a readable Parquet file: {reason_of(error)}") from error
+
+
+def texts_of(path: Path, name: str, column: Any) -> list[str]:
+    """Give the cells of a column of Parquet as text.
+
+    Raises:
+        UserError: it holds neither text nor, where that will do, numbers.
+    """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)

@@ -16,14 +16,16 @@ from torch.utils.data import Dataset
 from fewlabels.data.image import ImageLike
 from fewlabels.data.pixels import image_list
 from fewlabels.data.sources.archives import shard_paths
-from fewlabels.data.sources.arrays import array_names, from_arrays, from_dataset, from_npz
+from fewlabels.data.sources.arrays import after, array_names, from_arrays, from_dataset, from_npz, rows_of
 from fewlabels.data.sources.folders import from_folder, unlabeled_in
 from fewlabels.data.sources.hub import from_hub, from_hub_folder, is_hub_folder, is_hub_object
 from fewlabels.data.sources.named import NAMES, open_named
 from fewlabels.data.sources.shards import from_shards
 from fewlabels.data.sources.sheets import from_sheet
+from fewlabels.data.sources.vector_files import read_vectors
 from fewlabels.data.sources.walk import beside
 from fewlabels.data.table import UNLABELED, Chosen, Joined, Table
+from fewlabels.data.vectors import VectorRows, vectors_of
 from fewlabels.errors import UserError
 
 
@@ -60,17 +62,22 @@ def open_table(
     Args:
         data: the name of a set, one of `NAMES`; a path to an .npz file, to a folder `DIR/<class>/*` or
             `DIR/train/<class>/*` (with optional `DIR/unlabeled/*`, `DIR/test/<class>/*` and `DIR/val/<class>/*`), to a
-            sheet (.csv, .tsv, .parquet) with the columns path, label and optional split and group, to tar shards
-            (one, a folder of them, `data/train-{000..009}.tar`, `data/*.tar`), or to a saved dataset of Hugging Face;
-            `(x, y)` arrays, or a mapping with x, y and optional x_test, y_test, classes; a torch Dataset of
-            (image, label), or a Dataset or DatasetDict of Hugging Face; label -1 is unlabeled.
-        unlabeled: more images without labels: a folder, an array or a Dataset.
+            sheet (.csv, .tsv, .parquet) with the columns path, label and optional split and group, or of vectors (the
+            column vector, or columns of numbers, in the place of path), to tar shards (one, a folder of them,
+            `data/train-{000..009}.tar`, `data/*.tar`), or to a saved dataset of Hugging Face; `(x, y)` arrays, or a
+            mapping with x, y and optional x_test, y_test, classes (x [n, D] is vectors, all else images); a torch
+            Dataset of (image, label) or (vector, label), or a Dataset or DatasetDict of Hugging Face; label -1 is
+            unlabeled.
+        unlabeled: more images without labels: a folder, an array or a Dataset; of vectors a file, likewise.
         root: the folder with the files of a set known by name, `data` where None.
 
     Raises:
         UserError: there is nothing of that name or form; says what there is.
     """
     table = _open(data, root)
+    vectors = vectors_of(table.images)
+    if unlabeled is not None and vectors is not None:
+        return _join_vectors(table, vectors, unlabeled)
     if unlabeled is not None:
         images, names, aside, lost = _unlabeled_images(unlabeled)
         table = _join(table, images, names, aside, lost)
@@ -145,12 +152,26 @@ def _unlabeled_images(
     if isinstance(unlabeled, str | Path):
         found, aside, lost = unlabeled_in(Path(unlabeled))
         return list(found.values()), list(found), aside, lost
-    if isinstance(unlabeled, Dataset):
-        items = [unlabeled[i] for i in range(len(cast(Any, unlabeled)))]
-        images = [item[0] if isinstance(item, tuple | list) else item for item in items]
-    else:
-        images = list(image_list(cast(Any, unlabeled)))
+    images = list(image_list(_items(unlabeled)))
     return images, array_names("unlabeled", len(images)), {}, 0
+
+
+def _join_vectors(table: Table, vectors: VectorRows, unlabeled: str | Path | Array | Dataset[Any]) -> Table:
+    if isinstance(unlabeled, str | Path):
+        more, names = read_vectors(Path(unlabeled), vectors.columns)
+        names = [f"{unlabeled}: {name}" for name in names]
+    else:
+        more = rows_of(_items(unlabeled), "unlabeled")
+        names = array_names("unlabeled", len(more))
+    return _appended(table, after(table.images, more, "unlabeled"), names, {}, 0)
+
+
+def _items(unlabeled: Array | Dataset[Any]) -> Any:
+    """Give what a Dataset holds, without its labels, as a list."""
+    if not isinstance(unlabeled, Dataset):
+        return unlabeled
+    items = [unlabeled[i] for i in range(len(cast(Any, unlabeled)))]
+    return [item[0] if isinstance(item, tuple | list) else item for item in items]
 
 
 def _new_ones(table: Table, images: list[ImageLike], names: list[str]) -> tuple[list[ImageLike], list[str]]:
@@ -185,11 +206,18 @@ def _is_stored(images: Sequence[ImageLike]) -> bool:
 
 def _join(table: Table, images: list[ImageLike], names: list[str], aside: Mapping[str, str], lost: int) -> Table:
     images, names = _new_ones(table, images, names)
-    count = len(images)
+    return _appended(table, Joined(table.images, images), names, aside, lost)
+
+
+def _appended(
+    table: Table, images: Sequence[ImageLike], names: Sequence[str], aside: Mapping[str, str], lost: int
+) -> Table:
+    """Give the table with unlabeled rows after its own; `images` is of all."""
+    count = len(names)
     blank = np.full(count, UNLABELED)
     return replace(
         table,
-        images=Joined(table.images, images),
+        images=images,
         names=(*table.names, *names),
         labels=np.concatenate([table.labels, blank]),
         test=np.concatenate([table.test, np.zeros(count, bool)]),

@@ -1,19 +1,22 @@
-"""Sheets (.csv, .tsv, .parquet) that name images and their labels, as a table."""
+"""Sheets (.csv, .tsv, .parquet) that name images and their labels, or hold vectors, as a table."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fewlabels.data.image import ImageLike
 from fewlabels.data.sources.cells import Sheet, read_sheet
 from fewlabels.data.sources.paths import Files
 from fewlabels.data.sources.roles import Role, role_of, settle_validation
+from fewlabels.data.sources.vector_sheets import VectorSheet, read_vector_sheet
 from fewlabels.data.sources.walk import listed, written
-from fewlabels.data.table import UNLABELED, Table, make_table
+from fewlabels.data.table import UNLABELED, Chosen, Table, make_table
 
 _WHOLE = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")  # pandas writes whole numbers with gaps as 3.0
 _NOTHING = frozenset(["nan", "none", "null", "n/a", "na"])
@@ -31,7 +34,10 @@ class Row:
 
 
 def from_sheet(path: Path) -> Table:
-    """Read a sheet with the columns path, label and optional split and group.
+    """Read a sheet with the columns path, label and optional split and group; or one of vectors.
+
+    A sheet without paths is of vectors: a column `vector` of lists of numbers, or a column of numbers for each
+    dimension, with label and optional split, group and name.
 
     Paths are relative to the sheet's folder, or absolute. An empty label is unlabeled, and so is -1 where labels are
     whole numbers. Split is train, val or test, and empty means train; val counts as test where there is no test.
@@ -42,6 +48,9 @@ def from_sheet(path: Path) -> Table:
         UserError: the file cannot be read as a sheet with these columns; or all problems of its rows at once: empty
             paths, unknown splits, numbers among names as labels, a path with two labels, splits or groups.
     """
+    vectors = read_vector_sheet(path, needed=("label",))
+    if vectors is not None:
+        return _vector_table(path, vectors)
     sheet = read_sheet(path, needed=("path", "label"), optional=("split", "group"))
     files = Files(path.parent)
     names = [files.name(text) for text in sheet.columns["path"]]
@@ -65,7 +74,20 @@ def from_sheet(path: Path) -> Table:
     classes = _classes(rows)
     found = [row for row in there if row.name not in again]
     notes = [*sheet.notes, *notes]
-    return _table(path, found, classes, aside | again, len(aside), notes, problems + contradictions)
+    images = [path.parent / row.name for row in found]
+    return _table(path, found, images, classes, aside | again, len(aside), notes, problems + contradictions)
+
+
+def _vector_table(path: Path, vectors: VectorSheet) -> Table:
+    sheet, names = vectors.says, vectors.names
+    labels, notes, problems = _clean_labels(sheet)
+    groups = [text.strip() for text in sheet.columns["group"]]
+    notes += _look_alike("groups", groups)
+    roles, unknown = _roles(sheet)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    problems += unknown + [f"several rows are called {listed(twice)}; give each a name of its own"] * bool(twice)
+    rows = [Row(*row) for row in zip(sheet.lines, names, labels, roles, groups, strict=True)]
+    return _table(path, rows, vectors.rows, _classes(rows), {}, 0, [*sheet.notes, *notes], problems)
 
 
 def _empty_paths(sheet: Sheet) -> list[str]:
@@ -193,6 +215,7 @@ def _classes(rows: Sequence[Row]) -> list[str]:
 def _table(
     path: Path,
     rows: Sequence[Row],
+    images: Sequence[ImageLike],
     classes: Sequence[str],
     aside: dict[str, str],
     lost: int,
@@ -202,12 +225,13 @@ def _table(
     if problems:  # paths that come twice are among them already, with their lines
         rows = list({row.name: row for row in rows}.values())
     kept, test, settled = settle_validation([row.role for row in rows])
-    rows = [rows[i] for i in kept]
+    if len(kept) < len(rows):
+        rows, images = [rows[i] for i in kept], Chosen(images, kept)
     place = {label: k for k, label in enumerate(classes)} | {"": UNLABELED}
     groups = [written(row.group) for row in rows]
     return make_table(
         written(path.stem),
-        [path.parent / row.name for row in rows],
+        images,
         [written(row.name) for row in rows],
         np.array([place[row.label] for row in rows], np.int64),
         [written(name) for name in classes],

@@ -14,8 +14,10 @@ def turned(key: Key, images: Tensor) -> tuple[Tensor, Tensor]:
     """Turn each image [n, C, H, W] by 0 to 3 quarter turns counter-clockwise; give them and the turns, int64 [n].
 
     Raises:
-        UserError: the images are not square.
+        UserError: the images are not square, or vectors.
     """
+    if images.ndim == 2:
+        raise UserError("this method turns images by quarter turns, which vectors cannot be: give --method.rotation 0")
     if images.shape[2] != images.shape[3]:
         raise UserError(
             f"this method turns images by quarter turns, which needs square ones, and these are of "

@@ -1,0 +1,194 @@
+"""Feature vectors - of text, of sound, of the rows of a sheet - as float32 [N, D]."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, TypeAlias, cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewlabels.data.images import Provider, chunks
+from fewlabels.data.table import Chosen, Joined, Labels
+from fewlabels.errors import UserError
+
+Matrix: TypeAlias = NDArray[np.float32]
+ROUNDING = 1e-8  # of the mean: a deviation below that of float32 is none
+SMALLEST = 1e-30  # deviation whose inverse float32 holds
+
+
+@dataclass(frozen=True)
+class VectorForm:
+    """What the vectors of a run are.
+
+    Attributes:
+        dimensions: D.
+        columns: names of the dimensions, where they are columns of a sheet; else empty.
+    """
+
+    what: ClassVar[str] = "vectors"
+
+    dimensions: int
+    columns: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one vector."""
+        return (self.dimensions,)
+
+    @property
+    def words(self) -> str:
+        """What it says, for a message."""
+        return f"vectors of {self.dimensions} numbers"
+
+
+class VectorRows(Sequence[Matrix]):
+    """The vectors of a table's rows, in memory.
+
+    Args:
+        matrix: float32 [N, D].
+        columns: as in `VectorForm`.
+    """
+
+    def __init__(self, matrix: Matrix, columns: tuple[str, ...] = ()) -> None:
+        self.matrix, self.columns = matrix, columns
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return self.matrix.shape[1]
+
+    @property
+    def form(self) -> VectorForm:
+        """What a classifier that is trained on them expects."""
+        return VectorForm(self.dimensions, self.columns)
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @overload
+    def __getitem__(self, place: int) -> Matrix: ...
+    @overload
+    def __getitem__(self, place: slice) -> VectorRows: ...
+    def __getitem__(self, place: int | slice) -> Matrix | VectorRows:
+        return VectorRows(self.matrix[place], self.columns) if isinstance(place, slice) else self.matrix[place]
+
+
+def vectors_of(images: Sequence[Any]) -> VectorRows | None:
+    """Give the vectors of a table's rows; None where they are images."""
+    if isinstance(images, VectorRows):
+        return images
+    if isinstance(images, Chosen):
+        chosen = vectors_of(images.images)
+        return None if chosen is None else VectorRows(chosen.matrix[images.rows], chosen.columns)
+    if isinstance(images, Joined):
+        first, second = vectors_of(images.first), vectors_of(images.second)
+        if first is not None and second is not None:
+            return VectorRows(np.concatenate([first.matrix, second.matrix]), first.columns)
+    return None
+
+
+def are_vectors(x: Any) -> bool:
+    """Tell vectors - an array [n, D], or a list of rows [D] - from images, by their shape."""
+    if hasattr(x, "shape"):
+        return len(x.shape) == 2
+    if not isinstance(x, list | tuple) or not x:
+        return False
+    first: Any = cast("Sequence[Any]", x)[0]
+    if isinstance(first, list | tuple):
+        return len(cast("Sequence[Any]", first)) > 0 and isinstance(first[0], Real)
+    return len(getattr(first, "shape", ())) == 1
+
+
+def as_matrix(x: Any, what: str = "x") -> Matrix:
+    """Give vectors, as `are_vectors` knows them, as float32 [n, D].
+
+    Raises:
+        UserError: vectors of different lengths or of none, or entries that are no numbers.
+    """
+    lengths = [] if hasattr(x, "shape") else sorted({len(row) for row in x})
+    if len(lengths) > 1:
+        short = next(i for i, row in enumerate(x) if len(row) != len(x[0]))
+        raise UserError(
+            f"{what} has vectors of different lengths, {len(x[0])} in the first and {len(x[short])} at {short}; give "
+            "all the same"
+        )
+    try:
+        rows = x if hasattr(x, "shape") else [_array(row) for row in x]
+        array = _array(rows)
+        if array.dtype.kind == "O":
+            array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} has entries that are no numbers ({error}); give floats or whole numbers") from error
+    if array.ndim != 2 or array.dtype.kind not in "fiub" or not array.shape[1]:
+        raise UserError(
+            f"{what} has shape {list(array.shape)} and type {array.dtype}; vectors are [n, D], floats or whole numbers"
+        )
+    with np.errstate(over="ignore"):  # what is too large for float32 is set aside by name
+        return np.ascontiguousarray(array, np.float32)
+
+
+def _array(x: Any) -> NDArray[Any]:
+    return x.detach().cpu().to(torch.float64).numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def not_finite(rows: VectorRows) -> dict[int, str]:
+    """Name the rows that hold something else than finite numbers, and where."""
+    bad = ~np.isfinite(rows.matrix)
+    reasons: dict[int, str] = {}
+    for row in np.flatnonzero(bad.any(1)).tolist():
+        places = np.flatnonzero(bad[row])
+        first = f"in the column {rows.columns[places[0]]}" if rows.columns else f"at {places[0]}"
+        value = rows.matrix[row, places[0]]
+        said = "no number" if np.isnan(value) else "an infinite number"
+        reasons[row] = said + f" {first}" + (f" and in {len(places) - 1} more" if len(places) > 1 else "")
+    return reasons
+
+
+def content_of_vectors(rows: VectorRows) -> str:
+    """Hash what the vectors hold, in order."""
+    held = f"{rows.matrix.shape}{rows.columns}".encode() + rows.matrix.tobytes()
+    return hashlib.blake2b(held, digest_size=16).hexdigest()
+
+
+class Vectors:
+    """Vectors that lie whole on the training device.
+
+    Args:
+        vectors: float32 [N, D], finite.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+        self.device = vectors.device
+        n, d = vectors.shape
+        self.shape = (n, d)
+
+    def take(self, rows: Labels) -> Tensor:
+        """Give the vectors of these rows, [n, D]."""
+        return self.vectors[torch.from_numpy(rows).to(self.device, non_blocking=True)]
+
+    def expect(self, *coming: Labels) -> None:
+        """Do nothing: all is there."""
+
+
+def vector_statistics(vectors: Provider, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give mean and deviation of each dimension over these rows; the deviation is 0 where all are the same."""
+    total, squares = np.zeros((2, vectors.shape[1]))
+    for part in chunks(rows):
+        total += _part(vectors, part).sum(0)
+    mean = total / len(rows)
+    for part in chunks(rows):
+        squares += ((_part(vectors, part) - mean) ** 2).sum(0)
+    std = np.sqrt(squares / len(rows))
+    std[std <= np.maximum(ROUNDING * np.abs(mean), SMALLEST)] = 0
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _part(vectors: Provider, rows: Labels) -> NDArray[np.float64]:
+    return vectors.take(rows).cpu().numpy().astype(np.float64)

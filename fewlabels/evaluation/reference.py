@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,7 @@ def make_reference(
         whiten=whiten,
         features=_moved(features[kept], mean, whiten),
         labels=labels[kept],
-        names=tuple(names[row] for row in kept),
+        names=tuple(names[row] for row in cast(list[int], kept.tolist())),
         threshold=math.inf,
         basis="labeled",
     )
@@ -257,7 +257,7 @@ def suspects(
     """
     given = labels != UNLABELED
     asked = np.flatnonzero(given | (probabilities.max(1) >= SURE))
-    own = reference.places_of([names[row] for row in asked])
+    own = reference.places_of([names[row] for row in asked.tolist()])
     counts = np.bincount(reference.labels, minlength=probabilities.shape[1])
     classes = np.where(given, labels, probabilities.argmax(1))[asked]
     judged = counts[classes] > (own >= 0)  # of a class's only labeled row no other could speak for it

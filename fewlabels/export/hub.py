@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fewlabels import __version__
+from fewlabels.data.decode import Form
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, read_card
@@ -71,32 +72,35 @@ def push(folder: Path, repo: str, *, private: bool = True) -> str:
 
 def model_card(card: Card, summary: Mapping[str, Any]) -> str:
     """Write the model card of a run, as Markdown with a YAML head."""
+    form = card.form
+    if isinstance(form, Form):
+        kind, example = "image-classification", '["image.jpg"]'
+        taken = f"Images are brought to the form that it takes, {form.words} (`{form.resize}`)"
+    else:
+        kind, example, taken = "tabular-classification", "x", f"It takes {form.words}, as an array"
     head = yaml.safe_dump(
         {
             "library_name": "fewlabels",
-            "pipeline_tag": "image-classification",
-            "tags": ["image-classification", "semi-supervised-learning", "few-labels", summary["method"]],
+            "pipeline_tag": kind,
+            "tags": [kind, "semi-supervised-learning", "few-labels", summary["method"]],
         },
         sort_keys=False,
     )
-    form = card.form
-    height, width = form.size
-    colors = {1: "gray", 3: "RGB"}.get(form.channels, f"{form.channels} channels")
     parts = [
         f"---\n{head}# license: the license is yours to choose; write it here\n---",
-        f"# {summary['data']}: {len(card.classes)} classes from {summary['labeled']} labeled images",
+        f"# {summary['data']}: {len(card.classes)} classes from {summary['labeled']} labeled {form.what}",
         f"A `{card.model}` that tells apart {_listed(card.classes)}. It was trained with fewlabels, by "
         f"`{summary['method']}` (seed {summary['seed']}, {summary['steps']:,} steps) on {summary['labeled']:,} labeled "
-        f"and {summary['unlabeled']:,} unlabeled images of {summary['data']}.",
+        f"and {summary['unlabeled']:,} unlabeled {form.what} of {summary['data']}.",
         f"## How good it is\n\n{_accuracies(summary)}",
         f"## Probabilities\n\n{_calibration(card, summary)}",
-        "## What it is for\n\nImages like those it was trained on, of these classes alone: it gives every image one of "
-        "them, whatever it shows. Labels that were missing were guessed by the network itself in training, so mistakes "
-        "it made there may repeat themselves. Look at the errors on images of your own before you rely on it.",
+        f"## What it is for\n\n{form.what.capitalize()} like those it was trained on, of these classes alone: it gives "
+        "every one of them a class, whatever it is. Labels that were missing were guessed by the network itself in "
+        "training, so mistakes it made there may repeat themselves. Look at the errors on data of your own before you "
+        "rely on it.",
         "## How to use it\n\n```python\nimport fewlabels\n\n"
         'classifier = fewlabels.load("DIR")  # this folder, or huggingface_hub.snapshot_download("USER/NAME")\n'
-        'labels, probabilities = classifier.predict(["image.jpg"])\n```\n\n'
-        f"Images are brought to {height}x{width}, {colors} (`{form.resize}`); `model.json` has the rest.",
+        f"labels, probabilities = classifier.predict({example})\n```\n\n{taken}; `model.json` has the rest.",
     ]
     return "\n\n".join(parts) + "\n"
 

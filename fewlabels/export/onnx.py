@@ -11,20 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels import __version__
-from fewlabels.data.decode import TRANSPARENT
+from fewlabels.data.decode import TRANSPARENT, Form
+from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
 from fewlabels.extras import import_extra, import_if_there
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.inputs import AnyForm
 
-INPUT, OUTPUTS = "images", ("logits", "probabilities", "features")
+OUTPUTS = ("logits", "probabilities", "features")
 MOST_BYTES = 2**31  # of a file in ONNX's encoding (Protocol Buffers)
 MOST_DIFFERENCE = 1e-3  # from PyTorch, as `largest_difference` measures it
-_CHECKED = 3  # images
+_CHECKED = 3  # rows
 
 
 class Whole(nn.Module):
-    """All of a classifier in one graph: from pixels to logits, calibrated probabilities and features.
+    """All of a classifier in one graph: from pixels or vectors to logits, calibrated probabilities and features.
 
     Args:
         classifier: in evaluation mode.
@@ -33,13 +35,16 @@ class Whole(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (classifier.card.mean, classifier.card.std))
-        self.scale = nn.Buffer(1 / (255 * std))
-        self.shift = nn.Buffer(-mean / std)
+        card = classifier.card
+        images = isinstance(card.form, Form)
+        mean, std = (torch.tensor(v).view(-1, 1, 1) if images else torch.tensor(v) for v in (card.mean, card.std))
+        scale = torch.where(std == 0, 0, 1 / std)  # a dimension of vectors that never changes counts for nothing
+        self.shift = nn.Buffer(-mean * scale)
+        self.scale = nn.Buffer(scale / 255 if images else scale)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map uint8 [n, C, H, W] to logits [n, K], probabilities [n, K] and features [n, D]."""
-        features = self.classifier.features(images.to(torch.float32) * self.scale + self.shift)
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map uint8 [n, C, H, W], or vectors, to logits [n, K], probabilities [n, K] and features [n, D]."""
+        features = self.classifier.features(given.to(torch.float32) * self.scale + self.shift)
         logits = self.classifier.head(features)
         return logits, self.classifier.calibrated(logits), features
 
@@ -48,15 +53,15 @@ def write_onnx(classifier: Classifier, path: Path) -> float | None:
     """Write a classifier as ONNX, and beside it, as FILE.json, what an image must be brought to and what comes out.
 
     The input `images` is uint8 [n, C, H, W] of any n, of the card's size; the outputs are `logits` [n, K],
-    `probabilities` [n, K] (calibrated as the card says) and `features` [n, D]. docs/export.md shows a program that
-    needs nothing but the two files, NumPy, Pillow and onnxruntime.
+    `probabilities` [n, K] (calibrated as the card says) and `features` [n, D]. A classifier of vectors takes `vectors`,
+    float32 [n, D]. docs/export.md shows a program that needs nothing but the two files, NumPy, Pillow and onnxruntime.
 
     Args:
         classifier: on the CPU, in evaluation mode, as `fewlabels.load` gives it.
         path: of the file, one that ends in .onnx.
 
     Returns:
-        The largest difference from PyTorch, of random images; None where onnxruntime is not installed.
+        The largest difference from PyTorch, of random rows; None where onnxruntime is not installed.
 
     Raises:
         UserError: another suffix, the packages are missing, the network cannot be written as ONNX, is too large for
@@ -90,14 +95,14 @@ def write_onnx(classifier: Classifier, path: Path) -> float | None:
 
 def _graph(whole: Whole) -> Any:
     """Trace a classifier with a batch of any size; gives torch's `ONNXProgram`."""
-    example = _random_images(whole.classifier.card, 2)
+    form = whole.classifier.card.form
     try:
         return torch.onnx.export(
             whole,
-            (example,),
-            input_names=[INPUT],
+            (_random_rows(form, 2),),
+            input_names=[form.what],
             output_names=list(OUTPUTS),
-            dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
+            dynamic_shapes={"given": {0: torch.export.Dim("n")}},
             dynamo=True,
             verbose=False,
         )
@@ -108,23 +113,26 @@ def _graph(whole: Whole) -> Any:
         ) from error
 
 
-def _random_images(card: Card, count: int) -> Tensor:
-    shape = (count, card.form.channels, *card.form.size)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def _random_rows(form: AnyForm, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(form, Form):
+        return torch.randint(0, 256, (count, *form.shape), dtype=torch.uint8, generator=generator)
+    return torch.randn(count, *form.shape, generator=generator)
 
 
 @torch.no_grad()
 def largest_difference(whole: Whole, path: Path) -> float | None:
-    """Compare a written file with PyTorch on random images; None where onnxruntime is not installed.
+    """Compare a written file with PyTorch on random rows; None where onnxruntime is not installed.
 
     The difference of each output is taken relative to its largest value, where that is above 1.
     """
     runtime = import_if_there("onnxruntime")
     if runtime is None:
         return None
-    images = _random_images(whole.classifier.card, _CHECKED)
+    form = whole.classifier.card.form
+    rows = _random_rows(form, _CHECKED)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    pairs = zip((out.numpy() for out in whole(images)), session.run(None, {INPUT: images.numpy()}), strict=True)
+    pairs = zip((out.numpy() for out in whole(rows)), session.run(None, {form.what: rows.numpy()}), strict=True)
     return max(float(np.abs(want - got).max() / max(1, np.abs(want).max())) for want, got in pairs)
 
 
@@ -140,14 +148,44 @@ _RESIZED = {
 def describe(card: Card, name: str) -> dict[str, Any]:
     """Say what an ONNX file of this name takes and gives, in words that a program can follow."""
     form, classes = card.form, len(card.classes)
-    mode = {1: "L", 3: "RGB"}.get(form.channels)
     return {
         "file": name,
         "written_by": f"fewlabels {__version__}",
         "model": card.model,
         "classes": card.classes,
+        **(_of_images(form) if isinstance(form, Form) else _of_vectors(form)),
+        "inside": {"mean": card.mean, "std": card.std, "scale": card.scale, "bias": card.bias},
+        "outputs": {
+            "logits": {"shape": ["n", classes], "meaning": "before the calibration"},
+            "probabilities": {
+                "shape": ["n", classes],
+                "meaning": "softmax(scale * logits + bias), in the order of `classes`"
+                if card.scale
+                else "softmax(logits), in the order of `classes`; not calibrated",
+            },
+            "features": {"shape": ["n", "D"], "meaning": "what the head sees; alike for rows that are alike"},
+        },
+    }
+
+
+def _of_vectors(form: VectorForm) -> dict[str, Any]:
+    return {
         "input": {
-            "name": INPUT,
+            "name": form.what,
+            "type": "float32",
+            "shape": ["n", form.dimensions],
+            "axes": ["vector", "dimension"],
+            "columns": form.columns or "in the order of the arrays that it was trained on",
+        },
+        "preprocessing": {"1_numbers": "leave the numbers as they are; the graph standardizes them itself"},
+    }
+
+
+def _of_images(form: Form) -> dict[str, Any]:
+    mode = {1: "L", 3: "RGB"}.get(form.channels)
+    return {
+        "input": {
+            "name": form.what,
             "type": "uint8",
             "shape": ["n", form.channels, *form.size],
             "axes": ["image", "channel", "row", "column"],
@@ -169,15 +207,4 @@ def describe(card: Card, name: str) -> dict[str, Any]:
         "resize": form.resize,
         "white": form.white,
         "transparent_over": TRANSPARENT,
-        "inside": {"mean": card.mean, "std": card.std, "scale": card.scale, "bias": card.bias},
-        "outputs": {
-            "logits": {"shape": ["n", classes], "meaning": "before the calibration"},
-            "probabilities": {
-                "shape": ["n", classes],
-                "meaning": "softmax(scale * logits + bias), in the order of `classes`"
-                if card.scale
-                else "softmax(logits), in the order of `classes`; not calibrated",
-            },
-            "features": {"shape": ["n", "D"], "meaning": "what the head sees; alike for images that are alike"},
-        },
     }

@@ -118,12 +118,14 @@ def said_columns(
 def abstentions(classes: Sequence[str]) -> tuple[str, str]:
     """Give the words for what is unsure and what is unknown: with underscores where a class has such a name."""
     taken = {name.casefold() for name in classes}
-    return tuple(next(w for w in (word + "_" * n for n in count()) if w not in taken) for word in (UNSURE, UNKNOWN))
+    unsure, unknown = (next(w for n in count() if (w := word + "_" * n) not in taken) for word in (UNSURE, UNKNOWN))
+    return unsure, unknown
 
 
 def _named(found: Neighbors, names: Sequence[str]) -> list[list[str]]:
     seen = np.isfinite(found.similarity)
-    return [[names[place] for place in row[there]] for row, there in zip(found.places, seen, strict=True)]
+    listed: list[list[int]] = [row[there].tolist() for row, there in zip(found.places, seen, strict=True)]
+    return [[names[place] for place in places] for places in listed]
 
 
 def check_suffix(path: Path) -> None:

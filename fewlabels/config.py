@@ -29,6 +29,7 @@ Count: TypeAlias = Annotated[int, Interval(1)]
 # Not `Path | None`: to check that form the command line's parser imports a library that takes a quarter of a second.
 MaybePath: TypeAlias = Optional[Path]  # noqa: UP045
 
+FeaturesFirst: TypeAlias = Literal["first", "only", "no"]
 Calibrate: TypeAlias = Literal["held_out", "cross", "no"]
 Budget: TypeAlias = Literal["quick", "normal", "full"]
 
@@ -51,6 +52,9 @@ class Options:
     """begin with timm's published weights"""
     weights: MaybePath = None
     """begin with the backbone in this .safetensors file"""
+    features: Literal["auto"] | FeaturesFirst = "auto"
+    """embed each image once and train on these features, in seconds: before the network is trained (first), in its
+    place (only), or not (auto: where the backbone begins with weights; only, with --budget quick)"""
     freeze: bool = False
     """train the head alone"""
     size: Annotated[int, Interval(1, 4096)] | None = None

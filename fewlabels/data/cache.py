@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,19 +18,20 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 
 from fewlabels.data.decode import Form
 from fewlabels.data.digest import digest_of, fetch
 from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.data.workers import Broken, Part, decode_parts, worker_count
-from fewlabels.files import replace_text
+from fewlabels.files import replace_file, replace_text
 
 FORMAT = 1
 PART = 64  # images that a worker decodes at a time: some may be held in memory, whole files of megabytes
 KEPT_DAYS = 30  # since it was last used, after which a cache is removed
 READERS = 8  # threads that read files for their hashes
 
-_PIXELS, _DONE, _INDEX = "pixels.bin", "parts.jsonl", "index.json"
+_PIXELS, _DONE, _INDEX, _ARRAY = "pixels.bin", "parts.jsonl", "index.json", "array.npy"
 _NAME = re.compile(r"[0-9a-f]{24}(\.part)?")  # of a cache; other folders are the user's
 
 
@@ -211,6 +213,41 @@ class Cache:
         places = range(first, first + self._count(first))
         images = [self.images[i] for i in places]
         return Part(first, images, [self.content.digests[i] for i in places], self.making / _PIXELS)
+
+
+class KeptArray:
+    """An array that is kept beside the decoded images, since making it takes long.
+
+    Args:
+        folder: of all caches.
+        key: all that the array depends on.
+    """
+
+    def __init__(self, folder: Path, *key: object) -> None:
+        text = json.dumps([FORMAT, *key], default=str)
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def open(self) -> NDArray[np.float32] | None:
+        """Give it; None where it is not there whole."""
+        try:
+            found = np.load(self.folder / _ARRAY, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        _touch(self.folder / _INDEX)
+        return found
+
+    def write(self, array: NDArray[np.float32]) -> None:
+        """Keep it.
+
+        Raises:
+            OSError: there is no room, or no permission to write.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unused(self.folder.parent)
+        replace_text(self.folder / _INDEX, "{}")
+        with io.BytesIO() as whole:
+            np.save(whole, array)
+            replace_file(self.folder / _ARRAY, lambda path: path.write_bytes(whole.getbuffer()))
 
 
 def remove_unused(folder: Path) -> None:

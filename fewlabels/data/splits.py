@@ -74,11 +74,10 @@ def hold_out(table: Table, seed: int) -> Labels:
     return np.sort(np.concatenate(parts))
 
 
-def halves(table: Table, rows: Labels, seed: int) -> tuple[Labels, Labels]:
-    """Part labeled rows into two halves, each with about half of the rows of every class."""
-    of_class = _of_class(table, rows, seed, "halves")
-    first, second = (np.sort(np.concatenate([part[place::2] for part in of_class])) for place in (0, 1))
-    return first, second
+def parted(table: Table, rows: Labels, count: int, seed: int) -> list[Labels]:
+    """Part labeled rows, each part with about as many rows of every class."""
+    of_class = _of_class(table, rows, seed, "parts")
+    return [np.sort(np.concatenate([part[place::count] for part in of_class])) for place in range(count)]
 
 
 def _whole_groups(table: Table, of_class: list[Labels]) -> list[Labels]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from fewlabels.data.decode import Form
 from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
 from fewlabels.models.classifier import Card, Classifier, load_tensors
-from fewlabels.models.feature_mlp import FeatureMLP
+from fewlabels.models.feature_mlp import FeatureMLP, OnFeatures
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
@@ -34,6 +35,7 @@ OWN: dict[str, Callable[[int], nn.Module]] = {
 }
 """made for images by the number of channels, and for vectors by that of dimensions"""
 OF_VECTORS = frozenset({"mlp"})
+ON_FEATURES = "+mlp"  # after the name of a backbone: that, and a `FeatureMLP` on its features
 
 
 def build_classifier(
@@ -61,7 +63,10 @@ def build_classifier(
     """
     with torch.random.fork_rng():
         torch.manual_seed(key.seed())
-        module = backbone if backbone is not None else _build_backbone(card, pretrained)
+        below = replace(card, model=card.model.removesuffix(ON_FEATURES))
+        module = backbone if backbone is not None else _build_backbone(below, pretrained)
+        if below.model != card.model:
+            module = OnFeatures(module, _feature_size(module, below))
         classifier = Classifier(module, _feature_size(module, card), card)
     if backbone is None and brings_statistics(card.model, pretrained, weights):
         classifier.card = replace(card, **pretrained_statistics(module))
@@ -182,3 +187,31 @@ def flops(classifier: Classifier) -> int:
         classifier.eval()(torch.zeros(1, *card.form.shape, device=classifier.device))
     classifier.train(was_training)
     return counter.get_total_flops()
+
+
+def on_features(backbone: nn.Module, trained: Classifier, card: Card) -> Classifier:
+    """Put together what was trained on a backbone's features with that backbone, to one classifier.
+
+    Args:
+        backbone: that gave the features.
+        trained: a classifier of vectors, these features, by a `FeatureMLP`.
+        card: of the backbone.
+    """
+    of = trained.card
+    whole = OnFeatures(backbone, len(of.mean))
+    with torch.no_grad():
+        whole.mean.copy_(torch.tensor(of.mean))
+        whole.scale.copy_(torch.tensor([1 / s if s else 0.0 for s in of.std]))
+    whole.mlp.load_state_dict(trained.backbone.state_dict())
+    both = Classifier(whole, trained.head.in_features, replace(card, model=card.model + ON_FEATURES))
+    both.head.load_state_dict(trained.head.state_dict())
+    return both.eval()
+
+
+def digest_of_parameters(module: nn.Module) -> str:
+    """Hash what a module holds."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -30,23 +30,24 @@ MOST_BYTES = 5_000_000  # of the file: what a mail takes
 _SPARE = 50_000  # for what is written beside pictures and sections
 
 
-def write_report(folder: Path, summary: dict[str, Any], findings: Findings) -> None:
+def write_report(folder: Path, summary: dict[str, Any], findings: Findings, records: Path | None = None) -> None:
     """Write `report.html` of a run, of at most `MOST_BYTES`: pictures take the room that the rest leaves.
 
     Args:
-        folder: the run's, with its configuration and the records of its trainings.
+        folder: the run's, with its configuration.
         summary: as in `summary.json`.
         findings: of its rows.
+        records: folder with the records of the training that the run ends with; the run's by default.
     """
     title = f"{short(summary['data'])}: {summary['method']} with {count(summary['labeled'], 'label')}"
     top = head(title, summary)
     shown = galleries(findings)
     before = _present(
         result_section(summary),
-        learning_section(folder, summary),
+        learning_section(records or folder, summary),
         class_section(findings),
         calibration_section(summary),
-        layer_section(folder, summary["steps"]),
+        layer_section(records or folder, summary["steps"]),
     )
     after = _present(data_section(summary), repeat_section(folder, summary))
     bare = gallery_section(shown, findings, {})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import Calibrate, Options
+from fewlabels.config import Calibrate, FeaturesFirst, Options
 from fewlabels.data.decode import WHITE, Form, Resize
 from fewlabels.data.image import ImageLike, reason_of
 from fewlabels.data.look import Look, highest_level, look, white_level
@@ -38,7 +38,7 @@ PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
 
 HELD_OUT_FROM = 50  # labels a class, from which on a fifth of them is spared for the calibration
 
-FOR_IMAGES = ("size", "resize", "flip", "operations", "strengths", "pretrained", "feed", "cache")  # options
+FOR_IMAGES = ("size", "resize", "flip", "operations", "strengths", "pretrained", "feed", "cache", "features")  # options
 FOR_VECTORS = ("noise", "replaced", "mixed")
 
 GIVEN = "given"  # the reason of a choice that is the user's
@@ -65,6 +65,7 @@ class ImagePlan(Plan):
     form: Form
     flip: Flip
     operations: int
+    features: FeaturesFirst
 
 
 def choose_device(name: str) -> torch.device:
@@ -135,6 +136,7 @@ def make_plan(options: Options, table: Table, device: torch.device) -> ImagePlan
         form=form,
         flip=reasons.pick("flip", options.flip, *_flip(table)),
         operations=reasons.pick("operations", options.operations, *_operations(side)),
+        features=reasons.pick("features", options.features, *_features(options)),
         recipe=make_recipe(options, table, model, device, reasons, _steps(options, side)),
         calibrate=reasons.pick("calibrate", options.calibrate, *choose_calibration(options, table)),
         threads=reasons.pick("threads", options.threads, torch.get_num_threads(), "as many as the machine gives"),
@@ -250,6 +252,19 @@ def _flip(table: Table) -> tuple[Flip, str]:
 
 def _operations(side: int) -> tuple[int, str]:
     return (1, f"images of {side} pixels hold too little for two") if side <= TINY else (2, "FixMatch's")
+
+
+def _features(options: Options) -> tuple[FeaturesFirst, str]:
+    if not begins_with_weights(options):
+        return "no", "the backbone begins with nothing"
+    if options.budget == "quick" and options.steps is None:
+        return "only", "budget quick ends with the features; --budget normal also trains the backbone"
+    return "first", "the backbone begins with weights"
+
+
+def begins_with_weights(options: Options) -> bool:
+    """Tell whether the backbone has learned something before."""
+    return options.pretrained or options.weights is not None
 
 
 def make_recipe(

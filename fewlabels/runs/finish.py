@@ -10,106 +10,158 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels.data.images import as_images
+from fewlabels.data.table import Labels
 from fewlabels.evaluation.accuracy import gain
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.calibration import Calibration, calibrate, reliability, uncalibrated
 from fewlabels.evaluation.reference import NAME, make_reference, suspects
-from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import preset_of
 from fewlabels.report.findings import Findings
 from fewlabels.report.health import warnings_of
 from fewlabels.report.html import write_report
+from fewlabels.report.words import percent
 from fewlabels.runs.folder import plain
 from fewlabels.runs.job import layer_rule
 from fewlabels.runs.next_labels import write_next
 from fewlabels.runs.outputs import Said, write_predictions
-from fewlabels.runs.phases import LABELS_ONLY, Judged, Row, make_row, row_name
+from fewlabels.runs.phases import LABELS_ONLY, Done, Judged, Row, make_row, row_name
 from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
-from fewlabels.runs.train import METRICS, Trained
+from fewlabels.runs.train import METRICS
 from fewlabels.training.record import read_lines
-
-_HOW = {"held_out": "held out", "cross": "cross-fitted", "no": "none"}
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A trained classifier with what it says of all rows.
+    """What came out of a stage.
 
     Attributes:
-        row: its line in the table.
+        done: the stage.
+        rows: its lines in the table: labels only, where that was trained, and the method.
+        baseline: int64 [N], the classes that labels only predicts; None where that was not trained.
         features: [N, D].
         logits: [N, K].
     """
 
-    row: Row
-    classifier: Classifier
+    done: Done
+    rows: list[Row]
+    baseline: Labels | None
     features: Features
     logits: NDArray[np.float32]
 
+    def right(self, rows: Labels) -> float:
+        """Give the share of these labeled rows that the method has right."""
+        return float((self.logits[rows].argmax(1) == self.done.stage.job.rows.labels[rows]).mean())
 
-def finish(
-    work: Work, free: Sequence[Row], labels_only: Trained | None, trained: Trained, judged: Sequence[Judged]
-) -> Run:
+
+def finish(work: Work, free: Sequence[Row], stages: Sequence[Done], ended: str | None) -> Run:
     """Write the outputs; the summary comes last, so a run that has one is whole.
 
     Args:
         work: of the run.
         free: what cost no training.
-        labels_only, trained: the outcomes of the trainings.
-        judged: labeled rows with logits of networks that were not trained on them, where the run made such.
+        stages: what was trained, in order.
+        ended: why no more was.
     """
-    outcome = _outcome(work, trained, row_name(work))
-    baseline = _outcome(work, labels_only, LABELS_ONLY) if labels_only else None
-    calibration = _calibration(work, outcome, judged)
-    raw, probabilities = uncalibrated(calibration.classes)(outcome.logits), calibration(outcome.logits)
+    outcomes = [_outcome(work, done) for done in stages]
+    best, reason = _best(work, outcomes)
+    calibration = _calibration(best)
+    raw, probabilities = uncalibrated(calibration.classes)(best.logits), calibration(best.logits)
+    classifier = best.done.stage.whole(best.done.trained.classifier)
     if calibration.kind != "none":
-        card = outcome.classifier.card
-        outcome.classifier.card = replace(card, scale=calibration.scale, bias=calibration.bias)
-    outcome.classifier.save(work.folder.path)
-    given = work.job.rows.labels
+        classifier.card = replace(classifier.card, scale=calibration.scale, bias=calibration.bias)
+    classifier.save(work.folder.path)
+    rows, names = work.job.rows, work.table.names
     reference = make_reference(
-        outcome.features, probabilities, given, work.table.names,
-        labeled=work.job.rows.labeled, unlabeled=work.job.rows.unlabeled, held_out=work.job.rows.held_out,
+        best.features, probabilities, rows.labels, names,
+        labeled=rows.labeled, unlabeled=rows.unlabeled, held_out=rows.held_out,
     )  # fmt: skip
     reference.save(work.folder / NAME)
-    said = Said(outcome.features, outcome.logits, probabilities)
+    said = Said(best.features, best.logits, probabilities)
     write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
-    chosen = write_next(work.folder.path, work.table, outcome.features, probabilities)
     images = as_images(work.job.rows.images)
     findings = Findings(
         table=work.table,
         images=images,
         probabilities=probabilities,
         raw=raw,
-        unknown=reference.unknown(outcome.features),
-        suspects=suspects(reference, outcome.features, probabilities, given, work.table.names),
-        next=chosen,
+        unknown=reference.unknown(best.features),
+        suspects=suspects(reference, best.features, probabilities, rows.labels, names),
+        next=write_next(work.folder.path, work.table, best.features, probabilities),
     )
-    summary = _summary(work, free, baseline, outcome)
-    summary |= plain({"calibration": _calibration_of(work, calibration, findings)})
-    summary["warnings"] = warnings_of(summary, read_lines(work.folder / METRICS), findings)
-    write_report(work.folder.path, summary, findings)
+    table, records = _table(free, outcomes, best, reason or ended), best.done.stage.folder
+    summary = _summary(work, table, best)
+    summary |= plain({"calibration": _calibration_of(work, best, calibration, findings)})
+    summary["unknown"] = int(findings.unknown[rows.unlabeled].sum())
+    summary["warnings"] = warnings_of(summary, read_lines(records / METRICS), findings)
+    write_report(work.folder.path, summary, findings, records)
     work.folder.write_json("summary.json", summary)
     return Run(work.folder.path, summary)
 
 
-def _outcome(work: Work, trained: Trained, name: str) -> Outcome:
-    rows = work.job.rows
-    outputs = trained.classifier.outputs(rows.images, np.arange(len(rows.labels)))
+def _outcome(work: Work, done: Done) -> Outcome:
+    """Let what a stage trained judge all rows."""
+    stage, every = done.stage, np.arange(len(work.table))
+    outputs = done.trained.classifier.outputs(stage.job.rows.images, every)
     features, logits = outputs.features.numpy(), outputs.logits.numpy()
+    name = row_name(work)
     label = name.replace("_", " ") if name == LABELS_ONLY else name
-    return Outcome(make_row(name, label, rows, logits.argmax(1), trained.seconds), trained.classifier, features, logits)
+    rows = [make_row(name, label + stage.on, work.job.rows, logits.argmax(1), done.trained.seconds)]
+    if done.labels_only is None:
+        return Outcome(done, rows, None, features, logits)
+    baseline = done.labels_only.classifier.outputs(stage.job.rows.images, every).logits.numpy().argmax(1)
+    base = make_row(LABELS_ONLY, f"labels only{stage.on}", work.job.rows, baseline, done.labels_only.seconds)
+    return Outcome(done, [base, *rows], baseline, features, logits)
 
 
-def _calibration(work: Work, outcome: Outcome, judged: Sequence[Judged]) -> Calibration:
-    rows = work.job.rows
-    unseen = [*judged, Judged(rows.held_out, outcome.logits[rows.held_out])]
+def _best(work: Work, outcomes: Sequence[Outcome]) -> tuple[Outcome, str | None]:
+    """Choose the stage that the run ends with: the last, unless labels that none was trained on say otherwise."""
+    held_out = work.job.rows.held_out
+    first, last = outcomes[0], outcomes[-1]
+    if first is last or not len(held_out) or last.right(held_out) > first.right(held_out):
+        return last, None
+    return first, (
+        f"training the whole network added nothing on {len(held_out)} labels that were held out "
+        f"({percent(last.right(held_out))} after {percent(first.right(held_out))}): the features are kept as they were"
+    )
+
+
+def _table(free: Sequence[Row], outcomes: Sequence[Outcome], best: Outcome, reason: str | None) -> list[Row]:
+    """Put all rows in order, what the run ends with last; where features come first, with what each step added."""
+    labels_only = best.rows[:-1]
+    if not any(outcome.done.stage.on for outcome in outcomes):
+        return [*labels_only, *free, best.rows[-1]]
+    reached = [value for row in free if (value := _reached(row)) is not None]
+    before = max(reached) if reached else None
+    steps: list[Row] = []
+    for outcome in outcomes:
+        row = outcome.rows[-1]
+        now = _reached(row)
+        added = None if now is None or before is None else now - before
+        before = now
+        row = replace(row, added=added, note=reason if outcome is best else None)
+        steps += [row] if outcome is best else [*map(_apart, outcome.rows[:-1]), _apart(row)]
+    steps.sort(key=lambda row: row.name == best.rows[-1].name)
+    return [*labels_only, *free, *steps]
+
+
+def _reached(row: Row) -> float | None:
+    return row.unlabeled_accuracy if row.accuracy is None else row.accuracy
+
+
+def _apart(row: Row) -> Row:
+    """Rename a row of a stage that the run does not end with: the plain names are those of what it ends with."""
+    return replace(row, name=f"{row.name}_of_another_stage")
+
+
+def _calibration(outcome: Outcome) -> Calibration:
+    rows = outcome.done.stage.job.rows
+    unseen = [*outcome.done.judged, Judged(rows.held_out, outcome.logits[rows.held_out])]
     logits = np.concatenate([each.logits for each in unseen])
     return calibrate(logits, np.concatenate([rows.labels[each.rows] for each in unseen]))
 
 
-def _calibration_of(work: Work, calibration: Calibration, findings: Findings) -> dict[str, Any]:
+def _calibration_of(work: Work, best: Outcome, calibration: Calibration, findings: Findings) -> dict[str, Any]:
     """Describe the calibration, and how far confidence and accuracy are apart on the test split without and with it."""
     test = work.job.rows.test
     truth = work.job.rows.labels[test]
@@ -121,34 +173,30 @@ def _calibration_of(work: Work, calibration: Calibration, findings: Findings) ->
         "kind": calibration.kind,
         "temperature": calibration.temperature,
         "rows": calibration.rows,
-        "how": _HOW[work.plan.calibrate],
+        "how": "cross-fitted" if best.done.judged else "held out" if calibration.rows else "none",
         "promised": calibration.promised,
         **{name: None if each is None else asdict(each) for name, each in found.items()},
     }
 
 
-def _summary(work: Work, free: Sequence[Row], labels_only: Outcome | None, trained: Outcome) -> dict[str, Any]:
-    rows = work.job.rows
-    table = ([labels_only.row] if labels_only else []) + [*free, trained.row]
-    test = rows.test
+def _summary(work: Work, table: Sequence[Row], best: Outcome) -> dict[str, Any]:
+    rows, test, row = work.job.rows, work.job.rows.test, table[-1]
     difference = (
-        gain(trained.logits[test].argmax(1), labels_only.logits[test].argmax(1), rows.labels[test])
-        if labels_only
-        else None
+        None if best.baseline is None else gain(best.logits[test].argmax(1), best.baseline[test], rows.labels[test])
     )
     return {
         "data": work.table.name,
         "method": work.name,
         "seed": work.options.seed,
         "model": work.plan.model,
-        "steps": work.plan.recipe.steps,
-        "policy": preset_of(layer_rule(work.job, work.method).policy),
+        "steps": best.done.stage.job.recipe.steps,
+        "policy": preset_of(layer_rule(best.done.stage.job, work.method).policy),
         "labeled": len(rows.labeled),
         "unlabeled": len(rows.unlabeled),
         "held_out": len(rows.held_out),
         "test": len(test),
-        "accuracy": trained.row.accuracy,
-        "unlabeled_accuracy": trained.row.unlabeled_accuracy,
+        "accuracy": row.accuracy,
+        "unlabeled_accuracy": row.unlabeled_accuracy,
         "gain": None
         if difference is None
         else {"value": difference.value, "standard_error": difference.error, "clear": difference.clear},

@@ -21,8 +21,9 @@ from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
 from fewlabels.runs.choose import GIVEN, choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
+from fewlabels.runs.features import embedded, enough, features_stage
 from fewlabels.runs.finish import finish
-from fewlabels.runs.phases import cross_phase, free_phase, labels_only_phase, method_phase, say_estimate
+from fewlabels.runs.phases import Done, free_phase, network_stage, say_estimate, train_stage
 from fewlabels.runs.prepare import Work, prepare, with_split
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
@@ -131,14 +132,26 @@ def _say_how_shared(work: Work) -> None:
 def _phases(work: Work) -> Run:
     run = first_says(lambda: Run.finished(work.folder))
     if run is None:
-        say_estimate(work)
-        free = first_says(lambda: free_phase(work))
+        features = embedded(work)
+        if features is None:
+            say_estimate(work)
+        free = first_says(lambda: free_phase(work, features))
+        stages: list[Done] = []
+        ended: str | None = None
+        if features is not None:
+            _stop_here(work)
+            stage = features_stage(work, features)
+            stages += [] if stage is None else [train_stage(work, stage)]
+            ended = first_says(lambda: enough(work, features)) if stages else None
+            if ended:
+                work.show.line(f"the backbone is not trained: {ended}")
+            else:
+                say_estimate(work)
         _stop_here(work)
-        labels_only = labels_only_phase(work)
-        trained = method_phase(work)
-        judged = cross_phase(work)
+        if ended is None:
+            stages.append(train_stage(work, network_stage(work)))
         _stop_here(work)
-        run = first_says(lambda: finish(work, free, labels_only, trained, judged))
+        run = first_says(lambda: finish(work, free, stages, ended))
     else:
         work.show.line("this run is finished; nothing is trained again")
         if work.options.probe_every and not (work.folder / PROBES).is_file():

@@ -27,7 +27,7 @@ from fewlabels.files import csv_text, replace_text
 from fewlabels.keys import Key
 from fewlabels.methods import is_ours, method_name
 from fewlabels.methods.base import Method
-from fewlabels.models.build import build_classifier
+from fewlabels.models.build import ON_FEATURES, build_classifier, digest_of_parameters
 from fewlabels.models.classifier import PARAMETERS, Card, Classifier, read_card
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
@@ -296,11 +296,7 @@ _IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "
 def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
     """Give a hash of the parameters that a run begins with, where they are the user's."""
     if backbone is not None:
-        digest = hashlib.sha256()
-        for name, tensor in backbone.state_dict().items():
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return digest_of_parameters(backbone)
     for file in (options.start and options.start / PARAMETERS, options.weights):
         if file is not None and file.is_file():
             return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
@@ -363,13 +359,17 @@ def _rows(table: Table, images: Provider, seed: int, calibrate: Calibrate) -> Ro
     return Rows(images, table.labels, table.truth, labeled, table.unlabeled_rows, table.test_rows, held_out)
 
 
-def _started(card: Card, start: Path) -> Card:
+def _begun(card: Card, start: Path) -> Card | None:
     """Give the card of the run that another begins with: with its statistics, and not calibrated.
+
+    None where that run ended with the features of the same backbone: training on these takes seconds.
 
     Raises:
         UserError: there is no trained run, or it is one of another network, other classes or another form of images.
     """
     before = read_card(start / "model.json")
+    if before.model == card.model + ON_FEATURES:
+        return None
     problems = [
         f"{name} was {getattr(before, name)} and is {getattr(card, name)} now"
         for name in ("model", "classes", "form")
@@ -395,8 +395,8 @@ def make_job(
     """
     modality, train = modality_of(plan), np.flatnonzero(~table.test)
     card = Card(plan.model, table.classes, plan.form, *modality.statistics(images, train))
-    if options.start is not None:
-        card = _started(card, options.start)
+    before = None if options.start is None else _begun(card, options.start)
+    card = before or card
     key = Key(options.seed)
 
     def build() -> Classifier:
@@ -411,7 +411,7 @@ def make_job(
 
     card = build().card  # a pretrained network brings its own statistics
     return Job(
-        start=options.start and options.start / PARAMETERS,
+        start=options.start / PARAMETERS if options.start and before else None,
         rows=_rows(table, images, options.seed, plan.calibrate),
         views=modality.views(card, images, train, options),
         recipe=plan.recipe,

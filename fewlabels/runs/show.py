@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from fewlabels.report.words import number, percent
+from fewlabels.report.words import number, percent, points_of
 
 PLAIN_LINES = 10  # of progress, where the output is not a terminal
 
@@ -112,11 +112,13 @@ def result_table(summary: dict[str, Any]) -> RichTable:
     counts = ", ".join(f"{summary[name]} {name}" for name in ("labeled", "unlabeled", "test"))
     table = RichTable(title=f"{summary['data']}: {counts}")
     table.add_column("method")
-    for name in ("test accuracy", "on hidden labels", "seconds"):
+    steps = any(row["added"] is not None for row in summary["rows"])
+    for name in ("test accuracy", "on hidden labels", *(["added"] if steps else []), "seconds"):
         table.add_column(name, justify="right")
     for row in summary["rows"]:
+        added = ["-" if row["added"] is None else points_of(row["added"])] if steps else []
         table.add_row(
-            row["label"], percent(row["accuracy"]), percent(row["unlabeled_accuracy"]), f"{row['seconds']:.1f}",
+            row["label"], percent(row["accuracy"]), percent(row["unlabeled_accuracy"]), *added, f"{row['seconds']:.1f}",
             style="bold" if row is summary["rows"][-1] else None,
         )  # fmt: skip
     return table

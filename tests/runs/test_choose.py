@@ -38,9 +38,18 @@ def test_model_and_size_follow_the_images_the_rows_and_the_device(side, rows, de
 
 def test_every_choice_has_a_reason():
     plan = make_plan(Options(), table_of(28), CPU)
-    named = {"model", "channels", "size", "resize", "white", "flip", "operations", "calibrate", "threads"} | set(
-        Recipe.__dataclass_fields__
-    )
+    named = {
+        "model",
+        "channels",
+        "size",
+        "resize",
+        "white",
+        "flip",
+        "operations",
+        "features",
+        "calibrate",
+        "threads",
+    } | set(Recipe.__dataclass_fields__)
     assert (named - {"unlabeled_batch"}) | {"unlabeled_ratio"} == set(plan.why)
     assert all(plan.why.values())
 

@@ -1,0 +1,132 @@
+"""Features first: each row once through a backbone that begins with weights, then a training on that, in seconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fewlabels.config import Options
+from fewlabels.data.cache import KeptArray, default_folder
+from fewlabels.data.vectors import VectorRows, Vectors
+from fewlabels.errors import UserError
+from fewlabels.evaluation.baselines import Features
+from fewlabels.models.build import digest_of_parameters, on_features
+from fewlabels.models.classifier import Classifier
+from fewlabels.runs.choose import ImagePlan
+from fewlabels.runs.phases import Stage
+from fewlabels.runs.prepare import Work, make_job
+from fewlabels.runs.train import seconds_a_step
+from fewlabels.runs.vectors import make_vector_plan
+
+FOLDS = 5  # that the labeled rows are parted in to judge a training on features
+JUDGED_FROM = 100  # labeled rows, from which on a share of one in a hundred can be told from none
+LITTLE = 0.01  # of the labeled rows, judged by others, below which training the backbone could not add much
+
+
+def embedded(work: Work) -> Features | None:
+    """Give the features [N, D] of all rows by the backbone that the run begins with; None where it begins with nothing.
+
+    They are kept on disk, by what the images hold and what the backbone is, where that can be written to.
+    """
+    if features_first(work) == "no":
+        return None
+    rows, show, name = work.job.rows, work.show, work.plan.model
+    classifier = work.job.build().to(rows.images.device)
+    card, content = classifier.card, work.folder.config()["data"]["content"]
+    kept = KeptArray(
+        work.options.cache or default_folder(),
+        *(content, len(rows.labels), card.form, card.mean, card.std, digest_of_parameters(classifier.backbone)),
+    )
+    found = kept.open()
+    if found is not None and found.shape == (len(rows.labels), classifier.head.in_features):
+        show.line(f"features of {len(found):,} images by {name}: taken from {kept.folder}")
+        return found
+    start = time.perf_counter()
+    made = classifier.outputs(rows.images, np.arange(len(rows.labels))).features.numpy()
+    seconds = time.perf_counter() - start
+    show.line(f"features of {len(made):,} images by {name}, {made.shape[1]} each: {seconds:.1f} s")
+    if work.writes:
+        try:
+            kept.write(made)
+        except OSError as error:
+            show.line(f"they are not kept: {error}", "yellow")
+    return made
+
+
+def features_first(work: Work) -> str:
+    """Tell whether the run trains on features: no, first, or only."""
+    return work.plan.features if isinstance(work.plan, ImagePlan) else "no"
+
+
+def features_stage(work: Work, features: Features) -> Stage | None:
+    """Prepare a training by the method on features [N, D]; None, with a word, where it cannot learn from them."""
+    options = Options(
+        budget=work.options.budget,
+        seed=work.options.seed,
+        labeled_in_unlabeled=work.options.labeled_in_unlabeled,
+        batch=work.plan.recipe.batch,
+        unlabeled_ratio=work.plan.recipe.unlabeled_batch // work.plan.recipe.batch,
+        noise=work.options.noise,
+        replaced=work.options.replaced,
+        mixed=work.options.mixed,
+    )
+    device, table = work.job.rows.images.device, work.table
+    plan = make_vector_plan(options, table, VectorRows(features), device)
+    vectors = Vectors(torch.from_numpy(features).to(device))
+    job = replace(
+        make_job(table, vectors, options, plan, None, work.folder, work.show),
+        rows=replace(work.job.rows, images=vectors),
+        share=work.job.share,
+        stop=work.job.stop,
+    )
+    try:
+        seconds_a_step(job, work.method, tries=1)
+    except UserError as error:
+        if features_first(work) == "only":
+            raise
+        work.show.line(f"{work.name} does not learn from features: {error}", "yellow")
+        return None
+
+    def whole(trained: Classifier) -> Classifier:
+        begun = work.job.build()
+        return on_features(begun.backbone, trained, begun.card)
+
+    return Stage(job, work.folder / "features", f" on {work.plan.model} features", whole, _folds(work))
+
+
+def _folds(work: Work) -> int:
+    """Choose into how many parts the labeled rows are put to calibrate by; 0 where that is not asked for or needed."""
+    rows = work.job.rows
+    fewest = int(np.bincount(rows.labels[rows.labeled], minlength=len(work.table.classes)).min())
+    wanted = work.options.calibrate in ("auto", "cross") and not len(rows.held_out)
+    return FOLDS if wanted and fewest >= FOLDS else 0
+
+
+def enough(work: Work, features: Features) -> str | None:
+    """Say why a run ends with the training on features; None where training the backbone may add to it.
+
+    Judged by a linear classifier on labeled rows that it was not fitted to; the test split chooses nothing.
+    """
+    if features_first(work) == "only":
+        return work.plan.why["features"]
+    rows = work.job.rows
+    labels = rows.labels[rows.labeled]
+    if len(labels) < JUDGED_FROM or np.bincount(labels).min() < FOLDS:
+        return None
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=work.options.seed)
+    said = np.asarray(cross_val_predict(model, features[rows.labeled], labels, cv=folds))
+    wrong = int((said != labels).sum())
+    if wrong > LITTLE * len(labels):
+        return None
+    return (
+        f"of {len(labels)} labeled images {wrong} are judged wrongly by the features of the others: training the "
+        "backbone could add little"
+    )

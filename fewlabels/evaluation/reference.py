@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,7 @@ def make_reference(
         whiten=whiten,
         features=_moved(features[kept], mean, whiten),
         labels=labels[kept],
-        names=tuple(names[row] for row in kept),
+        names=_some(names, kept),
         threshold=math.inf,
         basis="labeled",
     )
@@ -189,6 +189,10 @@ def make_reference(
     own = np.arange(len(kept)) if basis == "labeled" else None
     strangeness = reference.neighbors(features[rows], own=own).strangeness
     return replace(reference, threshold=_beyond(strangeness), basis=basis)
+
+
+def _some(names: Sequence[str], rows: Labels) -> tuple[str, ...]:
+    return tuple(names[row] for row in cast(list[int], rows.tolist()))
 
 
 def _evenly(rows: Labels, labels: Labels) -> Labels:
@@ -257,7 +261,7 @@ def suspects(
     """
     given = labels != UNLABELED
     asked = np.flatnonzero(given | (probabilities.max(1) >= SURE))
-    own = reference.places_of([names[row] for row in asked])
+    own = reference.places_of(_some(names, asked))
     counts = np.bincount(reference.labels, minlength=probabilities.shape[1])
     classes = np.where(given, labels, probabilities.argmax(1))[asked]
     judged = counts[classes] > (own >= 0)  # of a class's only labeled row no other could speak for it

@@ -74,7 +74,7 @@ def finish(
     )  # fmt: skip
     reference.save(work.folder / NAME)
     said = Said(outcome.features, outcome.logits, probabilities)
-    write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
+    unknown = write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
     chosen = write_next(work.folder.path, work.table, outcome.features, probabilities)
     images = as_images(work.job.rows.images)
     findings = Findings(
@@ -82,7 +82,7 @@ def finish(
         images=images,
         probabilities=probabilities,
         raw=raw,
-        unknown=reference.unknown(outcome.features),
+        unknown=unknown,
         suspects=suspects(reference, outcome.features, probabilities, given, work.table.names),
         next=chosen,
     )

@@ -19,7 +19,7 @@ from fewlabels.runs import train
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
     "next_to_label.csv",
-    "model.json", "predictions.parquet", "report.html", "labels_only", "free.json", ".lock",
+    "model.json", "predictions.parquet", "reference.safetensors", "report.html", "labels_only", "free.json", ".lock",
 }  # fmt: skip
 SMALL = {"steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu"}
 

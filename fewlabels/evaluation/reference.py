@@ -181,7 +181,7 @@ def make_reference(
         whiten=whiten,
         features=_moved(features[kept], mean, whiten),
         labels=labels[kept],
-        names=tuple(names[row] for row in cast(list[int], kept.tolist())),
+        names=_some(names, kept),
         threshold=math.inf,
         basis="labeled",
     )
@@ -189,6 +189,10 @@ def make_reference(
     own = np.arange(len(kept)) if basis == "labeled" else None
     strangeness = reference.neighbors(features[rows], own=own).strangeness
     return replace(reference, threshold=_beyond(strangeness), basis=basis)
+
+
+def _some(names: Sequence[str], rows: Labels) -> tuple[str, ...]:
+    return tuple(names[row] for row in cast(list[int], rows.tolist()))
 
 
 def _evenly(rows: Labels, labels: Labels) -> Labels:
@@ -257,7 +261,7 @@ def suspects(
     """
     given = labels != UNLABELED
     asked = np.flatnonzero(given | (probabilities.max(1) >= SURE))
-    own = reference.places_of([names[row] for row in asked.tolist()])
+    own = reference.places_of(_some(names, asked))
     counts = np.bincount(reference.labels, minlength=probabilities.shape[1])
     classes = np.where(given, labels, probabilities.argmax(1))[asked]
     judged = counts[classes] > (own >= 0)  # of a class's only labeled row no other could speak for it

@@ -78,14 +78,14 @@ def finish(work: Work, free: Sequence[Row], stages: Sequence[Done], ended: str |
     )  # fmt: skip
     reference.save(work.folder / NAME)
     said = Said(best.features, best.logits, probabilities)
-    write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
+    unknown = write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
     images = as_images(work.job.rows.images)
     findings = Findings(
         table=work.table,
         images=images,
         probabilities=probabilities,
         raw=raw,
-        unknown=reference.unknown(best.features),
+        unknown=unknown,
         suspects=suspects(reference, best.features, probabilities, rows.labels, names),
         next=write_next(work.folder.path, work.table, best.features, probabilities),
     )

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -42,10 +42,13 @@ def say(classifier: Classifier, outputs: Outputs) -> Said:
     return Said(outputs.features.numpy(), outputs.logits.numpy(), classifier.calibrated(outputs.logits).numpy())
 
 
-def write_predictions(path: Path, table: Table, said: Said, reference: Reference) -> None:
+def write_predictions(path: Path, table: Table, said: Said, reference: Reference) -> NDArray[np.bool_]:
     """Write one line a row: path, split, source (given or predicted), and the columns of `said_columns`.
 
     A given label stays as it was given, and is never unknown; its probabilities are the network's.
+
+    Returns:
+        Which rows are unlike every class [N].
     """
     given = np.where(table.test, UNLABELED, table.labels)
     columns: dict[str, Any] = {
@@ -54,7 +57,9 @@ def write_predictions(path: Path, table: Table, said: Said, reference: Reference
         "source": np.where(given != UNLABELED, "given", "predicted"),
     }
     own = reference.places_of(table.names)
-    write_table(path, [columns | said_columns(table.classes, said, reference, given=given, own=own)])
+    columns |= said_columns(table.classes, said, reference, given=given, own=own)
+    write_table(path, [columns])
+    return columns["unknown"]
 
 
 def said_columns(
@@ -118,14 +123,14 @@ def said_columns(
 def abstentions(classes: Sequence[str]) -> tuple[str, str]:
     """Give the words for what is unsure and what is unknown: with underscores where a class has such a name."""
     taken = {name.casefold() for name in classes}
-    unsure, unknown = (next(w for n in count() if (w := word + "_" * n) not in taken) for word in (UNSURE, UNKNOWN))
-    return unsure, unknown
+    free = (next(w for w in (word + "_" * n for n in count()) if w not in taken) for word in (UNSURE, UNKNOWN))
+    return next(free), next(free)
 
 
 def _named(found: Neighbors, names: Sequence[str]) -> list[list[str]]:
-    seen = np.isfinite(found.similarity)
-    listed: list[list[int]] = [row[there].tolist() for row, there in zip(found.places, seen, strict=True)]
-    return [[names[place] for place in places] for places in listed]
+    there = np.isfinite(found.similarity)
+    each = zip(found.places, there, strict=True)
+    return [[names[place] for place in cast(list[int], places[kept].tolist())] for places, kept in each]
 
 
 def check_suffix(path: Path) -> None:

@@ -18,8 +18,8 @@ from fewlabels.runs import train
 
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
-    "next_to_label.csv", "reference.safetensors",
-    "model.json", "predictions.parquet", "report.html", "labels_only", "free.json", ".lock",
+    "next_to_label.csv",
+    "model.json", "predictions.parquet", "reference.safetensors", "report.html", "labels_only", "free.json", ".lock",
 }  # fmt: skip
 SMALL = {"steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu"}
 

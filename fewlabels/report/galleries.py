@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.report.findings import Findings
-from fewlabels.report.page import Section, Text, fill, heading, lines, paragraph, short
+from fewlabels.report.page import Section, Text, fill, heading, lines, paragraph, short, told
 from fewlabels.report.pictures import TINY, Picture
 
 SHOWN = 12  # images in a gallery
@@ -34,7 +34,8 @@ def galleries(findings: Findings) -> list[Gallery]:
     found = [
         Gallery(
             "Next to label",
-            "Their labels would help most, the best first. next_to_label.csv has more, and a column to fill in.",
+            "Their labels would help most, the best first. `fewlabels next RUN --out FILE` writes them with a column "
+            "to fill in, and `fewlabels add-labels RUN FILE` goes on from there.",
             findings.next,
         ),
         Gallery(
@@ -84,7 +85,7 @@ def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[
         items = lines(_item(int(row), findings, pictures.get(int(row))) for row in gallery.rows)
         parts += [
             heading(gallery.title),
-            paragraph(gallery.note, "soft"),
+            paragraph(told(gallery.note), "soft"),
             fill('<ul class="gallery">\n{}\n</ul>', items),
         ]
     return Section("images", "Images to look at" if findings.images is not None else "Rows to look at", "Images",

@@ -261,8 +261,14 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
     if found["low"] > MOST_OFF and sure - right > max(MOST_OFF, ERRORS * error):
         yield (
             f"The network is too sure: {percent(sure)} in the mean where {percent(right)} is right. Take its "
-            "probabilities as an order, not as chances; more labels mend it (`fewlabels next` names images)."
+            f"probabilities as an order, not as chances. {_calibrated(summary)}."
         )
+
+
+def _calibrated(summary: Mapping[str, Any]) -> str:
+    if summary["calibration"]["kind"] == "none":
+        return "`--calibrate cross` fits them to all labels, by two more trainings"
+    return "More labels mend it (`fewlabels next` names images)"
 
 
 def _unknown(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -55,7 +55,7 @@ EVEN = np.arange(ROWS) % K
 
 def reliability_of(confidence, accuracy, rows, low):
     found = {"confidence": [confidence], "accuracy": [accuracy], "counts": [rows], "ece": abs(confidence - accuracy)}
-    return {"calibration": {"calibrated": found | {"low": low, "high": 1.0}}}
+    return {"calibration": {"kind": "none", "calibrated": found | {"low": low, "high": 1.0}}}
 
 
 def one(words, summary=None, lines=None, findings=None):
@@ -162,7 +162,11 @@ def test_what_is_free_is_better():
 
 
 def test_a_network_that_is_too_sure():
-    one("too sure: 95.0 % in the mean where 80.0 % is right", summary_of(**reliability_of(0.95, 0.8, 400, 0.1)))
+    off = reliability_of(0.95, 0.8, 400, 0.1)
+    said = one("too sure: 95.0 % in the mean where 80.0 % is right", summary_of(**off))
+    assert "--calibrate cross" in said
+    off["calibration"]["kind"] = "temperature"
+    assert "More labels mend it" in one("too sure", summary_of(**off))
     few = summary_of(test=400, **reliability_of(0.95, 0.85, 20, 0.06))
     assert warnings_of(few, lines_of(), findings_of(EVEN, EVEN)) == []  # of 20 rows it may be chance
 
@@ -186,4 +190,4 @@ def test_what_is_to_try_can_be_tried():
     assert len(methods) == 4 and {name for pair in methods for name in pair} <= set(method_names())
     commands = set(re.findall(r"`fewlabels\s+\"?\s*\"?(\w+)", code))
     assert commands <= {"next", "bench", "data"}
-    Options(budget="full", precision="float32", model="resnet18", pretrained=True)
+    Options(calibrate="cross", budget="full", precision="float32", model="resnet18", pretrained=True)

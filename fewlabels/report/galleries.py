@@ -41,13 +41,15 @@ def galleries(findings: Findings) -> list[Gallery]:
         Gallery(
             "Suspected wrong",
             "The labeled images most alike contradict their given label or their sure prediction; the surest suspicion "
-            "is first. A wrong given label costs most: look at those before anything else.",
+            "is first. It is a hint: of a weak network more is wrong than of the labels. But a wrong given label costs "
+            "most.",
             findings.suspects,
         ),
         Gallery(
             "Unlike every class",
             f"{len(unlike):,} unlabeled images are unlike all that is labeled, and here are those the network is "
-            "surest of. If they show none of the classes, take them out, or label them as a class of their own.",
+            "surest of. It is a hint, in which some of known classes are caught by mistake. What shows none of the "
+            "classes should be taken out, or labeled as a class of its own.",
             unlike[np.argsort(-confidence[unlike], kind="stable")],
         ),
         Gallery(

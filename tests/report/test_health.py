@@ -72,7 +72,7 @@ def one(words, summary=None, lines=None, findings=None):
         {},
         {"gain": None, "accuracy": None, "test": 0},
         {"calibration": None, "unknown": None},
-        {"unknown": ROWS // 20, "set_aside": 10},
+        {"unknown": ROWS // 8, "set_aside": 10},
         {"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}},
         {"rows": [{"name": "knn", "label": "near", "accuracy": 0.82}, {"name": "fixmatch", "accuracy": 0.8}]},
         reliability_of(0.95, 0.93, 400, 0.01),
@@ -172,7 +172,7 @@ def test_a_network_that_is_too_sure():
 
 
 def test_images_unlike_every_class_files_set_aside_and_few_test_images():
-    one("80 unlabeled images of 400 are unlike every class", summary_of(unknown=80))
+    one("100 unlabeled images of 400 are unlike every class", summary_of(unknown=100))
     one("40 files of 456 were set aside", summary_of(set_aside=40))
     one("With 20 test images the accuracy is only known to lie between", summary_of(test=20))
 

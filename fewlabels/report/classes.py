@@ -124,11 +124,12 @@ def _class_rows(findings: Findings, found: Judged | None) -> tuple[list[list[str
     if found is not None:
         np.divide(found.right, found.rows, out=recall, where=found.rows > 0)
         np.divide(found.right, found.predicted, out=precision, where=found.predicted > 0)
+    known = found.rows if found is not None else labeled
     rows: list[list[str | Markup]] = []
     for i, name in enumerate(data.classes):
         row: list[str | Markup] = [short(name), f"{labeled[i]:,}"]
         if found is not None:
-            row += [f"{found.rows[i]:,}", _share(recall[i]), _share(precision[i])]
+            row += [f"{known[i]:,}", _share(recall[i]), _share(precision[i])]
         rows.append([*row, f"{taken[i]:,}"] if len(data.unlabeled_rows) else row)
     order = np.lexsort((-labeled, np.nan_to_num(precision), np.nan_to_num(recall, nan=2.0)))
     return rows, [int(i) for i in order]

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.report.findings import Findings
-from fewlabels.report.page import Section, Text, fill, heading, lines, paragraph, short
+from fewlabels.report.page import Section, Text, fill, heading, lines, paragraph, short, told
 from fewlabels.report.pictures import TINY, Picture
 
 SHOWN = 12  # images in a gallery
@@ -34,19 +34,22 @@ def galleries(findings: Findings) -> list[Gallery]:
     found = [
         Gallery(
             "Next to label",
-            "Their labels would help most, the best first. next_to_label.csv has more, and a column to fill in.",
+            "Their labels would help most, the best first. `fewlabels next RUN --out FILE` writes them with a column "
+            "to fill in, and `fewlabels add-labels RUN FILE` goes on from there.",
             findings.next,
         ),
         Gallery(
             "Suspected wrong",
             "The labeled images most alike contradict their given label or their sure prediction; the surest suspicion "
-            "is first. A wrong given label costs most: look at those before anything else.",
+            "is first. It is a hint: of a weak network more is wrong than of the labels. But a wrong given label costs "
+            "most.",
             findings.suspects,
         ),
         Gallery(
             "Unlike every class",
             f"{len(unlike):,} unlabeled images are unlike all that is labeled, and here are those the network is "
-            "surest of. If they show none of the classes, take them out, or label them as a class of their own.",
+            "surest of. It is a hint, in which some of known classes are caught by mistake. What shows none of the "
+            "classes should be taken out, or labeled as a class of its own.",
             unlike[np.argsort(-confidence[unlike], kind="stable")],
         ),
         Gallery(
@@ -84,7 +87,7 @@ def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[
         items = lines(_item(int(row), findings, pictures.get(int(row))) for row in gallery.rows)
         parts += [
             heading(gallery.title),
-            paragraph(gallery.note, "soft"),
+            paragraph(told(gallery.note), "soft"),
             fill('<ul class="gallery">\n{}\n</ul>', items),
         ]
     return Section("images", "Images to look at" if findings.images is not None else "Rows to look at", "Images",

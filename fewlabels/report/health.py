@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.evaluation.accuracy import accuracy_interval
+from fewlabels.evaluation.reference import FLAGGED
 from fewlabels.report.findings import Findings
 from fewlabels.report.page import short
 from fewlabels.report.plots import Line, points
@@ -34,7 +35,7 @@ LEAST_RIGHT = 0.7  # of the kept pseudo-labels: threshold methods aim at .95, an
 RISEN = 2.0  # times its least that the labeled loss may be at the end, if that is above its start
 
 MOST_ASIDE = 0.05  # of the files: a few broken ones are in every folder
-MOST_UNKNOWN = 0.1  # of the unlabeled images: the judgement itself errs in about one of twenty
+MOST_UNKNOWN = 4 * FLAGGED  # of the unlabeled images: where none is strange, weak features flag over twice that share
 WIDEST = 0.1  # half of the interval of the accuracy; with less than it hardly any two methods can be told apart
 ERRORS = 2.0  # standard errors that a difference must have
 
@@ -261,8 +262,14 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
     if found["low"] > MOST_OFF and sure - right > max(MOST_OFF, ERRORS * error):
         yield (
             f"The network is too sure: {percent(sure)} in the mean where {percent(right)} is right. Take its "
-            "probabilities as an order, not as chances; more labels mend it (`fewlabels next` names images)."
+            f"probabilities as an order, not as chances. {_calibrated(summary)}."
         )
+
+
+def _calibrated(summary: Mapping[str, Any]) -> str:
+    if summary["calibration"]["kind"] == "none":
+        return "`--calibrate cross` fits them to all labels, by two more trainings"
+    return "More labels mend it (`fewlabels next` names images)"
 
 
 def _unknown(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -171,7 +171,8 @@ def calibration_section(summary: Mapping[str, Any]) -> Section | None:
     calibration = summary.get("calibration")
     if not calibration:
         return None
-    forms = {name: calibration[name] for name in ("raw", "calibrated") if calibration[name]}
+    names = ("raw", "calibrated") if calibration["kind"] != "none" else ("raw",)
+    forms = {name: calibration[name] for name in names if calibration[name]}
     titles = {"raw": "As the network gives them", "calibrated": "Calibrated, as in all outputs"}
     drawn = lines(
         drawing(titles[name], _reliability_said(titles[name], found), reliability_diagram(found, BINS, name),
@@ -225,10 +226,11 @@ def _calibration_said(calibration: Mapping[str, Any]) -> list[str]:
             f"{_HOW.get(calibration['how'], 'labeled images')}."
         ]
     if not calibration["promised"]:
+        cross = "; `--calibrate cross` fits to all there are, by two more trainings" if not rows else ""
         said.append(
             f"Calibration cannot be promised here: it needs {PROMISED_FROM} labels that were not trained on, and there "
-            f"were {rows}. Take the probabilities as an order, not as chances. More labels mend it; `fewlabels next` "
-            "names the images where they help most."
+            f"were {rows}. Take the probabilities as an order, not as chances. More labels mend it, and `fewlabels "
+            f"next` names the images where they help most{cross}."
         )
     if not calibration["calibrated"]:
         said.append("There is no test split, so how far off they are is not known.")

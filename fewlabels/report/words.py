@@ -42,10 +42,11 @@ def verdict(summary: dict[str, Any]) -> list[str]:
 def asked(summary: Mapping[str, Any]) -> str:
     """Say in a sentence what was asked."""
     unlabeled = f"{summary['unlabeled']:,} unlabeled" if summary["unlabeled"] else "no unlabeled"
+    held_out = f" ({summary['held_out']:,} more for calibration)" if summary.get("held_out") else ""
     test = f", and {count(summary['test'], 'test image')} that chose nothing" if summary["test"] else ""
     return (
         f"{summary['method']} trained {summary['model']} for {summary['steps']:,} steps on {summary['data']}: "
-        f"{summary['labeled']:,} labeled and {unlabeled} images{test}."
+        f"{summary['labeled']:,} labeled{held_out} and {unlabeled} images{test}."
     )
 
 
@@ -84,12 +85,13 @@ def _accuracy_trust(summary: Mapping[str, Any]) -> str:
 def _probability_trust(calibration: Mapping[str, Any] | None) -> str:
     if not calibration:
         return ""
-    found = calibration["calibrated"]
+    found, rows = calibration["calibrated"], count(calibration["rows"], "label")
+    off = f"{100 * found['ece']:.1f} points off in the mean" if found else ""
+    if not calibration["rows"]:
+        return f"its probabilities are not calibrated{f', and {off}' if off else ''}"
     if not calibration["promised"]:
-        return f"its probabilities are fitted to {count(calibration['rows'], 'label')}, too few to promise anything"
-    if found is None:
-        return f"its probabilities are fitted to {count(calibration['rows'], 'label')}"
-    return f"its probabilities are {100 * found['ece']:.1f} points off in the mean"
+        return f"its probabilities are fitted to {rows}, too few to promise anything"
+    return f"its probabilities are {off or f'fitted to {rows}'}"
 
 
 def _health(warnings: Sequence[str] | None) -> str:

@@ -55,7 +55,7 @@ EVEN = np.arange(ROWS) % K
 
 def reliability_of(confidence, accuracy, rows, low):
     found = {"confidence": [confidence], "accuracy": [accuracy], "counts": [rows], "ece": abs(confidence - accuracy)}
-    return {"calibration": {"calibrated": found | {"low": low, "high": 1.0}}}
+    return {"calibration": {"kind": "none", "calibrated": found | {"low": low, "high": 1.0}}}
 
 
 def one(words, summary=None, lines=None, findings=None):
@@ -72,7 +72,7 @@ def one(words, summary=None, lines=None, findings=None):
         {},
         {"gain": None, "accuracy": None, "test": 0},
         {"calibration": None, "unknown": None},
-        {"unknown": ROWS // 20, "set_aside": 10},
+        {"unknown": ROWS // 8, "set_aside": 10},
         {"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}},
         {"rows": [{"name": "knn", "label": "near", "accuracy": 0.82}, {"name": "fixmatch", "accuracy": 0.8}]},
         reliability_of(0.95, 0.93, 400, 0.01),
@@ -162,13 +162,17 @@ def test_what_is_free_is_better():
 
 
 def test_a_network_that_is_too_sure():
-    one("too sure: 95.0 % in the mean where 80.0 % is right", summary_of(**reliability_of(0.95, 0.8, 400, 0.1)))
+    off = reliability_of(0.95, 0.8, 400, 0.1)
+    said = one("too sure: 95.0 % in the mean where 80.0 % is right", summary_of(**off))
+    assert "--calibrate cross" in said
+    off["calibration"]["kind"] = "temperature"
+    assert "More labels mend it" in one("too sure", summary_of(**off))
     few = summary_of(test=400, **reliability_of(0.95, 0.85, 20, 0.06))
     assert warnings_of(few, lines_of(), findings_of(EVEN, EVEN)) == []  # of 20 rows it may be chance
 
 
 def test_images_unlike_every_class_files_set_aside_and_few_test_images():
-    one("80 unlabeled images of 400 are unlike every class", summary_of(unknown=80))
+    one("100 unlabeled images of 400 are unlike every class", summary_of(unknown=100))
     one("40 files of 456 were set aside", summary_of(set_aside=40))
     one("With 20 test images the accuracy is only known to lie between", summary_of(test=20))
 
@@ -186,4 +190,4 @@ def test_what_is_to_try_can_be_tried():
     assert len(methods) == 4 and {name for pair in methods for name in pair} <= set(method_names())
     commands = set(re.findall(r"`fewlabels\s+\"?\s*\"?(\w+)", code))
     assert commands <= {"next", "bench", "data"}
-    Options(budget="full", precision="float32", model="resnet18", pretrained=True)
+    Options(calibrate="cross", budget="full", precision="float32", model="resnet18", pretrained=True)

@@ -267,6 +267,7 @@ def test_three_sentences_say_what_was_asked_what_came_out_and_how_far_to_trust_i
         "layermatch trained small_cnn for 5 steps on a<b>: 1 labeled and 1,432 unlabeled images, and 355 test images "
         "that chose nothing."
     )
+    assert "1 labeled (5 more for calibration) and" in asked(summary | {"held_out": 5})
     assert came_out(summary) == (
         "It is right on 90.0 % of them, the best of what is free on 30.0 % (nearest neighbors on pixels); the "
         "unlabeled data helped: +10.0 points against labels only (standard error 1.0 over the test images)."
@@ -277,6 +278,8 @@ def test_three_sentences_say_what_was_asked_what_came_out_and_how_far_to_trust_i
     assert "fitted to 20 labels, too few to promise anything; the health checks found nothing to warn of." in said
     said = trust(summary | {"calibration": calibration | {"promised": True}, "warnings": ["one"]})
     assert "its probabilities are 5.0 points off in the mean; mind the warning below." in said
+    said = trust(summary | {"calibration": calibration | {"rows": 0}})
+    assert "its probabilities are not calibrated, and 5.0 points off in the mean." in said
     assert trust(summary_of(accuracy=None)) == "Nothing measured says how far to trust it."
 
 
@@ -284,7 +287,7 @@ def test_a_calibration_that_cannot_be_promised_says_what_would_mend_it(tmp_path,
     none = {"kind": "none", "temperature": 1.0, "rows": 0, "how": "none", "promised": False, "raw": None}
     page = page_of(tmp_path, findings, summary_of(calibration=none | {"calibrated": None}))
     assert "Calibration cannot be promised here: it needs 100 labels" in page and "fitted to no labels" in page
-    assert "how far off they are is not known" in page and "<code>fewlabels next</code>" in page
+    assert "how far off they are is not known" in page and "<code>--calibrate cross</code>" in page
 
 
 def test_broken_numbers_in_a_record_do_not_break_the_report(tmp_path, findings):

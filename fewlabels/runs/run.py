@@ -51,6 +51,10 @@ class Run:
         show.table(result_table(self.summary))
         for line in verdict(self.summary):
             show.line(line, "bold")
+        if note := self.summary["rows"][-1]["note"]:
+            show.line(f"Why it ended here: {note}.")
+        for warning in self.summary["warnings"]:
+            show.line(f"Warning: {warning}", "yellow")
         show.line(f"report: {self.path / 'report.html'}")
 
 

@@ -47,8 +47,8 @@ def make_vector_plan(options: Options, table: Table, rows: VectorRows, device: t
     refuse(options, FOR_IMAGES, f"{table.name} holds {rows.form.words}")
     reasons = Reasons()
     pick = reasons.pick
-    model = pick("model", options.model, "mlp", "vectors: one hidden layer")
-    strong = "chosen on digits, wine and the like (docs/LOG.md)"
+    model = pick("model", options.model, "mlp", "vectors need no larger one: 256 features after one hidden layer")
+    strong = "as good as any that was tried on four sets of vectors"
     return VectorPlan(
         model=model,
         form=rows.form,
@@ -63,7 +63,7 @@ def make_vector_plan(options: Options, table: Table, rows: VectorRows, device: t
 
 
 def _steps(options: Options) -> tuple[int, str]:
-    return STEPS[options.budget], f"budget {options.budget}, of vectors"
+    return STEPS[options.budget], f"budget {options.budget}, fewer for vectors than for images"
 
 
 def bring_vectors(table: Table, rows: VectorRows, device: torch.device) -> Brought:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from functools import partial
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,14 +12,18 @@ from fewlabels.data.decode import Form
 from fewlabels.data.images import ResidentImages, decode_all
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
+from fewlabels.data.vectors import VectorForm, Vectors, vector_statistics
 from fewlabels.keys import Key
+from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.job import Job, Rows, begin
 from fewlabels.runs.show import Show
+from fewlabels.runs.vectors import vector_views
 from fewlabels.training.loop import run
 from fewlabels.training.processes import joined
 from fewlabels.views.images import ImageViews
+from fewlabels.views.vectors import Strength
 from tests.conftest import small_recipe
 from tests.eager import OTHER, WITH_UNLABELED, eager
 
@@ -34,6 +39,7 @@ METHODS = {name: partial(eager, name) for name in NAMES} | {
     "uda annealing": lambda: eager("uda", annealing="linear"),
     "layermatch": lambda: eager("layermatch", threshold="soft", outputs="averaged"),
     "policy": lambda: eager("layermatch", threshold="soft"),
+    "vectors": lambda: eager("layermatch", threshold="soft"),
 }
 
 
@@ -51,7 +57,17 @@ def main(out: str) -> None:
         return Classifier(SmallCNN(1, (8, 16), "group"), 16, card)
 
     recipe = small_recipe(steps=8)
-    rules = {"layermatch": {"center_memory": 0.5}, "policy": {"policy": {"head": 0.5, "backbone.stage1": 0.25}}}
+    rules: dict[str, Any] = {
+        "layermatch": {"center_memory": 0.5},
+        "policy": {"policy": {"head": 0.5, "backbone.stage1": 0.25}},
+    }
+    vectors = Vectors(images.flatten(1).to(torch.float32))
+    card_of_vectors = Card("mlp", table.classes, VectorForm(64), *vector_statistics(vectors, rows.unlabeled))
+    rules["vectors"] = {
+        "rows": dataclasses.replace(rows, images=vectors),
+        "views": vector_views(card_of_vectors, vectors, rows.unlabeled, Strength(0.3, 0.2, 0.2)),
+        "build": lambda: build_classifier(card_of_vectors, key=Key(2)),
+    }
     # With key 0 a value lies on the kink of a leaky ReLU, and rounding decides its gradient.
     job = Job(rows, ImageViews(card.mean, card.std), recipe, build, True, Key(1), Show(None))
     with joined(torch.device("cpu")) as share:

@@ -17,7 +17,7 @@ from fewlabels.data.cache import KeptArray, default_folder
 from fewlabels.data.vectors import VectorRows, Vectors
 from fewlabels.errors import UserError
 from fewlabels.evaluation.baselines import Features
-from fewlabels.models.build import digest_of_parameters, on_features
+from fewlabels.models.build import CUSTOM, digest_of_parameters, on_features
 from fewlabels.models.classifier import Classifier
 from fewlabels.runs.choose import ImagePlan
 from fewlabels.runs.phases import Stage
@@ -37,27 +37,33 @@ def embedded(work: Work) -> Features | None:
     """
     if features_first(work) == "no":
         return None
-    rows, show, name = work.job.rows, work.show, work.plan.model
-    classifier = work.job.build().to(rows.images.device)
-    card, content = classifier.card, work.folder.config()["data"]["content"]
-    kept = KeptArray(
-        work.options.cache or default_folder(),
-        *(content, len(rows.labels), card.form, card.mean, card.std, digest_of_parameters(classifier.backbone)),
-    )
-    found = kept.open()
-    if found is not None and found.shape == (len(rows.labels), classifier.head.in_features):
-        show.line(f"features of {len(found):,} images by {name}: taken from {kept.folder}")
+    classifier = work.job.build().to(work.job.rows.images.device)
+    kept = _place(work, classifier)
+    found = None if kept is None else kept.open()
+    if kept is not None and found is not None and found.shape == (len(work.table), classifier.head.in_features):
+        work.show.line(f"features of {len(found):,} images by {work.plan.model}: taken from {kept.folder}")
         return found
     start = time.perf_counter()
-    made = classifier.outputs(rows.images, np.arange(len(rows.labels))).features.numpy()
+    made = classifier.outputs(work.job.rows.images, np.arange(len(work.table))).features.numpy()
     seconds = time.perf_counter() - start
-    show.line(f"features of {len(made):,} images by {name}, {made.shape[1]} each: {seconds:.1f} s")
-    if work.writes:
+    work.show.line(f"features of {len(made):,} images by {work.plan.model}, {made.shape[1]} each: {seconds:.1f} s")
+    if work.writes and kept is not None:
         try:
             kept.write(made)
         except OSError as error:
-            show.line(f"they are not kept: {error}", "yellow")
+            work.show.line(f"they are not kept: {error}", "yellow")
     return made
+
+
+def _place(work: Work, classifier: Classifier) -> KeptArray | None:
+    """Give where the features are kept; None for a backbone of the user's own, which its parameters do not tell."""
+    card, content = classifier.card, work.folder.config()["data"]["content"]
+    if card.model == CUSTOM:
+        return None
+    return KeptArray(
+        work.options.cache or default_folder(),
+        *(content, card.model, card.form, card.mean, card.std, digest_of_parameters(classifier.backbone)),
+    )
 
 
 def features_first(work: Work) -> str:

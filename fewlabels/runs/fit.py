@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fewlabels.config import Options, check_names, with_paths
 from fewlabels.data.sources.open import Array, Data, open_table, source_of
@@ -19,6 +18,7 @@ from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
+from fewlabels.models.of_function import Backbone, OfFunction, as_module
 from fewlabels.runs.choose import GIVEN, choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.features import embedded, enough, features_stage
@@ -36,7 +36,7 @@ def fit(
     data: Data,
     *,
     method: str | Method = "layermatch",
-    model: str | nn.Module = "auto",
+    model: str | Backbone = "auto",
     unlabeled: str | Path | Array | None = None,
     policy: str | Policy = "auto",
     show: Show | None = None,
@@ -50,7 +50,8 @@ def fit(
             and optional x_test, y_test, classes, a Dataset of torch or Hugging Face; label -1 is unlabeled.
         method: a name; "auto", chosen from the data with the reason; `path/to/file.py:CLASS`, one of your own; or a
             method with its options, such as `FixMatch(threshold=0.9)`. Options in words: "fixmatch:threshold=0.9".
-        model: a name, or a backbone of your own that maps float images [n, C, H, W] to features [n, D].
+        model: a name, or a backbone of your own, a module that maps float images [n, C, H, W], or vectors, to features
+            [n, D]; or a function that does so, which is not trained itself.
         unlabeled: more images without labels: a folder, an array or a Dataset.
         policy: factors on the gradient of unlabeled images by layer, such as {"head": 0, "backbone.stage3": 0.5}, or
             the name of a preset.
@@ -65,8 +66,10 @@ def fit(
         Interrupted: it was asked to stop, and saved its state.
     """
     given = AUTO if method == AUTO else _made(method)
-    backbone = model if isinstance(model, nn.Module) else None
+    backbone = None if isinstance(model, str) else as_module(model)
     chosen = read_options(given if isinstance(given, str) else method_spec(given), model, unlabeled, policy, options)
+    if isinstance(backbone, OfFunction) and chosen.features == "auto":
+        chosen = replace(chosen, features="only")  # there is nothing else to train
     device = choose_device(chosen.device)
     threads = torch.get_num_threads()
     with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
@@ -101,7 +104,7 @@ def _made(method: str | Method) -> Method:
 
 def read_options(
     method: str,
-    model: str | nn.Module,
+    model: str | Backbone,
     unlabeled: str | Path | Array | None,
     policy: str | Policy,
     options: Mapping[str, Any],
@@ -114,7 +117,7 @@ def read_options(
     check_names(options)
     return Options(
         method=method,
-        model=CUSTOM if isinstance(model, nn.Module) else model,
+        model=model if isinstance(model, str) else CUSTOM,
         unlabeled=Path(unlabeled) if isinstance(unlabeled, str | Path) else None,
         policy=policy if isinstance(policy, str) else preset_of(read_policy(policy)),
         **with_paths(options),

@@ -32,7 +32,7 @@ from fewlabels.models.classifier import PARAMETERS, Card, Classifier, read_card
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
 from fewlabels.own_file import own_file, where_it_failed
-from fewlabels.runs.choose import GIVEN, Plan
+from fewlabels.runs.choose import GIVEN, ImagePlan, Plan
 from fewlabels.runs.folder import FORMAT, OWN_FILE, RUNS, RunFolder, plain
 from fewlabels.runs.job import Job, Rows, layer_rule
 from fewlabels.runs.modality import Modality, modality_of, plan_for
@@ -103,7 +103,8 @@ def prepare(
     job = replace(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
-    _check_rule(job, method, name)
+    if not (isinstance(plan, ImagePlan) and plan.features == "only"):
+        _check_rule(job, method, name)
     _try(job, method, name)
     if options.probe_every:
         try_probe(job, method)

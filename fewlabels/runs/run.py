@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import PARAMETERS, Classifier, load_tensors, read_card
+from fewlabels.models.of_function import Backbone, as_module
 from fewlabels.report.words import verdict
 from fewlabels.runs.folder import RunFolder
 from fewlabels.runs.show import Show, result_table
@@ -58,12 +58,12 @@ class Run:
         show.line(f"report: {self.path / 'report.html'}")
 
 
-def load(run: str | Path, backbone: nn.Module | None = None, device: str = "cpu") -> Classifier:
+def load(run: str | Path, backbone: Backbone | None = None, device: str = "cpu") -> Classifier:
     """Read the classifier of a run, in evaluation mode.
 
     Args:
         run: the run's folder.
-        backbone: the module, where the run was made with one of the user's own.
+        backbone: the module or function, where the run was made with one of the user's own.
         device: where to put it.
 
     Raises:
@@ -71,7 +71,8 @@ def load(run: str | Path, backbone: nn.Module | None = None, device: str = "cpu"
     """
     folder = Path(run)
     card = read_card(folder / "model.json")
-    classifier = build_classifier(card, key=Key(0), backbone=backbone)
+    module = None if backbone is None else as_module(backbone)
+    classifier = build_classifier(card, key=Key(0), backbone=module)
     load_tensors(classifier, folder / PARAMETERS)
     try:
         return classifier.to(torch.device(device)).eval()

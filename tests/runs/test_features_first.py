@@ -162,6 +162,18 @@ def test_features_of_a_backbone_of_ones_own(data, tmp_path):
         fewlabels.load(run.path)
 
 
+def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
+    def function(x):
+        return torch.nn.functional.avg_pool2d(x, 2).flatten(1)
+
+    run = fewlabels.fit(data, model=function, labels_per_class=5, out=tmp_path / "run", calibrate="no", **QUICK)
+    assert run.accuracy > 0.6 and "on custom features" in run.summary["rows"][-1]["label"]
+    labels, _ = fewlabels.load(run.path, backbone=function).predict(data[0][:5])
+    assert len(labels) == 5
+    with pytest.raises(UserError, match="give a name, a module, or a function"):
+        fewlabels.fit(data, model=3, out=tmp_path / "none", **QUICK)
+
+
 def test_two_parts_make_the_whole(weights):
     card = fewlabels.load(weights.parent).card
     backbone = build_classifier(card, key=Key(0), weights=weights).backbone.eval()

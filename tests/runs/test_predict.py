@@ -188,12 +188,22 @@ def test_what_is_said_is_calibrated_and_raw_stands_beside_it(small_job):
     said = say(classifier, Outputs(torch.zeros(4, 16), logits))
     columns = said_columns(classifier.card.classes, said, None)
     np.testing.assert_allclose(columns["raw_3"], logits.softmax(1)[:, 3], rtol=1e-5)
-    np.testing.assert_allclose(columns["p_3"], (logits / 2).softmax(1)[:, 3], rtol=1e-5)
+    p = (logits / 2).softmax(1)
+    np.testing.assert_allclose(columns["p_3"], p[:, 3], rtol=1e-5)
+    np.testing.assert_allclose(columns["entropy"], -(p * p.log()).sum(1), rtol=1e-5)
 
 
-def test_given_labels_are_never_unsure():
-    sure = np.array([[0.6, 0.4], [0.6, 0.4], [0.95, 0.05]], np.float32)
-    said = Said(np.zeros((3, 2), np.float32), np.log(sure), sure)
-    columns = said_columns(("a", "b"), said, None, least=0.9, given=np.array([1, -1, -1]))
-    assert columns["decision"] == ["b", "unsure", "a"] and columns["label"] == ["b", "a", "a"]
-    np.testing.assert_allclose(columns["probability"], [0.4, 0.6, 0.95], rtol=1e-6)
+def test_given_labels_are_never_unsure_and_never_unknown():
+    sure = np.array([[0.6, 0.4], [0.6, 0.4], [0.75, 0.25], [0.95, 0.05]], np.float32)
+    features = np.array([[1, 0], [1, 0], [1, 0], [-1, 0]], np.float32)
+    said = Said(features, np.log(sure), sure)
+    known = Reference(
+        np.zeros(2, np.float32), np.eye(2, dtype=np.float32), features[:1], np.array([0]), ("x.png",), 0.5, "labeled"
+    )  # fmt: skip
+    columns = said_columns(("a", "b"), said, known, least=0.75, given=np.array([1, -1, -1, -1]))
+    assert columns["decision"] == ["b", "unsure", "a", "unknown"] and columns["label"] == ["b", "a", "a", "a"]
+    np.testing.assert_allclose(columns["probability"], [0.4, 0.6, 0.75, 0.95], rtol=1e-6)
+    assert columns["neighbors"] == [["x.png"]] * 4
+    assert said_columns(("a", "b"), said, known, own=np.array([0, -1, -1, -1]))["neighbors"][0] == []
+    again = said_columns(("a", "b"), said, known, given=np.array([-1, -1, -1, 0]))
+    assert again["decision"] == ["a", "a", "a", "a"] and not again["unknown"].any()

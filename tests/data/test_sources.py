@@ -168,7 +168,7 @@ WRONG = {
     "other half": ({"x": X, "y": Y, "y_test": Y}, ["y_test comes without x_test"]),
     "lengths": (
         {"x": X, "y": Y[:3]},
-        ["y has shape [3]", "the number of images is 4", "give [4] whole numbers, -1 for unlabeled"],
+        ["y has shape [3]", "the number of rows is 4", "give [4] whole numbers, -1 for unlabeled"],
     ),
     "no labels": ({"x": X, "y": None}, ["y has shape []"]),
     "columns": ({"x": X, "y": np.eye(4, dtype=int)}, ["y has shape [4, 4]"]),
@@ -176,7 +176,7 @@ WRONG = {
     "text": ({"x": X, "y": list("abca")}, ["type <U1", "whole numbers"]),
     "test lengths": (
         {"x": X, "y": Y, "x_test": X, "y_test": [0]},
-        ["y_test has shape [1]", "the number of images is 4"],
+        ["y_test has shape [1]", "the number of rows is 4"],
     ),
     "too high": (
         {"x": X, "y": Y, "classes": ["a", "b"]},
@@ -188,7 +188,7 @@ WRONG = {
         ["to 2 for 2 classes"],
     ),
     "unlabeled test": ({"x": X, "y": Y, "x_test": X, "y_test": Y}, ["test rows without a label: 1"]),
-    "no images": ({"x": X[0], "y": Y}, ["shape [5, 6]", "[n, H, W]"]),
+    "no images": ({"x": X[0, 0], "y": Y}, ["shape [6]", "[n, H, W]"]),
     "no channels": ({"x": np.zeros((4, 5, 5, 5)), "y": Y}, ["shape [4, 5, 5, 5]", "fewer of them than pixels"]),
     "normalized": ({"x": X - 128.0, "y": Y}, ["from -1", "undo a normalization"]),
     "one image": ({"x": Image.fromarray(X[0]), "y": [0]}, ["give [image]"]),

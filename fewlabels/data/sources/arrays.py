@@ -163,7 +163,7 @@ def _whole_labels(labels: Any, key: str, count: int) -> Labels:
         raise UserError(f"{key} is no array of numbers; give [{count}] whole numbers, -1 for unlabeled") from error
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise UserError(
-            f"{key} has shape {list(array.shape)} and type {array.dtype} where the number of images is {count}; "
+            f"{key} has shape {list(array.shape)} and type {array.dtype} where the number of rows is {count}; "
             f"give [{count}] whole numbers, -1 for unlabeled (for names: numpy.unique(y, return_inverse=True))"
         )
     return array.astype(np.int64)

@@ -18,7 +18,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import nn
 
-from fewlabels.config import Options
 from fewlabels.data.sources.arrays import says_nothing
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Labels
@@ -160,7 +159,9 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
             return validate_data(self, X, dtype=np.float32, reset=reset)
         if reset:
             vars(self).pop("n_features_in_", None)  # of vectors that it was fitted to before
-        return X if hasattr(X, "ndim") and X.ndim > 1 else list(X)
+        if hasattr(X, "ndim") and X.ndim > 1:
+            return X
+        return [str(image) if isinstance(image, np.str_) else image for image in X]
 
     def _options(self) -> dict[str, Any]:
         """Give the options of the run, but method and model.
@@ -179,7 +180,8 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
     def _trained(self, data: Mapping[str, Any]) -> tuple[Classifier, Lines]:
         table = open_table(data)
         method = make_method(choose_method(table)[0]) if self.method == AUTO else made_method(self.method)
-        options: Options = read_options(method_spec(method), self.model, None, "auto", self._options())
+        more = self._options()
+        options = read_options(method_spec(method), self.model, None, more.pop("policy", "auto"), more)
         return train_in_memory(table, options, method, self._backbone(), choose_device(options.device))
 
     def _run(self, data: Mapping[str, Any]) -> tuple[Classifier, Lines]:

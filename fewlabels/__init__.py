@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fewlabels.models.classifier import Classifier
     from fewlabels.runs.add_labels import add_labels
     from fewlabels.runs.bench import BenchResult, bench
+    from fewlabels.runs.estimator import FewLabelClassifier
     from fewlabels.runs.fit import fit
     from fewlabels.runs.probe import probe
     from fewlabels.runs.run import Run, load
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BenchResult",
     "Classifier",
+    "FewLabelClassifier",
     "Interrupted",
     "Method",
     "Options",
@@ -39,6 +41,7 @@ __all__ = [
 _HOME = {
     "BenchResult": "runs.bench",
     "Classifier": "models.classifier",
+    "FewLabelClassifier": "runs.estimator",
     "Interrupted": "errors",
     "Method": "methods.base",
     "Options": "config",

@@ -65,7 +65,7 @@ def fit(
         UserError: bad input; says what was given, what is allowed and how to mend it.
         Interrupted: it was asked to stop, and saved its state.
     """
-    given = AUTO if method == AUTO else _made(method)
+    given = AUTO if method == AUTO else made_method(method)
     backbone = None if isinstance(model, str) else as_module(model)
     chosen = read_options(given if isinstance(given, str) else method_spec(given), model, unlabeled, policy, options)
     if isinstance(backbone, OfFunction) and chosen.features == "auto":
@@ -93,7 +93,12 @@ def fit(
             torch.set_num_threads(threads)
 
 
-def _made(method: str | Method) -> Method:
+def made_method(method: str | Method) -> Method:
+    """Give the method of a name, or a copy of one.
+
+    Raises:
+        UserError: it is neither.
+    """
     if isinstance(method, str):
         return make_method(method)
     if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from the user

@@ -106,7 +106,9 @@ def begin(job: Job, method: Method) -> tuple[State, Feed]:
         unlabeled_batch=recipe.unlabeled_batch,
         steps=recipe.steps,
     )
-    method.setup(task)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.key.fold("method").seed())  # it draws its own parameters
+        method.setup(task)
     if job.share.world > 1 and classifier.device.type == "cuda":
         for module in (classifier, method):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)

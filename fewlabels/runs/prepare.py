@@ -91,7 +91,7 @@ def prepare(
     first_says(lambda: held.enter_context(folder.alone()))
     plan = plan_for(options, table, device)
     plan = replace(plan, why={"method": reason, **plan.why})
-    _check_shares(plan, options, share)
+    check_shares(plan, options, share)
     _check_compiled(plan, device, share)
     whole = table
     brought = modality_of(plan).bring(table, options, device, stop, show)
@@ -104,7 +104,7 @@ def prepare(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
     if not (isinstance(plan, ImagePlan) and plan.features == "only"):
-        _check_rule(job, method, name)
+        check_rule(job, method, name)
     _try(job, method, name)
     if options.probe_every:
         try_probe(job, method)
@@ -138,8 +138,12 @@ def _try(job: Job, method: Method, name: str) -> None:
         ) from error
 
 
-def _check_rule(job: Job, method: Method, name: str) -> None:
-    """Check that a policy and averaged centers have something to act on."""
+def check_rule(job: Job, method: Method, name: str) -> None:
+    """Check that a policy and averaged centers have something to act on.
+
+    Raises:
+        UserError: they have not.
+    """
     if not method.views().unlabeled:
         if job.policy is not None or job.center_memory:
             raise UserError(f"{name} uses no unlabeled images: leave --policy and --center-memory out")
@@ -238,7 +242,12 @@ def _check_compiled(plan: Plan, device: torch.device, share: Share) -> None:
         raise UserError("--compile yes works with one GPU: batch norm over several cannot be compiled; leave it out")
 
 
-def _check_shares(plan: Plan, options: Options, share: Share) -> None:
+def check_shares(plan: Plan, options: Options, share: Share) -> None:
+    """Check that batches can be shared out over processes, and parted.
+
+    Raises:
+        UserError: they cannot.
+    """
     batch, unlabeled, parts = plan.recipe.batch, plan.recipe.unlabeled_batch, options.accumulate or 1
     if batch % (share.world * parts) or unlabeled % (share.world * parts):
         among = f"{share.world} processes" + (f" in {parts} parts each" if parts > 1 else "")

@@ -17,16 +17,15 @@ from fewlabels.training.processes import any_of
 EXPLODED = 1e4  # no cross-entropy of a network that still learns is near this
 
 
-class Record:
-    """Sums metrics on the device, and appends their means to `metrics.jsonl`, one object a line.
+class Means:
+    """Sums metrics on the device, and gives their means every so many steps.
 
     Args:
-        path: of the file.
         every: steps a line.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.sums: dict[str, Tensor] = {}
         self.bad = torch.tensor(-1)  # the first step whose loss was not a number of use
 
@@ -61,10 +60,6 @@ class Record:
         step = int(self.bad)
         return step if step >= 0 else None
 
-    def write(self, step: int, line: dict[str, float]) -> None:
-        """Append a line."""
-        append_line(self.path, {"step": step, **line})
-
     def tensors(self) -> dict[str, Tensor]:
         """Give the unfinished sums, for a checkpoint."""
         return dict(self.sums)
@@ -72,6 +67,23 @@ class Record:
     def load(self, sums: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         self.sums = dict(sums)
+
+
+class Record(Means):
+    """Appends the means to `metrics.jsonl`, one object a line.
+
+    Args:
+        path: of the file.
+        every: steps a line.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__(every)
+        self.path = path
+
+    def write(self, step: int, line: dict[str, float]) -> None:
+        """Append a line."""
+        append_line(self.path, {"step": step, **line})
 
 
 class ExplodedError(UserError):

@@ -224,7 +224,7 @@ class KeptArray:
     """
 
     def __init__(self, folder: Path, *key: object) -> None:
-        text = json.dumps([FORMAT, *key], default=str)
+        text = json.dumps([FORMAT, *key])
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def open(self) -> NDArray[np.float32] | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 
 from fewlabels.data.more_labels import with_labels
 from fewlabels.data.table import UNLABELED, Labels, Table, split_groups
@@ -75,7 +76,11 @@ def hold_out(table: Table, seed: int) -> Labels:
 
 
 def parted(table: Table, rows: Labels, count: int, seed: int) -> list[Labels]:
-    """Part labeled rows, each part with about as many rows of every class."""
+    """Part labeled rows, each part with about as many rows of every class, and groups whole."""
+    if table.groups and count:
+        groups = [table.groups[row] or f"row {row}" for row in rows.tolist()]
+        folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(rows, table.labels[rows], groups)
+        return [np.sort(rows[part]) for _, part in folds]
     of_class = _of_class(table, rows, seed, "parts")
     return [np.sort(np.concatenate([part[place::count] for part in of_class])) for place in range(count)]
 

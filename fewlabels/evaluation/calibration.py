@@ -172,8 +172,8 @@ def reliability(probabilities: Floats, labels: Labels, seed: int = 0) -> Reliabi
         accuracy=tuple(map(float, filled[2] / filled[0])),
         counts=tuple(map(int, filled[0])),
         ece=ece,
-        low=max(0.0, float(low)),
-        high=max(0.0, float(high)),
+        low=min(max(0.0, float(low)), ece),
+        high=max(float(high), ece),
     )
 
 

@@ -153,7 +153,7 @@ class Reference:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             threshold, basis = float(tensors.pop("threshold")), words["basis"]
             return cls(**tensors, names=tuple(json.loads(words["names"])), threshold=threshold, basis=basis)
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}. Give the command that made the run again.") from error
 
 

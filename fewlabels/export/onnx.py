@@ -17,7 +17,6 @@ from fewlabels.errors import UserError
 from fewlabels.extras import import_extra, import_if_there
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.models.inputs import AnyForm
 
 OUTPUTS = ("logits", "probabilities", "features")
 MOST_BYTES = 2**31  # of a file in ONNX's encoding (Protocol Buffers)
@@ -39,12 +38,12 @@ class Whole(nn.Module):
         images = isinstance(card.form, Form)
         mean, std = (torch.tensor(v).view(-1, 1, 1) if images else torch.tensor(v) for v in (card.mean, card.std))
         scale = torch.where(std == 0, 0, 1 / std)  # a dimension of vectors that never changes counts for nothing
-        self.shift = nn.Buffer(-mean * scale)
+        self.mean = nn.Buffer(255 * mean if images else mean)
         self.scale = nn.Buffer(scale / 255 if images else scale)
 
     def forward(self, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map uint8 [n, C, H, W], or vectors, to logits [n, K], probabilities [n, K] and features [n, D]."""
-        features = self.classifier.features(given.to(torch.float32) * self.scale + self.shift)
+        features = self.classifier.features((given.to(torch.float32) - self.mean) * self.scale)
         logits = self.classifier.head(features)
         return logits, self.classifier.calibrated(logits), features
 
@@ -99,7 +98,7 @@ def _graph(whole: Whole) -> Any:
     try:
         return torch.onnx.export(
             whole,
-            (_random_rows(form, 2),),
+            (_random_rows(whole.classifier.card, 2),),
             input_names=[form.what],
             output_names=list(OUTPUTS),
             dynamic_shapes={"given": {0: torch.export.Dim("n")}},
@@ -113,11 +112,12 @@ def _graph(whole: Whole) -> Any:
         ) from error
 
 
-def _random_rows(form: AnyForm, count: int) -> Tensor:
+def _random_rows(card: Card, count: int) -> Tensor:
+    form = card.form
     generator = torch.Generator().manual_seed(0)
     if isinstance(form, Form):
         return torch.randint(0, 256, (count, *form.shape), dtype=torch.uint8, generator=generator)
-    return torch.randn(count, *form.shape, generator=generator)
+    return torch.tensor(card.mean) + torch.tensor(card.std) * torch.randn(count, *form.shape, generator=generator)
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def largest_difference(whole: Whole, path: Path) -> float | None:
     if runtime is None:
         return None
     form = whole.classifier.card.form
-    rows = _random_rows(form, _CHECKED)
+    rows = _random_rows(whole.classifier.card, _CHECKED)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     pairs = zip((out.numpy() for out in whole(rows)), session.run(None, {form.what: rows.numpy()}), strict=True)
     return max(float(np.abs(want - got).max() / max(1, np.abs(want).max())) for want, got in pairs)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fewlabels.data.sources.named import NAMES
 from fewlabels.data.sources.open import Array, Data
 from fewlabels.errors import UserError
 from fewlabels.files import read_csv
@@ -65,7 +66,13 @@ def add_labels(
         "root": root or given["root"],
         "unlabeled": given["unlabeled"] if unlabeled is None else unlabeled,
     }
+    if isinstance(data, str) and data == source and not _is_there(data):
+        raise UserError(f"{folder.path} was made from {data}, which is not there now: say where it is, by --data")
     return fit(data, show=show, **chosen | options)
+
+
+def _is_there(data: str) -> bool:
+    return data in NAMES or any(mark in data for mark in "*{") or Path(data).exists()
 
 
 def _named(folder: RunFolder, labels: Path) -> Path:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fewlabels.config import Options
 from fewlabels.data.cache import KeptArray, default_folder
+from fewlabels.data.splits import parted
 from fewlabels.data.vectors import VectorRows, Vectors
 from fewlabels.errors import UserError
 from fewlabels.evaluation.baselines import Features
 from fewlabels.models.build import CUSTOM, digest_of_parameters, on_features
 from fewlabels.models.classifier import Classifier
-from fewlabels.runs.choose import ImagePlan
+from fewlabels.runs.choose import FOR_IMAGES, ImagePlan
 from fewlabels.runs.phases import Stage
 from fewlabels.runs.prepare import Work, make_job
 from fewlabels.runs.train import seconds_a_step
 from fewlabels.runs.vectors import make_vector_plan
+from fewlabels.training.processes import send_from_first
 
 FOLDS = 5  # that the labeled rows are parted in to judge a training on features
 JUDGED_FROM = 100  # labeled rows, from which on a share of one in a hundred can be told from none
@@ -33,10 +36,16 @@ LITTLE = 0.01  # of the labeled rows, judged by others, below which training the
 def embedded(work: Work) -> Features | None:
     """Give the features [N, D] of all rows by the backbone that the run begins with; None where it begins with nothing.
 
-    They are kept on disk, by what the images hold and what the backbone is, where that can be written to.
+    They are kept on disk, by what the images hold and what the backbone is, where that can be written to. The first of
+    several processes makes them for all.
     """
     if features_first(work) == "no":
         return None
+    made = {"features": torch.from_numpy(_embedded(work))} if work.writes else None
+    return send_from_first(made, work.job.rows.images.device)["features"].cpu().numpy()
+
+
+def _embedded(work: Work) -> Features:
     classifier = work.job.build().to(work.job.rows.images.device)
     kept = _place(work, classifier)
     found = None if kept is None else kept.open()
@@ -47,7 +56,7 @@ def embedded(work: Work) -> Features | None:
     made = classifier.outputs(work.job.rows.images, np.arange(len(work.table))).features.numpy()
     seconds = time.perf_counter() - start
     work.show.line(f"features of {len(made):,} images by {work.plan.model}, {made.shape[1]} each: {seconds:.1f} s")
-    if work.writes and kept is not None:
+    if kept is not None:
         try:
             kept.write(made)
         except OSError as error:
@@ -57,12 +66,13 @@ def embedded(work: Work) -> Features | None:
 
 def _place(work: Work, classifier: Classifier) -> KeptArray | None:
     """Give where the features are kept; None for a backbone of the user's own, which its parameters do not tell."""
-    card, content = classifier.card, work.folder.config()["data"]["content"]
+    card = classifier.card
     if card.model == CUSTOM:
         return None
+    made_by = (torch.__version__, version("timm"), classifier.device.type, digest_of_parameters(classifier.backbone))
     return KeptArray(
         work.options.cache or default_folder(),
-        *(content, card.model, card.form, card.mean, card.std, digest_of_parameters(classifier.backbone)),
+        *(work.content, card.model, asdict(card.form), card.mean, card.std, *made_by),
     )
 
 
@@ -73,17 +83,14 @@ def features_first(work: Work) -> str:
 
 def features_stage(work: Work, features: Features) -> Stage | None:
     """Prepare a training by the method on features [N, D]; None, with a word, where it cannot learn from them."""
-    options = Options(
-        budget=work.options.budget,
-        seed=work.options.seed,
+    device, table, only = work.job.rows.images.device, work.table, features_first(work) == "only"
+    options = _of_features(work.options) if only else Options(budget=work.options.budget, seed=work.options.seed)
+    options = replace(
+        options,
         labeled_in_unlabeled=work.options.labeled_in_unlabeled,
         batch=work.plan.recipe.batch,
         unlabeled_ratio=work.plan.recipe.unlabeled_batch // work.plan.recipe.batch,
-        noise=work.options.noise,
-        replaced=work.options.replaced,
-        mixed=work.options.mixed,
     )
-    device, table = work.job.rows.images.device, work.table
     plan = make_vector_plan(options, table, VectorRows(features), device)
     vectors = Vectors(torch.from_numpy(features).to(device))
     job = replace(
@@ -91,11 +98,13 @@ def features_stage(work: Work, features: Features) -> Stage | None:
         rows=replace(work.job.rows, images=vectors),
         share=work.job.share,
         stop=work.job.stop,
+        board=work.job.board,
+        policy=work.job.policy if only else None,
     )
     try:
         seconds_a_step(job, work.method, tries=1)
     except UserError as error:
-        if features_first(work) == "only":
+        if only:
             raise
         work.show.line(f"{work.name} does not learn from features: {error}", "yellow")
         return None
@@ -107,12 +116,19 @@ def features_stage(work: Work, features: Features) -> Stage | None:
     return Stage(job, work.folder / "features", f" on {work.plan.model} features", whole, _folds(work))
 
 
+def _of_features(options: Options) -> Options:
+    """Give the options of a run as those of its training on features: what is for images is not for these."""
+    defaults = {field.name: field.default for field in fields(options) if field.name in FOR_IMAGES}
+    return replace(options, **defaults, model="auto", weights=None, freeze=False, start=None)
+
+
 def _folds(work: Work) -> int:
     """Choose into how many parts the labeled rows are put to calibrate by; 0 where that is not asked for or needed."""
-    rows = work.job.rows
+    rows, asked = work.job.rows, work.options.calibrate
     fewest = int(np.bincount(rows.labels[rows.labeled], minlength=len(work.table.classes)).min())
-    wanted = work.options.calibrate in ("auto", "cross") and not len(rows.held_out)
-    return FOLDS if wanted and fewest >= FOLDS else 0
+    if len(rows.held_out) or asked not in ("auto", "cross"):
+        return 0
+    return min(FOLDS, fewest) if asked == "cross" or fewest >= FOLDS else 0
 
 
 def enough(work: Work, features: Features) -> str | None:
@@ -127,7 +143,8 @@ def enough(work: Work, features: Features) -> str | None:
     if len(labels) < JUDGED_FROM or np.bincount(labels).min() < FOLDS:
         return None
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=work.options.seed)
+    parts = parted(work.table, rows.labeled, FOLDS, work.options.seed)
+    folds = [(np.flatnonzero(~(of := np.isin(rows.labeled, part))), np.flatnonzero(of)) for part in parts]
     said = np.asarray(cross_val_predict(model, features[rows.labeled], labels, cv=folds))
     wrong = int((said != labels).sum())
     if wrong > LITTLE * len(labels):

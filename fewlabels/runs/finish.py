@@ -89,8 +89,9 @@ def finish(work: Work, free: Sequence[Row], stages: Sequence[Done], ended: str |
         suspects=suspects(reference, best.features, probabilities, rows.labels, names),
         next=write_next(work.folder.path, work.table, best.features, probabilities),
     )
+    best = _judged_calibrated(work, best, outcomes, probabilities)
     table, records = _table(free, outcomes, best, reason or ended), best.done.stage.folder
-    summary = _summary(work, table, best)
+    summary = _summary(work, table, best, probabilities, classifier.card.model)
     summary |= plain({"calibration": _calibration_of(work, best, calibration, findings)})
     summary["unknown"] = int(findings.unknown[rows.unlabeled].sum())
     summary["warnings"] = warnings_of(summary, read_lines(records / METRICS), findings)
@@ -124,6 +125,18 @@ def _best(work: Work, outcomes: Sequence[Outcome]) -> tuple[Outcome, str | None]
         f"training the whole network added nothing on {len(held_out)} labels that were held out "
         f"({percent(last.right(held_out))} after {percent(first.right(held_out))}): the features are kept as they were"
     )
+
+
+def _judged_calibrated(
+    work: Work, best: Outcome, outcomes: list[Outcome], probabilities: NDArray[np.float32]
+) -> Outcome:
+    """Judge the outcome that is kept by its calibrated probabilities, as all its outputs have them."""
+    row = best.rows[-1]
+    judged = make_row(row.name, row.label, work.job.rows, probabilities.argmax(1), row.seconds)
+    best = replace(best, rows=[*best.rows[:-1], judged])
+    place = next(i for i, outcome in enumerate(outcomes) if outcome.done is best.done)
+    outcomes[place] = best
+    return best
 
 
 def _table(free: Sequence[Row], outcomes: Sequence[Outcome], best: Outcome, reason: str | None) -> list[Row]:
@@ -179,16 +192,18 @@ def _calibration_of(work: Work, best: Outcome, calibration: Calibration, finding
     }
 
 
-def _summary(work: Work, table: Sequence[Row], best: Outcome) -> dict[str, Any]:
+def _summary(
+    work: Work, table: Sequence[Row], best: Outcome, probabilities: NDArray[np.float32], model: str
+) -> dict[str, Any]:
     rows, test, row = work.job.rows, work.job.rows.test, table[-1]
     difference = (
-        None if best.baseline is None else gain(best.logits[test].argmax(1), best.baseline[test], rows.labels[test])
+        None if best.baseline is None else gain(probabilities[test].argmax(1), best.baseline[test], rows.labels[test])
     )
     return {
         "data": work.table.name,
         "method": work.name,
         "seed": work.options.seed,
-        "model": work.plan.model,
+        "model": model,
         "steps": best.done.stage.job.recipe.steps,
         "policy": preset_of(layer_rule(best.done.stage.job, work.method).policy),
         "labeled": len(rows.labeled),

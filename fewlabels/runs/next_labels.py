@@ -44,16 +44,16 @@ def write_next(folder: Path, table: Table, features: Features, probabilities: ND
 
 
 def next_lines(run: Path, count: int) -> list[dict[str, str]]:
-    """Read the first images to label next, a line each by the columns `HEAD`.
+    """Read the first images to label next, a line each by the columns `HEAD`; all where they are fewer.
 
     Raises:
-        UserError: no finished run, a number below 1, or more than there are.
+        UserError: no finished run, a number below 1, or nothing left to label.
     """
     if count < 1:
         raise UserError(f"-n is {count}; give how many images you would label, 1 or more")
     lines = _lines(run)
-    if count > len(lines):
-        raise UserError(f"{run / NAME} has {len(lines)} images; give -n {len(lines)} or less")
+    if not lines:
+        raise UserError(f"{run / NAME} is empty: every image of the training split has a label")
     return lines[:count]
 
 
@@ -68,10 +68,12 @@ def listed_next(run: Path) -> list[str]:
 
 def _lines(run: Path) -> list[dict[str, str]]:
     path = run / NAME
+    if not (run / "config.yaml").is_file():
+        raise UserError(
+            f"{run} is no run: it has no config.yaml. Give the folder of one, as `fewlabels train` makes it."
+        )
     if not path.is_file():
-        begun = (run / "config.yaml").is_file()
-        mend = "its run is not finished: give the same command again" if begun else "train one with `fewlabels train`"
-        raise UserError(f"{run} has no {NAME}; {mend}.")
+        raise UserError(f"{run} has no {NAME}; its run is not finished: give the same command again.")
     with open(path, newline="", encoding="utf-8") as file:
         return [{name: plain_cell(cell) for name, cell in line.items()} for line in csv.DictReader(file)]
 

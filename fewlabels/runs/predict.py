@@ -91,6 +91,11 @@ def predict(
             if sorter is None:
                 _print(part)
     _summarize(out, sorter, counts, form.what, len(found.aside))
+    if min_confidence and not classifier.card.scale:
+        print(
+            f"this run's probabilities are not calibrated: of images with {min_confidence:g} fewer may be right",
+            file=sys.stderr,
+        )
     for name, reason in found.aside.items():
         print(f"set aside: {written(name)}: {reason}", file=sys.stderr)
 
@@ -149,6 +154,8 @@ def _check_apart(into: Path, images: Sequence[Path]) -> None:
 
 def _vectors(files: Sequence[Path], form: VectorForm) -> _Given:
     """Read the vectors of files; nothing is set aside yet."""
+    if not files:
+        raise UserError("no vectors are given; give files of them (.npz, .csv, .tsv, .parquet)")
     read = [read_vectors(path, form.columns) for path in files]
     several = len(files) > 1
     names = [

@@ -23,7 +23,7 @@ from fewlabels.data.images import Provider
 from fewlabels.data.splits import apply_split, draw_split, hold_out, split_text
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import Interrupted, UserError, all_of
-from fewlabels.files import csv_text, replace_text
+from fewlabels.files import csv_text, read_csv, replace_text
 from fewlabels.keys import Key
 from fewlabels.methods import is_ours, method_name
 from fewlabels.methods.base import Method
@@ -49,6 +49,7 @@ class Work:
 
     folder: RunFolder
     table: Table
+    content: str
     options: Options
     method: Method
     name: str
@@ -99,16 +100,21 @@ def prepare(
     own = own_file(type(method))
     _check_agreement(table, brought.content, plan, own and own.digest)
     table = _with_near_copies(table, brought.images, modality_of(plan))
+    if options.start is not None:
+        check_start(table, options.start)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
     job = replace(
         make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
     )
+    if options.start is not None:
+        table = table.with_note(_said_of_start(job, options.start))
+    # Features are tried when they are there: a step of the whole network would take longer than to make them.
     if not (isinstance(plan, ImagePlan) and plan.features == "only"):
         check_rule(job, method, name)
-    _try(job, method, name)
+        _try(job, method, name)
+        plan = _with_threads(plan, options, folder, job, method)
     if options.probe_every:
         try_probe(job, method)
-    plan = _with_threads(plan, options, folder, job, method)
     config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
     config |= {"layers": _layers(layer_rule(job, method)), "given": _given(options, source)}
     if own is not None:
@@ -116,7 +122,7 @@ def prepare(
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, name, plan, show)
-    return Work(folder, table, options, method, name, plan, job, show)
+    return Work(folder, table, brought.content, options, method, name, plan, job, show)
 
 
 def _try(job: Job, method: Method, name: str) -> None:
@@ -300,17 +306,28 @@ def check_classes(table: Table) -> None:
 _OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")
 
 # Options that decide what is trained and are in no other part of the configuration.
-_IDENTITY = ("labels_per_class", "labeled_in_unlabeled", "seed", "pretrained", "freeze", "baseline", "strengths")
+_IDENTITY = (
+    "budget",
+    "calibrate",
+    "labels_per_class",
+    "labeled_in_unlabeled",
+    "seed",
+    "pretrained",
+    "freeze",
+    "baseline",
+    "strengths",
+)
 
 
 def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
     """Give a hash of the parameters that a run begins with, where they are the user's."""
     if backbone is not None:
         return digest_of_parameters(backbone)
-    for file in (options.start and options.start / PARAMETERS, options.weights):
-        if file is not None and file.is_file():
-            return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return None
+    files = (options.start and options.start / PARAMETERS, options.weights)
+    found = [
+        hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file is not None and file.is_file()
+    ]
+    return "+".join(found) or None
 
 
 def _layers(rule: LayerRule) -> dict[str, Any]:
@@ -369,16 +386,48 @@ def _rows(table: Table, images: Provider, seed: int, calibrate: Calibrate) -> Ro
     return Rows(images, table.labels, table.truth, labeled, table.unlabeled_rows, table.test_rows, held_out)
 
 
-def _begun(card: Card, start: Path) -> Card | None:
+def check_start(table: Table, start: Path) -> None:
+    """Check that a run learned nothing that another, begun with its parameters, reports on.
+
+    Raises:
+        UserError: rows that it trained on are test rows now, or their labels are hidden.
+    """
+    path = start / "split.csv"
+    if not path.is_file():
+        raise UserError(f"--start {start} is no run: it has no split.csv; give the folder of a finished run")
+    columns = (read_csv(path, column) for column in ("name", "label", "split"))
+    before = {name: (label, split) for name, label, split in zip(*columns, strict=True)}
+    seen = [
+        name
+        for name, test, truth in zip(table.names, table.test, table.truth, strict=True)
+        if before.get(name, ("", "test"))[1] != "test" and (test or (truth != UNLABELED and before[name][0]))
+    ]
+    if seen:
+        raise UserError(
+            f"--start {start} was trained on {len(seen)} rows that only report now, such as {seen[0]}: what is "
+            f"reported would not be earned. Give --split {path} too."
+        )
+
+
+def _said_of_start(job: Job, start: Path) -> str:
+    if job.start is None:
+        why = "training on features takes seconds, and labels that are held out must not have been learned"
+        return f"begun anew, and not with the parameters of {start.name}: {why}"
+    gain = "labels only begins anew, so that the gain over it is of both"
+    return f"begun with the parameters of {start.name}, which have learned before; {gain}"
+
+
+def _begun(card: Card, start: Path, plan: Plan) -> Card | None:
     """Give the card of the run that another begins with: with its statistics, and not calibrated.
 
-    None where that run ended with the features of the same backbone: training on these takes seconds.
+    None where its parameters are of no use: it ended with the features of the same backbone, training on which takes
+    seconds; or labels are held out now, which its parameters may have learned.
 
     Raises:
         UserError: there is no trained run, or it is one of another network, other classes or another form of images.
     """
     before = read_card(start / "model.json")
-    if before.model == card.model + ON_FEATURES:
+    if before.model == card.model + ON_FEATURES or plan.calibrate == "held_out":
         return None
     problems = [
         f"{name} was {getattr(before, name)} and is {getattr(card, name)} now"
@@ -405,7 +454,7 @@ def make_job(
     """
     modality, train = modality_of(plan), np.flatnonzero(~table.test)
     card = Card(plan.model, table.classes, plan.form, *modality.statistics(images, train))
-    before = None if options.start is None else _begun(card, options.start)
+    before = None if options.start is None else _begun(card, options.start, plan)
     card = before or card
     key = Key(options.seed)
 

@@ -68,6 +68,8 @@ def probe(
     folder = RunFolder(Path(run))
     config = folder.config()
     found = checkpoint.load(folder / "checkpoint")
+    if found is None and (folder / "features").is_dir():
+        raise UserError(f"{folder.path} ended with the features of its backbone, of which no layer was trained")
     if found is None:
         raise UserError(f"{folder.path} has no checkpoint that can be read: train it first")
     made = method if isinstance(method, Method) else _method_of(config, method)

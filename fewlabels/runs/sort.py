@@ -86,7 +86,7 @@ def folder_names(decisions: Sequence[str]) -> list[str]:
 
 
 def _allowed(text: str) -> str:
-    name = _NO_NAME.sub("_", written(text))[:_LONGEST].rstrip(". ")
+    name = _NO_NAME.sub("_", written(text)).encode()[:_LONGEST].decode(errors="ignore").rstrip(". ")
     if not name or name.startswith(".") or _RESERVED.fullmatch(name):
         name = f"_{name}"
     return name

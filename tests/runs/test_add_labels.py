@@ -159,3 +159,18 @@ def test_added_labels_come_back_with_the_split_in_data_that_has_none(tmp_path):
 
 def test_the_summary_is_plain_json(more):
     assert json.loads((more.path / "summary.json").read_text()) == more.summary
+
+
+def test_a_start_that_learned_what_only_reports_now_is_refused(run, tmp_path):
+    """Another seed draws other test rows and other labels, of which the run has seen the pixels or the labels."""
+    with pytest.raises(UserError, match=r"was trained on \d+ rows that only report now, such as .* Give --split"):
+        fewlabels.fit("digits", labels_per_class=2, seed=1, start=run.path, out=tmp_path / "new", **QUICK)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_start_is_not_used_where_labels_are_held_out(run, tmp_path, filled):
+    """The parameters may have learned the labels that are held out now."""
+    more = fewlabels.add_labels(run.path, filled, out=tmp_path / "run", steps=1, lr=1e-12, calibrate="no")
+    assert any("begun with the parameters of run" in note for note in more.summary["notes"])
+    with pytest.raises(UserError, match="needs 5 labels of each class"):
+        fewlabels.add_labels(run.path, filled, out=tmp_path / "held", calibrate="held_out")

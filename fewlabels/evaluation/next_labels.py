@@ -13,6 +13,7 @@ from fewlabels.evaluation.baselines import Features
 
 CANDIDATES = 10_000  # rows that may be chosen
 SPOKEN_FOR = 4_096  # rows for which they speak
+COPY = 1e-2  # distance of features of length 1, below which one row is a copy of the other
 _PART = 1 << 22  # entries of a kernel that are held at once
 
 
@@ -21,9 +22,9 @@ def choose_next(features: Features, probabilities: NDArray[np.float32], labeled:
 
     Greedily maximizes the mean over the rows of u max_l k(., l), where l are the labeled and the chosen rows, u is a
     row's uncertainty, 1 minus the difference of its two largest probabilities, and k a Gaussian of the distance between
-    features of length 1. Its width is the smallest distance between two labeled rows (1 with fewer than two): wide with
-    few labels, so that what is typical is chosen; narrow with many, so that what is uncertain is. Nothing is chosen
-    that lies closer to a labeled one than others have to gain.
+    features of length 1. Its width is the median distance of a labeled row to the nearest other one (1 with fewer than
+    two; the paper's is the smallest distance, which one near copy makes as narrow as it likes): wide with few labels, so
+    that what is typical is chosen; narrow with many, so that what is uncertain is.
 
     The time is linear in the rows: of more than `CANDIDATES` and `SPOKEN_FOR` an even part stands for all.
 
@@ -86,11 +87,14 @@ def _kernel(x: Features, y: Features, width: float) -> NDArray[np.float32]:
 
 
 def _width(known: Features) -> float:
-    """Give the smallest distance between two labeled rows that are not the same."""
+    """Give the median over labeled rows of the distance to the nearest other one that is no copy."""
     if len(known) < 2:
         return 1.0
-    known = known[:CANDIDATES]
-    squares = 2 - 2 * np.minimum(known @ known.T, 1)
-    apart = squares[~np.eye(len(known), dtype=bool)]
-    apart = apart[apart > 1e-6]
-    return float(np.sqrt(apart.min())) if len(apart) else 1.0
+    nearest: list[NDArray[np.float32]] = []
+    for rows in _parts(np.arange(len(known)), len(known)):
+        squares = 2 - 2 * np.minimum(known[rows] @ known.T, 1)
+        squares[np.arange(len(rows)), rows] = np.inf
+        nearest.append(squares.min(1))
+    distances = np.sqrt(np.concatenate(nearest))
+    apart = distances[distances > COPY]
+    return float(np.median(apart)) if len(apart) else 1.0

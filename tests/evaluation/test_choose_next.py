@@ -21,8 +21,9 @@ def by_brute_force(features, probabilities, labeled, n):
     top = np.sort(probabilities.astype(np.float64), axis=1)
     u = 1 - (top[:, -1] - top[:, -2])
     distance = np.linalg.norm(x[:, None] - x[None], axis=2)
-    between = distance[np.ix_(labeled, labeled)][~np.eye(len(labeled), dtype=bool)]
-    k = np.exp(-((distance / (between.min() if len(labeled) > 1 else 1.0)) ** 2))
+    nearest = [min(distance[i, j] for j in labeled if j != i) for i in labeled] if len(labeled) > 1 else [1.0]
+    width = np.median(nearest)
+    k = np.exp(-((distance / width) ** 2))
     free = [row for row in range(len(x)) if row not in set(labeled)]
     chosen = []
     for _ in range(n):
@@ -87,3 +88,17 @@ def test_of_many_rows_a_part_stands_for_all(monkeypatch):
 def test_uncertainty_is_largest_where_two_classes_are_equal():
     p = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.4, 0.3, 0.3]], np.float32)
     assert np.allclose(uncertainty(p), [1.0, 0.0, 0.9])
+
+
+def test_one_near_copy_among_the_labeled_rows_changes_little():
+    """Twenty groups, of which each of twenty choices should be another; the smallest distance would see no group."""
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 16))
+    of = np.repeat(np.arange(20), 20)
+    x = (centers[of] + 0.1 * rng.normal(size=(400, 16))).astype(np.float32)
+    p = np.full((400, 3), 1 / 3, np.float32)
+    copied = np.concatenate([x, x[:1] + 0.01]).astype(np.float32)
+    known = np.array([0, 20, 40])
+    plain = of[choose_next(x, p, known, 17)]
+    more = choose_next(copied, np.concatenate([p, p[:1]]), np.append(known, 400), 17)
+    assert len({*plain}) == 17 and len({*of[more]}) >= 16

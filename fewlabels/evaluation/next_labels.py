@@ -22,9 +22,9 @@ def choose_next(features: Features, probabilities: NDArray[np.float32], labeled:
 
     Greedily maximizes the mean over the rows of u max_l k(., l), where l are the labeled and the chosen rows, u is a
     row's uncertainty, 1 minus the difference of its two largest probabilities, and k a Gaussian of the distance between
-    features of length 1. Its width is the median distance of a labeled row to the nearest other one (1 with fewer than
-    two; the paper's is the smallest distance, which one near copy makes as narrow as it likes): wide with few labels, so
-    that what is typical is chosen; narrow with many, so that what is uncertain is.
+    features of length 1. Its width is the median distance of a labeled row to the nearest other one (1 with fewer
+    than two; the paper's is the smallest distance, which one near copy makes as narrow as it likes): wide with few
+    labels, so that what is typical is chosen; narrow with many, so that what is uncertain is.
 
     The time is linear in the rows: of more than `CANDIDATES` and `SPOKEN_FOR` an even part stands for all.
 

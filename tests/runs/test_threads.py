@@ -55,7 +55,7 @@ def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkey
     (tmp_path / "run/summary.json").unlink()  # as if it were not finished
     monkeypatch.setattr("fewlabels.runs.prepare.fastest_threads", None)  # not asked again
     seen = []
-    monkeypatch.setattr("fewlabels.runs.fit.method_phase", lambda work: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr("fewlabels.runs.fit.train_stage", lambda *_: seen.append(torch.get_num_threads()))
     monkeypatch.setattr("fewlabels.runs.fit.finish", lambda *_: Run.finished(work_folder))
     work_folder = RunFolder(tmp_path / "run")
     with pytest.raises(AttributeError):  # there is no run to show

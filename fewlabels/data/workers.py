@@ -129,8 +129,28 @@ def _alone(part: Part, form: Form, patience: float) -> str | None:
     except Exception as error:
         if not _is_lost_worker(error):
             raise
+        _check_workers(patience)  # else it is not the image's fault, and must not be kept as if it were
         return f"the decoder {'takes too long' if _is_hanging(error) else 'crashed'} on it"
     return broken.get(part.first)
+
+
+def _check_workers(patience: float) -> None:
+    """Check that worker processes can be started and work at all.
+
+    Raises:
+        UserError: they cannot.
+    """
+    from joblib import Parallel, delayed
+
+    try:
+        Parallel(n_jobs=2, backend="loky", timeout=max(patience, PATIENCE_ONE))(delayed(abs)(i) for i in range(2))
+    except Exception as error:
+        if not _is_lost_worker(error):
+            raise
+        raise UserError(
+            f"no worker process can be started to decode images ({type(error).__name__}): is this Python's environment "
+            "whole, and is there memory? Then give the same command again."
+        ) from error
 
 
 def decode_part(part: Part, form: Form) -> tuple[int, Broken]:

@@ -200,3 +200,23 @@ def test_a_script_without_a_guard_decodes_many_images(tmp_path):
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["the script runs", "202 True"]
+
+
+def test_where_no_worker_starts_no_image_is_blamed(tmp_path, monkeypatch):
+    """As when the environment of this Python vanished: what would be kept is that every image crashes the decoder."""
+    import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    class Lost:
+        def __init__(self, **options):
+            del options
+
+        def __call__(self, calls):
+            raise TerminatedWorkerError("none could be started")
+
+    monkeypatch.setattr(joblib, "Parallel", Lost)
+    file = tmp_path / "pixels"
+    file.write_bytes(bytes(20))
+    image = png_of(1)
+    with pytest.raises(UserError, match="no worker process can be started"):
+        list(decode_parts([0], lambda first: Part(first, [image], [b""], file), FORM, 2))

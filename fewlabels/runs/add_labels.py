@@ -32,8 +32,9 @@ def add_labels(
 ) -> Run:
     """Go on from a finished run with more labels: its split, its parameters, its options; in a folder of its own.
 
-    Labels that the run had never change. The network begins with the run's parameters, head included; the labels-only
-    baseline begins anew, since those parameters have learned from the unlabeled images.
+    Labels that the run had never change. The network begins with the run's parameters, head included; anew where the
+    run ended with features, or where labels are held out now, which those parameters may have learned. The labels-only
+    baseline begins anew, since they have learned from the unlabeled images.
 
     Args:
         run: the run's folder; it is not changed.

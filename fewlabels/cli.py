@@ -111,7 +111,9 @@ class AddLabels:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run as ONNX, as a folder for the Hugging Face Hub, or as tasks for Label Studio; several at once work."""
+    """Write a run as ONNX, as a folder for the Hugging Face Hub, as tasks for Label Studio, or what it says of its rows
+    as a sheet; several at once work.
+    """
 
     run: tyro.conf.Positional[Path]
     """folder of the run"""
@@ -123,6 +125,8 @@ class Export:
     """with --hub: bring the folder to this repository of the Hub, as USER/NAME; a new one is private"""
     label_studio: MaybePath = None
     """write a .json file of the unlabeled images with the run's guesses, those to label next first"""
+    csv: MaybePath = None
+    """write what the run says of each of its rows, predictions.parquet, as a .csv file"""
     url_prefix: str | None = None
     """with --label-studio: what stands before a row's name in the address of its image (files that Label Studio itself
     serves from their folder)"""
@@ -349,8 +353,8 @@ def _add_labels(command: AddLabels, words: list[str]) -> None:
 
 def _export(command: Export, words: list[str]) -> None:
     _no_method(words)
-    if command.onnx is None and command.hub is None and command.label_studio is None:
-        raise UserError("nothing to write: give --onnx FILE, --hub DIR or --label-studio FILE, or several")
+    if not any((command.onnx, command.hub, command.label_studio, command.csv)):
+        raise UserError("nothing to write: give --onnx FILE, --hub DIR, --label-studio FILE or --csv FILE, or several")
     for option, needed, value in (
         ("--push", "--hub DIR", command.hub is None and command.push),
         ("--url-prefix", "--label-studio FILE", command.label_studio is None and command.url_prefix),
@@ -358,7 +362,7 @@ def _export(command: Export, words: list[str]) -> None:
         if value:
             raise UserError(f"{option} {value} goes with {needed}")
 
-    from fewlabels.runs.export import export_hub, export_label_studio, export_onnx
+    from fewlabels.runs.export import export_csv, export_hub, export_label_studio, export_onnx
 
     if command.onnx is not None:
         print(export_onnx(command.run, command.onnx))
@@ -366,6 +370,8 @@ def _export(command: Export, words: list[str]) -> None:
         print(export_hub(command.run, command.hub, command.push))
     if command.label_studio is not None:
         print(export_label_studio(command.run, command.label_studio, command.url_prefix))
+    if command.csv is not None:
+        print(export_csv(command.run, command.csv))
 
 
 def _probe(command: Probe, words: list[str]) -> None:

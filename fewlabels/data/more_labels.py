@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,23 @@ from fewlabels.errors import all_of
 
 _MEND = "Mend these lines and try again; nothing was changed."
 _NAMED = 3  # rows named in a problem
+
+
+class NewLabels(NamedTuple):
+    """Classes by names of rows; and rows that got several different ones, with these, which count for none."""
+
+    agreed: dict[str, str]
+    contested: dict[str, list[str]]
+
+
+def with_new_labels(table: Table, new: NewLabels, source: str) -> Table:
+    """Give a table with the labels that are agreed on, and a note of those that are not; errors as `with_labels`."""
+    table = with_labels(table, new.agreed, source)
+    if not new.contested:
+        return table
+    said = [f"{name} as {' and '.join(labels)}" for name, labels in new.contested.items()]
+    more = f", and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+    return table.with_note(f"left out of {source}, labeled differently: {', '.join(said[:_NAMED])}{more}")
 
 
 def with_labels(table: Table, given: Mapping[str, str], source: str) -> Table:

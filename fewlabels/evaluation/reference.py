@@ -31,6 +31,7 @@ SHRUNK = 0.3  # part of the features' covariance that is taken as the same in al
 _FITTED = 10_000  # rows for the covariance and for the threshold
 _FEWEST = 20  # rows for a threshold
 _FORMAT = 1
+_WORDS = "reference"
 _PART = 1 << 22  # similarities that are held at once
 
 
@@ -135,8 +136,9 @@ class Reference:
         """Write a safetensors file, whole or not at all."""
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("mean", "whiten", "features", "labels")}
         tensors["threshold"] = np.array(self.threshold)
-        words = {"format": str(_FORMAT), "basis": self.basis, "names": json.dumps(self.names)}
-        replace_file(path, lambda aside: save_file(tensors, aside, words))
+        words = json.dumps({"format": _FORMAT, "basis": self.basis, "names": self.names})
+        # One entry: several are written in no fixed order, and the same run is to give the same bytes.
+        replace_file(path, lambda aside: save_file(tensors, aside, {_WORDS: words}))
 
     @classmethod
     def load(cls, path: Path) -> Reference:
@@ -147,12 +149,12 @@ class Reference:
         """
         try:
             with safe_open(path, "np") as file:
-                words = file.metadata() or {}
-                if int(words["format"]) > _FORMAT:
+                words = json.loads((file.metadata() or {})[_WORDS])
+                if words["format"] > _FORMAT:
                     raise UserError(f"{path} has format {words['format']}; install a newer fewlabels")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             threshold, basis = float(tensors.pop("threshold")), words["basis"]
-            return cls(**tensors, names=tuple(json.loads(words["names"])), threshold=threshold, basis=basis)
+            return cls(**tensors, names=tuple(words["names"]), threshold=threshold, basis=basis)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}. Give the command that made the run again.") from error
 

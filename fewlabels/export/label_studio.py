@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
+from fewlabels.data.more_labels import NewLabels
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import replace_text
 
@@ -98,14 +98,10 @@ def labeling_config(classes: Sequence[str]) -> str:
     )
 
 
-def read_annotations(path: Path) -> dict[str, str]:
+def read_annotations(path: Path) -> NewLabels:
     """Read the labels that people gave to tasks of `write_tasks`, from Label Studio's export as JSON or JSON_MIN.
 
-    Annotations that were cancelled, tasks that were skipped and predictions are no labels. An image that got several
-    different ones is named on the error output, and left out.
-
-    Returns:
-        The class name of each row name.
+    Annotations that were cancelled, tasks that were skipped and predictions are no labels.
 
     Raises:
         UserError: it is no such file, or has tasks that `write_tasks` did not make; all problems at once.
@@ -125,10 +121,11 @@ def read_annotations(path: Path) -> dict[str, str]:
     if problems:
         mend = "Give the export of tasks that were made by `fewlabels export --label-studio`."
         raise all_of(str(path), problems, mend, most=3)
-    for name, labels in given.items():
-        if len(set(labels)) > 1:
-            print(f"left out: {name}: labeled as {' and '.join(sorted(set(labels)))}", file=sys.stderr)
-    return {name: labels[0] for name, labels in given.items() if len(set(labels)) == 1}
+    different = {name: sorted(set(labels)) for name, labels in given.items()}
+    return NewLabels(
+        agreed={name: labels[0] for name, labels in different.items() if len(labels) == 1},
+        contested={name: labels for name, labels in different.items() if len(labels) > 1},
+    )
 
 
 def _tasks(path: Path) -> list[dict[str, Any]]:

@@ -104,13 +104,26 @@ def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
     return _build_timm(card.model, form, pretrained)
 
 
-def _build_timm(name: str, form: Form, pretrained: bool) -> nn.Module:
+def check_model(name: str) -> None:
+    """Check that there is a model of this name, so that a slip is said before other work is done.
+
+    Raises:
+        UserError: there is none; the nearest are named.
+    """
+    if name in OWN or name == CUSTOM:
+        return
     import timm  # seconds to import, and needed by these models alone
 
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], n=4)
         hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(OWN)} and timm's models"
         raise UserError(f"no model is named {name!r}; {hint}")
+
+
+def _build_timm(name: str, form: Form, pretrained: bool) -> nn.Module:
+    import timm
+
+    check_model(name)
     try:
         try:
             return timm.create_model(

@@ -18,6 +18,7 @@ from fewlabels.report.words import (
     asked,
     best_free,
     came_out,
+    compared_with_start,
     count,
     percent,
     points_of,
@@ -37,7 +38,7 @@ def head(title: str, summary: dict[str, Any]) -> Markup:
             [
                 paragraph(asked(summary), "said"),
                 paragraph(came_out(summary), "verdict"),
-                paragraph(trust(summary), "said"),
+                *(paragraph(said, "said") for said in (compared_with_start(summary), trust(summary)) if said),
                 _tiles(summary),
                 _warnings(summary.get("warnings")),
             ]
@@ -118,9 +119,12 @@ def _points(value: float | None) -> str:
 def _meaning(summary: Mapping[str, Any], compared: bool, on_test: bool) -> str:
     where = "on the test split, which chose nothing" if on_test else "on hidden labels: there is no test split"
     error = " After \u00b1 stands its standard error." if summary["gain"] else ""
+    steps = any(row.get("added") is not None for row in summary["rows"])
+    added = " The first step is compared with the best of what is free." if steps else ""
     return (
-        f"{f'The gain is in points of accuracy {where}.{error} ' if compared else ''}The numbers are of the averaged "
-        f"parameters after the last step. Policy of the layers that learn from unlabeled images: {summary['policy']}."
+        f"{f'The gain is in points of accuracy {where}.{error}{added} ' if compared else ''}The numbers are of the "
+        "averaged parameters after the last step. Policy of the layers that learn from unlabeled images: "
+        f"{summary['policy']}."
     )
 
 

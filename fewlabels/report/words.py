@@ -32,11 +32,28 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         return [f"accuracy {100 * summary['accuracy']:.1f} %; without the labels-only baseline no gain is known."]
     value, error = 100 * difference["value"], 100 * difference["standard_error"]
     against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test images)"
-    if value <= 0:
-        return [f"The unlabeled data did not help here: {against}."]
+    if value == error == 0:
+        return ["The unlabeled data changed nothing: the same test images are right as with labels only."]
     if not difference["clear"]:
         return [f"Whether the unlabeled data helped is not settled: {against}."]
-    return [f"The unlabeled data helped: {against}."]
+    return [f"The unlabeled data {'helped' if value > 0 else 'did harm'}: {against}."]
+
+
+def compared_with_start(summary: Mapping[str, Any]) -> str | None:
+    """Say how much better it became than the run that it went on from; None where it went on from none."""
+    before, now = summary.get("before"), summary["accuracy"]
+    if not before or now is None:
+        return None
+    return (
+        f"With {count(before['labeled'], 'label')} it was {percent(before['accuracy'])} ({before['run']}), with "
+        f"{labels_of(summary):,} it is {percent(now)}: {points_of(now - before['accuracy'])} points on the same "
+        f"{count(summary['test'], 'test image')}."
+    )
+
+
+def labels_of(summary: Mapping[str, Any]) -> int:
+    """Count the labels of a run: those it trained on, and those held out for calibration."""
+    return summary["labeled"] + summary.get("held_out", 0)
 
 
 def asked(summary: Mapping[str, Any]) -> str:

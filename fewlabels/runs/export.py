@@ -1,4 +1,4 @@
-"""`fewlabels export`: a finished run as ONNX, as a folder for the Hub, as tasks for Label Studio."""
+"""`fewlabels export`: a finished run as ONNX, a folder for the Hub, tasks for Label Studio, or a sheet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from fewlabels.export.hub import push, write_hub_folder
 from fewlabels.export.label_studio import Guess, served_locally, write_tasks
 from fewlabels.export.onnx import write_onnx
 from fewlabels.models.classifier import read_card
+from fewlabels.report.words import count
 from fewlabels.runs.folder import RunFolder, given_options
 from fewlabels.runs.next_labels import listed_next
+from fewlabels.runs.outputs import GROUP, write_table
 from fewlabels.runs.run import load
 
 
@@ -63,6 +65,20 @@ def export_label_studio(run: Path, path: Path, url_prefix: str | None = None) ->
     return (
         f"{path}: {len(guesses)} images to label, {path.with_suffix('.xml').name} is the labeling configuration; {mend}"
     )
+
+
+def export_csv(run: Path, path: Path) -> str:
+    """Write what a run says of each of its rows as a .csv file, for those who read no Parquet.
+
+    Raises:
+        UserError: no finished run, another suffix, or a place that cannot be written.
+    """
+    if path.suffix != ".csv":
+        raise UserError(f"--csv {path} ends in {path.suffix or 'nothing'}; give a name that ends in .csv")
+    read_card(run / "model.json")
+    said = pyarrow.parquet.ParquetFile(run / "predictions.parquet")
+    write_table(path, (batch.to_pydict() for batch in said.iter_batches(GROUP)))
+    return f"{path}: {count(said.metadata.num_rows, 'row')}; the columns are those of predictions.parquet"
 
 
 def _unlabeled(run: Path) -> list[tuple[str, str, float]]:

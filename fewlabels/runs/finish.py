@@ -15,12 +15,13 @@ from fewlabels.evaluation.accuracy import gain
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.calibration import Calibration, calibrate, reliability, uncalibrated
 from fewlabels.evaluation.reference import NAME, make_reference, suspects
+from fewlabels.files import read_csv
 from fewlabels.models.layers import preset_of
 from fewlabels.report.findings import Findings
 from fewlabels.report.health import warnings_of
 from fewlabels.report.html import write_report
-from fewlabels.report.words import percent
-from fewlabels.runs.folder import plain
+from fewlabels.report.words import labels_of, percent
+from fewlabels.runs.folder import RunFolder, plain
 from fewlabels.runs.job import layer_rule
 from fewlabels.runs.next_labels import write_next
 from fewlabels.runs.outputs import Said, write_predictions
@@ -192,6 +193,18 @@ def _calibration_of(work: Work, best: Outcome, calibration: Calibration, finding
     }
 
 
+def _before(work: Work) -> dict[str, Any] | None:
+    """Give what the run that this one goes on from had reached; None where it was measured on other test rows."""
+    start = work.options.start
+    if start is None or (before := Run.finished(RunFolder(start))) is None or before.accuracy is None:
+        return None
+    names, splits = (read_csv(start / "split.csv", column) for column in ("name", "split"))
+    tested = {name for name, split in zip(names, splits, strict=True) if split == "test"}
+    if tested != {work.table.names[row] for row in work.job.rows.test}:
+        return None
+    return {"run": start.name, "labeled": labels_of(before.summary), "accuracy": before.accuracy}
+
+
 def _summary(
     work: Work, table: Sequence[Row], best: Outcome, probabilities: NDArray[np.float32], model: str
 ) -> dict[str, Any]:
@@ -212,6 +225,7 @@ def _summary(
         "test": len(test),
         "accuracy": row.accuracy,
         "unlabeled_accuracy": row.unlabeled_accuracy,
+        "before": _before(work),
         "gain": None
         if difference is None
         else {"value": difference.value, "standard_error": difference.error, "clear": difference.clear},

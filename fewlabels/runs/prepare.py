@@ -27,7 +27,7 @@ from fewlabels.files import csv_text, read_csv, replace_text
 from fewlabels.keys import Key
 from fewlabels.methods import is_ours, method_name
 from fewlabels.methods.base import Method
-from fewlabels.models.build import ON_FEATURES, build_classifier, digest_of_parameters
+from fewlabels.models.build import ON_FEATURES, build_classifier, check_model, digest_of_parameters
 from fewlabels.models.classifier import PARAMETERS, Card, Classifier, read_card
 from fewlabels.models.layers import preset_of, read_policy, scales_of
 from fewlabels.models.network import LayerRule
@@ -94,6 +94,7 @@ def prepare(
     plan = replace(plan, why={"method": reason, **plan.why})
     check_shares(plan, options, share)
     _check_compiled(plan, device, share)
+    check_model(plan.model)
     whole = table
     brought = modality_of(plan).bring(table, options, device, stop, show)
     table = _checked(brought.table, whole)
@@ -115,7 +116,7 @@ def prepare(
         plan = _with_threads(plan, options, folder, job, method)
     if options.probe_every:
         try_probe(job, method)
-    config = _config(table, brought.content, options, plan, method, device, _begun_with(options, backbone))
+    config = _config(table, brought.content, options, plan, method, device, _begun_with(job, options, backbone))
     config |= {"layers": _layers(layer_rule(job, method)), "given": _given(options, source)}
     if own is not None:
         config |= {OWN_FILE: own.digest}  # which file it was is in the method's words, as given
@@ -305,6 +306,8 @@ def check_classes(table: Table) -> None:
 # Options that a run may be continued without.
 _OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")
 
+_ASKED = 8  # rows that a backbone of the user's own is told from another by
+
 # Options that decide what is trained and are in no other part of the configuration.
 _IDENTITY = (
     "budget",
@@ -319,10 +322,16 @@ _IDENTITY = (
 )
 
 
-def _begun_with(options: Options, backbone: nn.Module | None) -> str | None:
-    """Give a hash of the parameters that a run begins with, where they are the user's."""
+def _begun_with(job: Job, options: Options, backbone: nn.Module | None) -> str | None:
+    """Tell what a run begins with from another, where it is the user's: by a hash of the parameters.
+
+    A backbone of their own may differ in what it computes alone, and a function has no parameters: so what it makes of
+    the first rows counts too, rounded, since the last digits depend on the number of threads.
+    """
     if backbone is not None:
-        return digest_of_parameters(backbone)
+        first = np.arange(min(_ASKED, len(job.rows.labels)))
+        made = job.build().to(job.rows.images.device).outputs(job.rows.images, first).features
+        return f"{digest_of_parameters(backbone)} giving {made.mean():.3g} +- {made.std(correction=0):.3g}"
     files = (options.start and options.start / PARAMETERS, options.weights)
     found = [
         hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file is not None and file.is_file()

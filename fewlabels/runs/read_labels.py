@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewlabels.data.more_labels import with_labels
+from fewlabels.data.more_labels import NewLabels, with_new_labels
 from fewlabels.data.sources.cells import read_sheet
 from fewlabels.data.table import Table
 from fewlabels.errors import UserError
 from fewlabels.files import plain_cell
 
 
-def read_labels(path: Path) -> dict[str, str]:
+def read_labels(path: Path) -> NewLabels:
     """Read classes by names of rows: a sheet with the columns path and label (empty: none), or Label Studio's .json.
 
     Raises:
@@ -27,9 +27,9 @@ def read_labels(path: Path) -> dict[str, str]:
         name, label = plain_cell(name.strip()), plain_cell(label.strip())
         if label and found.setdefault(name, label) != label:
             raise UserError(f"{path}: {name} has two labels, {found[name]} and {label} in line {line}; keep one")
-    return found
+    return NewLabels(found, {})
 
 
 def with_more_labels(table: Table, path: Path) -> Table:
     """Give a table with the labels of a file added; errors as `read_labels` and `with_labels`."""
-    return with_labels(table, read_labels(path), path.name)
+    return with_new_labels(table, read_labels(path), path.name)

@@ -13,7 +13,7 @@ from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import PARAMETERS, Classifier, load_tensors, read_card
 from fewlabels.models.of_function import Backbone, as_module
-from fewlabels.report.words import verdict
+from fewlabels.report.words import compared_with_start, verdict
 from fewlabels.runs.folder import RunFolder
 from fewlabels.runs.show import Show, result_table
 
@@ -51,6 +51,8 @@ class Run:
         show.table(result_table(self.summary))
         for line in verdict(self.summary):
             show.line(line, "bold")
+        if said := compared_with_start(self.summary):
+            show.line(said)
         if note := self.summary["rows"][-1]["note"]:
             show.line(f"Why it ended here: {note}.")
         for warning in self.summary["warnings"]:

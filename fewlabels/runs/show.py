@@ -113,14 +113,19 @@ def result_table(summary: dict[str, Any]) -> RichTable:
     table = RichTable(title=f"{summary['data']}: {counts}")
     table.add_column("method")
     steps = any(row["added"] is not None for row in summary["rows"])
-    for name in ("test accuracy", "on hidden labels", *(["added"] if steps else []), "seconds"):
+    hidden = any(row["unlabeled_accuracy"] is not None for row in summary["rows"])
+    columns = ["test accuracy"] + ["on hidden labels"] * hidden + ["added"] * steps + ["seconds"]
+    for name in columns:
         table.add_column(name, justify="right")
     for row in summary["rows"]:
-        added = ["-" if row["added"] is None else points_of(row["added"])] if steps else []
-        table.add_row(
-            row["label"], percent(row["accuracy"]), percent(row["unlabeled_accuracy"]), *added, f"{row['seconds']:.1f}",
-            style="bold" if row is summary["rows"][-1] else None,
-        )  # fmt: skip
+        cells = {
+            "test accuracy": percent(row["accuracy"]),
+            "on hidden labels": percent(row["unlabeled_accuracy"]),
+            "added": "-" if row["added"] is None else points_of(row["added"]),
+            "seconds": f"{row['seconds']:.1f}",
+        }
+        last = row is summary["rows"][-1]
+        table.add_row(row["label"], *(cells[name] for name in columns), style="bold" if last else None)
     return table
 
 

@@ -162,12 +162,17 @@ def test_what_is_saved_is_loaded(tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(made, name), strict=True)
     np.testing.assert_array_equal(again.unknown(features), made.unknown(features))
     assert [path.name for path in tmp_path.iterdir()] == ["reference.safetensors"]
+    written = (tmp_path / "reference.safetensors").read_bytes()
+    made.save(tmp_path / "reference.safetensors")
+    assert (tmp_path / "reference.safetensors").read_bytes() == written
 
 
 def change(path, **words):
     with safe_open(path, "np") as file:
-        tensors, before = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    save_file(tensors, path, {name: word for name, word in (before | words).items() if word is not None})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        before = json.loads(file.metadata()["reference"])
+    kept = {name: word for name, word in (before | words).items() if word is not None}
+    save_file(tensors, path, {"reference": json.dumps(kept)})
 
 
 @pytest.mark.parametrize(
@@ -175,9 +180,9 @@ def change(path, **words):
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "is damaged"),
         (lambda path: change(path, names=None), "is damaged: 'names'"),
-        (lambda path: change(path, names="[1"), "is damaged"),
-        (lambda path: save_file({"mean": np.zeros(3)}, path), "is damaged: 'format'"),
-        (lambda path: change(path, format="99"), "has format 99; install a newer"),
+        (lambda path: save_file({"mean": np.zeros(3)}, path, {"reference": "[1"}), "is damaged"),
+        (lambda path: save_file({"mean": np.zeros(3)}, path), "is damaged: 'reference'"),
+        (lambda path: change(path, format=99), "has format 99; install a newer"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, damage, said):
@@ -198,7 +203,7 @@ def test_names_of_every_kind_are_kept(tmp_path):
     made.save(tmp_path / "r.safetensors")
     assert Reference.load(tmp_path / "r.safetensors").names == tuple(names)
     with safe_open(tmp_path / "r.safetensors", "np") as file:
-        assert json.loads(file.metadata()["names"]) == names
+        assert json.loads(file.metadata()["reference"])["names"] == names
 
 
 # --- suspect labels -------------------------------------------------------------------------------------------

@@ -105,10 +105,11 @@ def test_a_hub_that_cannot_be_reached_or_asked_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "give --onnx FILE, --hub DIR or --label-studio FILE"),
+        ([], "give --onnx FILE, --hub DIR, --label-studio FILE or --csv FILE"),
         (["--onnx", "x.onnx", "--push", "me/x"], "--push me/x goes with --hub DIR"),
         (["--hub", "x", "--url-prefix", "http"], "--url-prefix http goes with --label-studio FILE"),
         (["--onnx", "x.pt"], "ends in .pt"),
+        (["--csv", "x.parquet"], "ends in .parquet"),
     ],
 )
 def test_wrong_commands_write_nothing(run, tmp_path, monkeypatch, words, said, capsys):
@@ -119,6 +120,6 @@ def test_wrong_commands_write_nothing(run, tmp_path, monkeypatch, words, said, c
 
 
 def test_no_run_no_export(tmp_path, capsys):
-    for words in (["--hub", "x"], ["--label-studio", "x.json"], ["--onnx", "x.onnx"]):
+    for words in (["--hub", "x"], ["--label-studio", "x.json"], ["--onnx", "x.onnx"], ["--csv", "x.csv"]):
         assert main(["export", str(tmp_path), *words]) == 2
         assert "train one with `fewlabels train`" in capsys.readouterr().err

@@ -12,6 +12,8 @@ import pytest
 
 import fewlabels
 from fewlabels.cli import main
+from fewlabels.data.more_labels import NewLabels, with_new_labels
+from fewlabels.data.sources.open import open_table
 from fewlabels.errors import UserError
 from fewlabels.export.label_studio import labeling_config, read_annotations
 
@@ -179,7 +181,7 @@ def written(tmp_path, tasks):
 CAT, DOG = (["cat"], False), (["dog"], False)
 
 
-def test_json_gives_labels_but_of_what_was_cancelled_or_skipped(tmp_path, capsys):
+def test_json_gives_labels_but_of_what_was_cancelled_or_skipped(tmp_path):
     box = {"type": "rectanglelabels", "from_name": "box", "to_name": "image", "value": {"rectanglelabels": ["tail"]}}
     with_box = task(7, "g.jpg", DOG)
     with_box["annotations"][0]["result"].append(box)
@@ -192,20 +194,19 @@ def test_json_gives_labels_but_of_what_was_cancelled_or_skipped(tmp_path, capsys
         task(6, "f.jpg", ([], False)),
         with_box,
     ]
-    labels = read_annotations(written(tmp_path, tasks))
+    labels, contested = read_annotations(written(tmp_path, tasks))
     assert labels == {"a.jpg": "cat", "ö & b.jpg": "dog", "d.jpg": "dog", "g.jpg": "dog"}
-    assert capsys.readouterr().err == ""
+    assert not contested
 
 
-def test_json_min_gives_the_same(tmp_path, capsys):
+def test_json_min_gives_the_same(tmp_path):
     tasks = [
         item(1, "a.jpg", "cat"),
         item(2, "b.jpg", "dog", agreement=100.0),
         item(2, "b.jpg", "dog", annotation_id=201),
         item(3, "c.jpg", None, annotation_id=None),
     ]
-    assert read_annotations(written(tmp_path, tasks)) == {"a.jpg": "cat", "b.jpg": "dog"}
-    assert capsys.readouterr().err == ""
+    assert read_annotations(written(tmp_path, tasks)) == ({"a.jpg": "cat", "b.jpg": "dog"}, {})
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,18 @@ def test_json_min_gives_the_same(tmp_path, capsys):
         ],
     ],
 )
-def test_labels_that_disagree_are_named_and_not_taken(tmp_path, capsys, tasks):
-    assert read_annotations(written(tmp_path, tasks)) == {"b.jpg": "dog"}
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"left out: {name}.jpg: labeled as cat and dog" for name in "ac"]
+def test_labels_that_disagree_are_named_and_not_taken(tmp_path, tasks):
+    both = ["cat", "dog"]
+    new = read_annotations(written(tmp_path, tasks))
+    assert new == ({"b.jpg": "dog"}, {"a.jpg": both, "c.jpg": both})
+    y = np.array([0, 1, -1, -1, -1])
+    table = open_table({"x": np.zeros((5, 2, 2), np.uint8), "y": y, "classes": ["cat", "dog"]})
+    names = dict(zip(("a.jpg", "b.jpg", "c.jpg"), table.names[2:], strict=True))
+    renamed = NewLabels(*({names[name]: value for name, value in each.items()} for each in new))
+    more = with_new_labels(table, renamed, "export.json")
+    assert more.labels.tolist() == [0, 1, -1, 1, -1]
+    said = f"left out of export.json, labeled differently: {names['a.jpg']} as cat and dog, {names['c.jpg']} as cat"
+    assert said in more.notes[-1]
 
 
 def test_the_tasks_of_a_run_come_back_to_its_rows(run, tasks, tmp_path):
@@ -233,10 +242,10 @@ def test_the_tasks_of_a_run_come_back_to_its_rows(run, tasks, tmp_path):
     for number, made in enumerate(tasks[0], 1):
         (result,) = made["predictions"][0]["result"]
         accepted.append(task(number, "", (result["value"]["choices"], False)) | {"data": made["data"]})
-    labels = read_annotations(written(tmp_path, accepted))
+    labels, _ = read_annotations(written(tmp_path, accepted))
     names = {row["name"] for row in rows(run / "split.csv")}
     assert len(labels) == 90 and set(labels) <= names and set(labels.values()) <= {"0", "1", "2"}
-    assert read_annotations(written(tmp_path, tasks[0])) == {}  # guesses are no labels
+    assert read_annotations(written(tmp_path, tasks[0])) == ({}, {})  # guesses are no labels
 
 
 @pytest.mark.parametrize(

@@ -170,11 +170,11 @@ def test_galleries_choose_what_they_say(findings):
     p[4:8] = [[0.1, 0.9], [0.3, 0.7], [0.2, 0.8], [0.6, 0.4]]
     unknown = np.zeros(12, bool)
     unknown[[1, 5, 6, 9]] = True  # also labeled and test rows, which are no trouble of the unlabeled ones
-    found = galleries(replace(findings, probabilities=p, unknown=unknown, suspects=rows_of([2])))
+    found = galleries(replace(findings, probabilities=p, unknown=unknown, suspects=rows_of([9, 2])))
     rows = {gallery.title: gallery.rows.tolist() for gallery in found}
     assert rows == {
         "Next to label": [5, 4],
-        "Suspected wrong": [2],
+        "Suspected wrong": [2],  # and no test image
         "Unlike every class": [6, 5],
         "The most doubtful": [7, 5, 6, 4],
         "The surest": [4, 7, 6, 5],  # of each class the surest, before the second of any
@@ -247,8 +247,12 @@ def test_class_results_are_those_of_a_count_by_hand(tmp_path, findings):
     ("changes", "words"),
     [
         ({}, "The unlabeled data helped: +10.0 points against labels only (standard error 1.0"),
-        ({"gain": {"value": -0.02, "standard_error": 0.01}}, "The unlabeled data did not help here: -2.0 points"),
-        ({"gain": {"value": 0.0, "standard_error": 0.0}}, "did not help here"),
+        (
+            {"gain": {"value": -0.02, "standard_error": 0.005, "clear": True}},
+            "unlabeled data did harm: -2.0 points",
+        ),
+        ({"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}}, "not settled: -2.0 points"),
+        ({"gain": {"value": 0.0, "standard_error": 0.0, "clear": False}}, "changed nothing: the same test images"),
         ({"gain": {"value": 0.02, "standard_error": 0.02, "clear": False}}, "not settled: +2.0 points"),
         ({"gain": None}, "no gain is known"),
         ({"accuracy": None}, "the accuracy is not known"),

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import fewlabels
@@ -16,6 +17,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import apply_split, draw_split, split_text
 from fewlabels.files import csv_text, read_csv, replace_text
 from fewlabels.runs.read_labels import read_labels
+from fewlabels.runs.show import Show
 
 QUICK = {"steps": 30, "device": "cpu", "threads": 1}
 
@@ -54,12 +56,21 @@ def more(run, filled):
 def test_the_new_run_has_the_old_labels_and_the_new_ones(run, more, filled, truth):
     before, after = split_of(run), split_of(more)
     added = [name for name in after if after[name]["added"]]
-    assert sorted(added) == sorted(name for name in read_labels(filled))
+    assert sorted(added) == sorted(name for name in read_labels(filled).agreed)
     assert all(after[name]["label"] == truth[name] for name in added)
     assert all(after[name] == before[name] for name in before if name not in added)
     assert (more.summary["labeled"], more.summary["unlabeled"]) == (30, run.summary["unlabeled"] - 10)
     assert more.path.name == "run-30-labels"
     assert any("labels added from mine.csv: 10" in note for note in more.summary["notes"])
+
+
+def test_what_the_labels_brought_is_said(run, more, capsys):
+    assert more.summary["before"] == {"run": "run", "labeled": 20, "accuracy": run.accuracy}
+    assert run.summary["before"] is None
+    more.show(Show(Console(width=400)))
+    said = f"With 20 labels it was {100 * run.accuracy:.1f} % (run), with 30 it is {100 * more.accuracy:.1f} %: "
+    assert said in capsys.readouterr().out
+    assert said in (more.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_labels_only_begins_anew_and_the_method_where_the_run_ended(run, tmp_path, filled):

@@ -1,6 +1,8 @@
 """Features first: embedded once, learned from in seconds, then the whole network where that may add something."""
 
 import json
+from contextlib import contextmanager, suppress
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 import fewlabels
 from fewlabels import UserError
 from fewlabels.data.cache import KeptArray
+from fewlabels.errors import Interrupted
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier, on_features
 from fewlabels.models.classifier import Classifier
@@ -170,8 +173,36 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
     assert run.accuracy > 0.6 and "on custom features" in run.summary["rows"][-1]["label"]
     labels, _ = fewlabels.load(run.path, backbone=function).predict(data[0][:5])
     assert len(labels) == 5
+    same = dict(labels_per_class=5, out=tmp_path / "run", calibrate="no", **QUICK)
+    assert fewlabels.fit(data, model=function, **same).summary == run.summary
+    with pytest.raises(UserError, match="begun_with was"):  # another function is another run
+        fewlabels.fit(data, model=lambda x: function(x).flip(1) ** 2, **same)
     with pytest.raises(UserError, match="give a name, a module, or a function"):
         fewlabels.fit(data, model=3, out=tmp_path / "none", **QUICK)
+
+
+@pytest.mark.parametrize("features", ["only", "no"])
+def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp_path, monkeypatch, features):
+    """In each of its trainings: labels only, the method, and those that judge what was left out."""
+    options = dict(
+        weights=weights, model="small_cnn", features=features, labels_per_class=5, steps=40, method="fixmatch",
+        calibrate="cross", **QUICK,
+    )  # fmt: skip
+    whole, out, sittings = fewlabels.fit(data, out=tmp_path / "whole", **options), tmp_path / "run", 0
+
+    @contextmanager
+    def sitting():
+        asked = count()
+        yield lambda: next(asked) > 60
+
+    monkeypatch.setattr("fewlabels.runs.fit.noted_signals", sitting)
+    while not (out / "summary.json").exists():
+        with suppress(Interrupted):
+            fewlabels.fit(data, out=out, **options)
+        sittings += 1
+    assert 2 < sittings < 20
+    for name in ("model.safetensors", "reference.safetensors", "predictions.parquet", "next_to_label.csv"):
+        assert (out / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
 def test_two_parts_make_the_whole(weights):

@@ -313,8 +313,9 @@ def test_without_unlabeled_images_it_says_so(tmp_path, rng_images):
     assert "there are no unlabeled images" in (run.path / "report.html").read_text()
 
 
-def test_a_network_that_cannot_be_leaves_no_folder_behind(tmp_path, rng_images):
-    with pytest.raises(UserError, match="no model is named"):
+def test_a_network_that_cannot_be_leaves_no_folder_behind(tmp_path, rng_images, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="no model is named"):
+        patched.setattr("fewlabels.runs.modality.bring_images", None)  # before the images are decoded
         fewlabels.fit(rng_images, model="resnet81", labels_per_class=5, out=tmp_path / "r", **SMALL)
     assert not (tmp_path / "r").exists()
     fewlabels.fit(rng_images, labels_per_class=5, baseline=False, out=tmp_path / "r", **SMALL)

@@ -33,11 +33,13 @@ class Judged:
 
     Attributes:
         what: "test" or "hidden".
+        things: what the rows are.
         pairs: int64 [n, 3], as `confusions` gives them.
         classes: how many there are.
     """
 
     what: str
+    things: str
     pairs: Labels
     classes: int
 
@@ -71,7 +73,8 @@ def judged(findings: Findings) -> Judged | None:
     if not len(rows):
         return None
     classes = len(findings.table.classes)
-    return Judged(what, confusions(findings.probabilities[rows].argmax(1), truth[rows], classes), classes)
+    pairs = confusions(findings.probabilities[rows].argmax(1), truth[rows], classes)
+    return Judged(what, findings.things, pairs, classes)
 
 
 def class_section(findings: Findings) -> Section:
@@ -146,7 +149,7 @@ def _confusions(found: Judged, classes: Sequence[str]) -> list[Markup]:
     rows = found.rows
     told = listed((_confusion(int(i), int(j), int(n), int(rows[i]), classes) for i, j, n in most), "ol")
     if not len(most):
-        told = paragraph(f"No {found.what} image is taken for another class.")
+        told = paragraph(f"None of the {found.what} {found.things} is taken for another class.")
     listing = fill("<div><h4>The most frequent</h4>{}</div>", told) if picture else told
     both = fill('<div class="beside">{}{}</div>', picture, listing) if picture else listing
     return [heading("Which classes are confused"), both]
@@ -182,7 +185,7 @@ def _matrix(found: Judged, classes: Sequence[str]) -> Markup:
         )
         for i, name in enumerate(names)
     )
-    label = f"Confusion matrix: {found.what} images of each true class (down) by predicted class (across)"
+    label = f"Confusion matrix: {found.what} {found.things} of each true class (down) by predicted class (across)"
     return scrolled(
         "Confusion matrix",
         fill(
@@ -211,7 +214,7 @@ def _heat(found: Judged) -> Markup | None:
     right = int(found.right.sum()) / int(found.rows.sum())
     said = (
         f"Confusion matrix of {count(found.classes, 'class')}: true classes down, predicted ones across. "
-        f"{percent(right)} of the {found.what} images lie on the diagonal, where both are the same."
+        f"{percent(right)} of the {found.what} {found.things} lie on the diagonal, where both are the same."
     )
     return fill(
         '<figure><img class="heat" src="{}" width="{}" height="{}" alt="{}">\n{}</figure>',

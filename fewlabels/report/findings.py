@@ -33,3 +33,8 @@ class Findings:
     unknown: NDArray[np.bool_]
     suspects: Labels
     next: Labels
+
+    @property
+    def things(self) -> str:
+        """What the rows are."""
+        return "vectors" if self.images is None else "images"

@@ -31,6 +31,7 @@ def galleries(findings: Findings) -> list[Gallery]:
     unlike = unlabeled[findings.unknown[unlabeled]]
     confidence = findings.probabilities.max(1)
     most_doubtful = unlabeled[np.argsort(confidence[unlabeled], kind="stable")]
+    things = findings.things
     found = [
         Gallery(
             "Next to label",
@@ -40,27 +41,27 @@ def galleries(findings: Findings) -> list[Gallery]:
         ),
         Gallery(
             "Suspected wrong",
-            "The labeled images most alike contradict their given label or their sure prediction; the surest suspicion "
-            "is first. It is a hint: of a weak network more is wrong than of the labels. But a wrong given label costs "
-            "most.",
+            f"The labeled {things} most alike contradict their given label or their sure prediction; the surest "
+            "suspicion is first. It is a hint: of a weak network more is wrong than of the labels. But a wrong given "
+            "label costs most.",
             # Who mends test labels where the network contradicts them makes the test agree with the network.
             findings.suspects[~findings.table.test[findings.suspects]],
         ),
         Gallery(
             "Unlike every class",
-            f"{len(unlike):,} unlabeled images are unlike all that is labeled, and here are those the network is "
+            f"{len(unlike):,} unlabeled {things} are unlike all that is labeled, and here are those the network is "
             "surest of. It is a hint, in which some of known classes are caught by mistake. What shows none of the "
             "classes should be taken out, or labeled as a class of its own.",
             unlike[np.argsort(-confidence[unlike], kind="stable")],
         ),
         Gallery(
-            "The most doubtful", "The unlabeled images that the network is least sure of, the most doubtful first.",
+            "The most doubtful", f"The unlabeled {things} that the network is least sure of, the most doubtful first.",
             most_doubtful,
         ),
         Gallery(
             "The surest",
-            "The unlabeled images that the network is surest of, of each class in turn. A mistake here is one that it "
-            "will not correct by itself.",
+            f"The unlabeled {things} that the network is surest of, of each class in turn. A mistake here is one that "
+            "it will not correct by itself.",
             _surest(findings, unlabeled, SHOWN),
         ),
     ]  # fmt: skip
@@ -91,8 +92,7 @@ def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[
             paragraph(told(gallery.note), "soft"),
             fill('<ul class="gallery">\n{}\n</ul>', items),
         ]
-    return Section("images", "Images to look at" if findings.images is not None else "Rows to look at", "Images",
-                   tuple(parts))  # fmt: skip
+    return Section("images", f"{findings.things.capitalize()} to look at", findings.things.capitalize(), tuple(parts))
 
 
 def _item(row: int, findings: Findings, picture: Picture | None) -> Markup:

@@ -19,7 +19,7 @@ from fewlabels.evaluation.reference import FLAGGED
 from fewlabels.report.findings import Findings
 from fewlabels.report.page import short
 from fewlabels.report.plots import Line, points
-from fewlabels.report.words import best_free, count, percent
+from fewlabels.report.words import best_free, count, percent, tested, things
 
 FEWEST_ROWS = 50  # unlabeled ones, below which shares of classes are chance
 MOST_OF_THEM = 0.9  # of the unlabeled images: what is left is noise
@@ -144,9 +144,10 @@ def _collapse(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]
         holders = _holders(crowd.predicted)
         share = crowd.predicted[holders].sum() / crowd.predicted.sum()
         yield (
-            f"The network has collapsed: it takes {percent(share)} of the unlabeled images for {crowd.named(holders)}, "
-            f"of {len(crowd.classes):,} classes. Try {_other(summary, 'debiaspl', 'adamatch')}, which takes out the "
-            "bias to classes predicted too often, or a lower `--lr`."
+            f"The network has collapsed: it takes {percent(share)} of the unlabeled {things(summary)} for "
+            f"{crowd.named(holders)}, of {len(crowd.classes):,} classes. Try "
+            f"{_other(summary, 'debiaspl', 'adamatch')}, which takes out the bias to classes "
+            "predicted too often, or a lower `--lr`."
         )
 
 
@@ -158,9 +159,9 @@ def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> 
     if never.any():
         there = "though there are such" if crowd.known else "though labeled ones are not rare"
         yield (
-            f"No unlabeled image is taken for {crowd.named(np.flatnonzero(never))}, {there}. Label more of them "
-            f"(`fewlabels next` names images), or try {_other(summary, 'debiaspl', 'adamatch')}, which looks after "
-            "classes predicted too rarely."
+            f"None of the unlabeled {things(summary)} is taken for {crowd.named(np.flatnonzero(never))}, {there}. "
+            f"Label more of them (`fewlabels next` names {things(summary)}), or try "
+            f"{_other(summary, 'debiaspl', 'adamatch')}, which looks after classes predicted too rarely."
         )
     if crowd.sure is None:
         return
@@ -193,7 +194,7 @@ def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
     most = max(value for _, value in found)
     how = f"fell from {percent(most)} to {percent(end)}" if most >= ONCE_KEPT else f"was {percent(end)} at the end"
     yield (
-        f"The kept share of the pseudo-labels {how}: the unlabeled images taught next to nothing. Try "
+        f"The kept share of the pseudo-labels {how}: the unlabeled {things(summary)} taught next to nothing. "
         f"{_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or `--budget full`."
     )
 
@@ -204,7 +205,7 @@ def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[st
     if crowd.right < LEAST_RIGHT:
         yield (
             f"Of the surest pseudo-labels, as many as were kept, {percent(1 - crowd.right)} are wrong: the network "
-            "learns its own mistakes. More labels mend it most surely (`fewlabels next` names images)"
+            f"learns its own mistakes. More labels mend it most surely (`fewlabels next` names {things(summary)})"
             f"{_pretrained(summary, '; also try')}."
         )
 
@@ -221,7 +222,7 @@ def _loss(lines: Sequence[Line]) -> Iterator[str]:
     start = found[0][1]
     if end > start and end > RISEN * least:
         yield (
-            f"The loss on labeled images rose, from {start:.2g} at the start and {least:.2g} at best to {end:.2g}: the "
+            f"The loss on labels rose, from {start:.2g} at the start and {least:.2g} at best to {end:.2g}: the "
             "training is not stable. Try a lower `--lr`, a third of that in config.yaml, or `--precision float32`."
         )
 
@@ -230,9 +231,9 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[str]:
     gain = summary["gain"]
     if gain is not None and gain["value"] < -ERRORS * gain["standard_error"]:
         yield (
-            f"Labels only was better by {-100 * gain['value']:.1f} points: the unlabeled images did harm. They may "
-            "show other things than the labeled ones: look at the most doubtful below and take such out; `fewlabels "
-            "bench` compares methods on your data."
+            f"Labels only was better by {-100 * gain['value']:.1f} points: the unlabeled {things(summary)} did harm. "
+            "They may show other things than the labeled ones: look at the most doubtful below and take such out; "
+            "`fewlabels bench` compares methods on your data."
         )
 
 
@@ -269,15 +270,15 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
 def _calibrated(summary: Mapping[str, Any]) -> str:
     if summary["calibration"]["kind"] == "none":
         return "`--calibrate cross` fits them to all labels, by two more trainings"
-    return "More labels mend it (`fewlabels next` names images)"
+    return f"More labels mend it (`fewlabels next` names {things(summary)})"
 
 
 def _unknown(summary: Mapping[str, Any]) -> Iterator[str]:
     unknown, rows = summary.get("unknown"), summary["unlabeled"]
     if unknown and rows and unknown > MOST_UNKNOWN * rows:
         yield (
-            f"{count(unknown, 'unlabeled image')} of {rows:,} are unlike every class. Look at them below: if they show "
-            "none of the classes, take them out, or label them as a class of their own."
+            f"{count(unknown, f'unlabeled {things(summary)[:-1]}')} of {rows:,} are unlike every class. Look at "
+            "them below: if they show none of the classes, take them out, or label them as a class of their own."
         )
 
 
@@ -296,6 +297,7 @@ def _small_test(summary: Mapping[str, Any]) -> Iterator[str]:
     low, high = accuracy_interval(summary["accuracy"], summary["test"])
     if (high - low) / 2 > WIDEST:
         yield (
-            f"With {count(summary['test'], 'test image')} the accuracy is only known to lie between {percent(low)} and "
-            f"{percent(high)}. Put more labeled images into test/ before you choose by it."
+            f"With {count(summary['test'], tested(summary))} the accuracy is only known to lie between "
+            f"{percent(low)} and {percent(high)}. Put more labeled {things(summary)} into the test split "
+            "before you choose by it."
         )

@@ -134,7 +134,7 @@ def reliability_diagram(found: Mapping[str, Any], bins: int, name: str) -> str:
     figure.align_ylabels()
     _legend(above)
     below.bar(left, found["counts"], width, align="edge", color=_SOFT, edgecolor="none")
-    below.set(xlabel="sure, %", ylabel="images")
+    below.set(xlabel="sure, %", ylabel="how many")
     for axes in figure.axes:
         _plain(axes)
     return _svg(figure, name)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from fewlabels.config import Options, option_values
 from fewlabels.methods import has_default, method_class, method_names, option_fields
 from fewlabels.report.page import Section, fill, listed, paragraph, told
+from fewlabels.report.words import things
 
 
 def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
@@ -37,13 +38,13 @@ def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
             paragraph("In a folder of its own, named by --out:"),
             fill('<pre role="region" aria-label="Command" tabindex="0"><code>{}</code></pre>', command(config)),
             listed(facts),
-            _next_steps(config),
+            _next_steps(config, things(summary)),
         ),
     )
 
 
-def _next_steps(config: Mapping[str, Any]) -> Markup:
-    said = "The classifier on other images: `fewlabels predict RUN IMAGES`."
+def _next_steps(config: Mapping[str, Any], what: str) -> Markup:
+    said = f"The classifier on other {what}: `fewlabels predict RUN {what.upper()}`."
     if config["given"]["data"] is None:
         said += " The data was in memory: the same data must be given again."
     return paragraph(told(said), "soft")

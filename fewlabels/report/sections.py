@@ -22,6 +22,8 @@ from fewlabels.report.words import (
     count,
     percent,
     points_of,
+    tested,
+    things,
     trust,
 )
 from fewlabels.training.record import read_lines
@@ -51,9 +53,10 @@ def _tiles(summary: Mapping[str, Any]) -> Markup:
     reliability = (summary.get("calibration") or {}).get("calibrated")
     tiles: list[tuple[str, str]] = []
     if summary["accuracy"] is not None:
-        tiles.append((percent(summary["accuracy"]), f"right, of {count(summary['test'], 'test image')}"))
+        tiles.append((percent(summary["accuracy"]), f"right, of {count(summary['test'], tested(summary))}"))
     elif summary["unlabeled_accuracy"] is not None:
-        tiles.append((percent(summary["unlabeled_accuracy"]), "right, of the images whose labels were hidden"))
+        hidden = f"right, of the {things(summary)} whose labels were hidden"
+        tiles.append((percent(summary["unlabeled_accuracy"]), hidden))
     if gain is not None:
         error = 100 * gain["standard_error"]
         tiles.append((points_of(gain["value"]), f"points against labels only, standard error {error:.1f}"))
@@ -123,7 +126,7 @@ def _meaning(summary: Mapping[str, Any], compared: bool, on_test: bool) -> str:
     added = " The first step is compared with the best of what is free." if steps else ""
     return (
         f"{f'The gain is in points of accuracy {where}.{error}{added} ' if compared else ''}The numbers are of the "
-        "averaged parameters after the last step. Policy of the layers that learn from unlabeled images: "
+        f"averaged parameters after the last step. Policy of the layers that learn from unlabeled {things(summary)}: "
         f"{summary['policy']}."
     )
 
@@ -137,11 +140,12 @@ def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section | None
         return {name: points(method, key, scale), "labels only": points(base, key, scale)}
 
     kept = {"kept share": points(method, "kept", 100.0), "right, of the surest": points(method, "kept_accuracy", 100.0)}
+    counts = f"Of a method it counts unlabeled {things(summary)} too: the two do not compare."
     plots = (
         ("Test accuracy, %", "test", both("test_accuracy"), ""),
         ("Accuracy on hidden labels, %", "hidden", both("unlabeled_accuracy"), ""),
-        ("Pseudo-labels, %", "pseudo", kept, _kept_note(method)),
-        ("Loss", "loss", both("loss", 1.0), "Of a method it counts unlabeled images too: the two do not compare."),
+        ("Pseudo-labels, %", "pseudo", kept, _kept_note(method, things(summary))),
+        ("Loss", "loss", both("loss", 1.0), counts),
     )
     drawn = lines(
         drawing(title, _told(title, series), curves(series, key), note)
@@ -153,10 +157,10 @@ def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section | None
     return Section("learning", "While it learned", "Learning", (fill('<div class="plots">\n{}\n</div>', drawn),))
 
 
-def _kept_note(found: Sequence[Line]) -> str:
+def _kept_note(found: Sequence[Line], what: str) -> str:
     note = "The kept share is how much of the pseudo-labels counts."
     if points(found, "kept_accuracy"):
-        note += " Of as many unlabeled images, the surest, the other curve shows how many are right."
+        note += f" Of as many unlabeled {what}, the surest, the other curve shows how many are right."
     return note
 
 
@@ -178,33 +182,34 @@ def calibration_section(summary: Mapping[str, Any]) -> Section | None:
     names = ("raw", "calibrated") if calibration["kind"] != "none" else ("raw",)
     forms = {name: calibration[name] for name in names if calibration[name]}
     titles = {"raw": "As the network gives them", "calibrated": "Calibrated, as in all outputs"}
+    thing = tested(summary)
     drawn = lines(
-        drawing(titles[name], _reliability_said(titles[name], found), reliability_diagram(found, BINS, name),
-                _off(found))
+        drawing(titles[name], _reliability_said(titles[name], found, thing), reliability_diagram(found, BINS, name),
+                _off(found, thing))
         for name, found in forms.items()
     )  # fmt: skip
-    parts = [paragraph(told(text)) for text in _calibration_said(calibration)]
+    parts = [paragraph(told(text)) for text in _calibration_said(summary)]
     if forms:
         note = (
-            "Test images of like probability stand together: a point below the dotted line means that they are right "
-            "less often than the network is sure, a point above it more often. "
-            "The fewer images a point has, the longer its line (95 % interval)."
+            f"Test {things(summary)} of like probability stand together: a point below the dotted line means that "
+            "they are right less often than the network is sure, a point above it more often. "
+            f"The fewer {things(summary)} a point has, the longer its line (95 % interval)."
         )
         parts += [fill('<div class="plots">\n{}\n</div>', drawn), paragraph(note, "soft")]
     return Section("probabilities", "Can the probabilities be trusted?", "Probabilities", tuple(parts))
 
 
-def _off(found: Mapping[str, Any]) -> str:
+def _off(found: Mapping[str, Any], thing: str) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return (
         f"Expected calibration error {100 * found['ece']:.1f} points ({100 * LEVEL:.0f} % interval {low:.1f} to "
-        f"{high:.1f}, from {count(sum(found['counts']), 'test image')})."
+        f"{high:.1f}, from {count(sum(found['counts']), thing)})."
     )
 
 
-def _reliability_said(title: str, found: Mapping[str, Any]) -> str:
+def _reliability_said(title: str, found: Mapping[str, Any], thing: str) -> str:
     bins = (
-        f"{percent(accuracy)} right where {percent(confidence)} sure ({count(number, 'image')})"
+        f"{percent(accuracy)} right where {percent(confidence)} sure ({count(number, thing)})"
         for confidence, accuracy, number in zip(
             found["confidence"], found["accuracy"], found["counts"], strict=True
         )
@@ -213,13 +218,14 @@ def _reliability_said(title: str, found: Mapping[str, Any]) -> str:
 
 
 _HOW = {
-    "held out": "labeled images that nothing was trained on",
-    "cross-fitted": "labeled images, each by a network that was not trained on it",
+    "held out": "that nothing was trained on",
+    "cross-fitted": "each by a network that was not trained on it",
 }
 
 
-def _calibration_said(calibration: Mapping[str, Any]) -> list[str]:
+def _calibration_said(summary: Mapping[str, Any]) -> list[str]:
     """Say what the probabilities were fitted to, and what that is worth."""
+    calibration = summary["calibration"]
     rows = calibration["rows"]
     if calibration["kind"] == "none":
         said = ["The probabilities are as the network gives them: they were fitted to no labels."]
@@ -227,14 +233,14 @@ def _calibration_said(calibration: Mapping[str, Any]) -> list[str]:
         kind = "a scale and an offset of each class" if calibration["kind"] == "vector" else "one temperature"
         said = [
             f"The probabilities were fitted ({kind}; the temperature is {calibration['temperature']:.2f}) to {rows:,} "
-            f"{_HOW.get(calibration['how'], 'labeled images')}."
+            f"labeled {things(summary)}, {_HOW[calibration['how']]}."
         ]
     if not calibration["promised"]:
         cross = "; `--calibrate cross` fits to all there are, by two more trainings" if not rows else ""
         said.append(
             f"Calibration cannot be promised here: it needs {PROMISED_FROM} labels that were not trained on, and there "
             f"were {rows}. Take the probabilities as an order, not as chances. More labels mend it, and `fewlabels "
-            f"next` names the images where they help most{cross}."
+            f"next` names the {things(summary)} where they help most{cross}."
         )
     if not calibration["calibrated"]:
         said.append("There is no test split, so how far off they are is not known.")

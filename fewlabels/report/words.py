@@ -21,19 +21,30 @@ def points_of(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
+def things(summary: Mapping[str, Any]) -> str:
+    """Name what a run's rows are: images, or vectors."""
+    return summary.get("rows_are", "images")
+
+
+def tested(summary: Mapping[str, Any]) -> str:
+    """Name one row of the test split: test image, or test vector."""
+    return f"test {things(summary)[:-1]}"
+
+
 def verdict(summary: dict[str, Any]) -> list[str]:
     """Say in words what the table means: whether the unlabeled data helped."""
     if summary["accuracy"] is None:
-        return ["There is no test split, so the accuracy is not known. Put labeled images into test/ to know it."]
+        mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled rows a split, test,"
+        return [f"There is no test split, so the accuracy is not known. {mend} to know it."]
     if summary["unlabeled"] == 0:
-        return [f"accuracy {percent(summary['accuracy'])}; there are no unlabeled images to gain from."]
+        return [f"accuracy {percent(summary['accuracy'])}; there are no unlabeled {things(summary)} to gain from."]
     difference = summary["gain"]
     if difference is None:
         return [f"accuracy {100 * summary['accuracy']:.1f} %; without the labels-only baseline no gain is known."]
     value, error = 100 * difference["value"], 100 * difference["standard_error"]
-    against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test images)"
+    against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test {things(summary)})"
     if value == error == 0:
-        return ["The unlabeled data changed nothing: the same test images are right as with labels only."]
+        return [f"The unlabeled data changed nothing: the same test {things(summary)} are right as with labels only."]
     if not difference["clear"]:
         return [f"Whether the unlabeled data helped is not settled: {against}."]
     return [f"The unlabeled data {'helped' if value > 0 else 'did harm'}: {against}."]
@@ -47,7 +58,7 @@ def compared_with_start(summary: Mapping[str, Any]) -> str | None:
     return (
         f"With {count(before['labeled'], 'label')} it was {percent(before['accuracy'])} ({before['run']}), with "
         f"{labels_of(summary):,} it is {percent(now)}: {points_of(now - before['accuracy'])} points on the same "
-        f"{count(summary['test'], 'test image')}."
+        f"{count(summary['test'], tested(summary))}."
     )
 
 
@@ -60,10 +71,10 @@ def asked(summary: Mapping[str, Any]) -> str:
     """Say in a sentence what was asked."""
     unlabeled = f"{summary['unlabeled']:,} unlabeled" if summary["unlabeled"] else "no unlabeled"
     held_out = f" ({summary['held_out']:,} more for calibration)" if summary.get("held_out") else ""
-    test = f", and {count(summary['test'], 'test image')} that chose nothing" if summary["test"] else ""
+    test = f", and {count(summary['test'], tested(summary))} that chose nothing" if summary["test"] else ""
     return (
         f"{summary['method']} trained {summary['model']} for {summary['steps']:,} steps on {summary['data']}: "
-        f"{summary['labeled']:,} labeled{held_out} and {unlabeled} images{test}."
+        f"{summary['labeled']:,} labeled{held_out} and {unlabeled} {things(summary)}{test}."
     )
 
 
@@ -76,7 +87,7 @@ def came_out(summary: dict[str, Any]) -> str:
     beside = f", the best of what is free on {percent(best['accuracy'])} ({best['label']})" if best else ""
     right = f"It is right on {percent(summary['accuracy'])} of them{beside}"
     if summary["unlabeled"] == 0:
-        return f"{right}; there are no unlabeled images to gain from."
+        return f"{right}; there are no unlabeled {things(summary)} to gain from."
     if summary["gain"] is None:
         return f"{right}; without the labels-only baseline no gain is known."
     return f"{right}; {said[0].lower()}{said[1:]}"
@@ -94,7 +105,7 @@ def _accuracy_trust(summary: Mapping[str, Any]) -> str:
         return "nothing measured says how far to trust it"
     low, high = accuracy_interval(summary["accuracy"], summary["test"])
     return (
-        f"{count(summary['test'], 'test image')} place the accuracy between {100 * low:.1f} and {percent(high)} "
+        f"{count(summary['test'], tested(summary))} place the accuracy between {100 * low:.1f} and {percent(high)} "
         "(95 % interval)"
     )
 

@@ -217,6 +217,7 @@ def _summary(
         "method": work.name,
         "seed": work.options.seed,
         "model": model,
+        "rows_are": work.plan.form.what,
         "steps": best.done.stage.job.recipe.steps,
         "policy": preset_of(layer_rule(best.done.stage.job, work.method).policy),
         "labeled": len(rows.labeled),

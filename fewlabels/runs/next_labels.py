@@ -94,4 +94,4 @@ def show_next(run: Path, count: int, out: Path | None) -> None:
     if out.exists():
         raise UserError(f"{out} is there already, and may hold labels; give another name")
     replace_text(out, csv_text(HEAD, (list(line.values()) for line in lines)))
-    print(f"{out}: {len(lines)} images; fill in the column label")
+    print(f"{out}: {len(lines)} to label; fill in the column label")

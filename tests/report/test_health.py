@@ -101,8 +101,8 @@ def test_collapse_to_few_classes():
 def test_classes_that_no_unlabeled_image_is_taken_for():
     three = np.arange(ROWS) % 3
     some = np.where(np.arange(ROWS) < 30, 3, three)
-    assert "there are such" in one("No unlabeled image is taken for d,", findings=findings_of(three, some))
-    assert "not rare" in one("No unlabeled image is taken for d,", findings=findings_of(three))
+    assert "there are such" in one("None of the unlabeled images is taken for d,", findings=findings_of(three, some))
+    assert "not rare" in one("None of the unlabeled images is taken for d,", findings=findings_of(three))
     assert warnings_of(summary_of(), lines_of(), findings_of(three, three)) == []  # there are none
     two = one("taken for c and d,", findings=findings_of(np.arange(ROWS) % 2))
     assert "--method debiaspl" in two
@@ -142,13 +142,13 @@ def test_pseudo_labels_that_are_wrong():
 
 def test_a_loss_on_labeled_images_that_rises():
     rising = (2.0, *np.geomspace(2, 0.05, 9), *np.linspace(0.1, 4, 10))
-    said = one("The loss on labeled images rose", lines=lines_of(labeled_loss=rising))
+    said = one("The loss on labels rose", lines=lines_of(labeled_loss=rising))
     assert "--lr" in said and "from 2 at the start" in said
     # That of all images rises as more of them are kept, and labels only may end a little above its least.
     whole = [line | {"loss": float(line["step"])} for line in lines_of()]
     assert warnings_of(summary_of(), whole, findings_of(EVEN, EVEN)) == []
     alone = [{"step": i + 1, "loss": value} for i, value in enumerate(rising)]
-    one("loss on labeled images rose", lines=alone)
+    one("loss on labels rose", lines=alone)
 
 
 def test_labels_only_is_better():

@@ -148,7 +148,7 @@ def test_a_run_of_before_or_without_anything_is_reported_too(tmp_path, findings)
 
 def test_rows_without_pictures_are_shown_by_name(tmp_path, findings):
     page = page_of(tmp_path, replace(findings, images=None))
-    assert "Rows to look at" in page and "<img" not in page and "<small>x[5]</small>" in page
+    assert "Vectors to look at" in page and "<img" not in page and "<small>x[5]</small>" in page
 
 
 def test_the_table_shows_what_each_step_added_and_why_one_was_left_out(tmp_path, findings):

@@ -1,6 +1,7 @@
 """Runs on vectors: the same loop, checkpoints and files as on images."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -81,7 +82,9 @@ def test_the_loaded_classifier_gives_the_predictions_of_the_run(digits_run):
 
 def test_the_report_is_written_without_pictures(digits_run):
     text = (digits_run.path / "report.html").read_text()
+    words = re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]*>", "", text, flags=re.DOTALL)
     assert "layermatch" in text and "<img" not in text
+    assert re.findall(r".*\bimages?\b.*", words) == [] and "unlabeled vectors" in words
 
 
 def test_the_layer_probe_works_on_vectors(digits_run):

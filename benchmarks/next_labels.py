@@ -124,7 +124,7 @@ def chosen(rows: Rows, model: Any, labeled: Labels, how: str, count: int, genera
     p = model.predict_proba(rows.x).astype(np.float32)
     if how == "margin":
         return free[np.argsort(-uncertainty(p[free]), kind="stable")[:count]]
-    return choose_next(rows.x, p, labeled, count)
+    return choose_next(rows.x, p, labeled, free, count)
 
 
 def saved(found: dict[str, dict[int, list[float]]]) -> dict[str, Any]:
@@ -145,9 +145,10 @@ def cost(rows: int = 100_000, features: int = 384, count: int = 500) -> dict[str
     x = generator.normal(size=(rows, features)).astype(np.float32)
     p = generator.dirichlet(np.ones(10), rows).astype(np.float32)
     labeled = np.arange(0, rows, rows // 1000)
+    free = np.setdiff1d(np.arange(rows), labeled)
     tracemalloc.start()
     start = time.perf_counter()
-    choose_next(x, p, labeled, count)
+    choose_next(x, p, labeled, free, count)
     seconds, most = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return {

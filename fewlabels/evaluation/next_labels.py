@@ -11,20 +11,22 @@ from numpy.typing import NDArray
 from fewlabels.data.table import Labels, spread
 from fewlabels.evaluation.baselines import Features
 
-CANDIDATES = 10_000  # rows that may be chosen
+CANDIDATES = 10_000  # rows that may be chosen, and labeled ones that they are compared with
 SPOKEN_FOR = 4_096  # rows for which they speak
 COPY = 1e-2  # distance of features of length 1, below which one row is a copy of the other
 _PART = 1 << 22  # entries of a kernel that are held at once
 
 
-def choose_next(features: Features, probabilities: NDArray[np.float32], labeled: Labels, n: int) -> Labels:
+def choose_next(
+    features: Features, probabilities: NDArray[np.float32], labeled: Labels, free: Labels, n: int
+) -> Labels:
     """Choose rows whose labels would help most, the best first: Uncertainty Herding (Bae et al. 2025).
 
-    Greedily maximizes the mean over the rows of u max_l k(., l), where l are the labeled and the chosen rows, u is a
-    row's uncertainty, 1 minus the difference of its two largest probabilities, and k a Gaussian of the distance between
-    features of length 1. Its width is the median distance of a labeled row to the nearest other one (1 with fewer
-    than two; the paper's is the smallest distance, which one near copy makes as narrow as it likes): wide with few
-    labels, so that what is typical is chosen; narrow with many, so that what is uncertain is.
+    Greedily maximizes the mean over the free rows of u max_l k(., l), where l are the labeled and the chosen rows,
+    u is a row's uncertainty, 1 minus the difference of its two largest probabilities, and k a Gaussian of the
+    distance between features of length 1. Its width is the median distance of a labeled row to the nearest other
+    one (1 with fewer than two; the paper's is the smallest distance, which one near copy makes as narrow as it
+    likes): wide with few labels, so that what is typical is chosen; narrow with many, so that what is uncertain is.
 
     The time is linear in the rows: of more than `CANDIDATES` and `SPOKEN_FOR` an even part stands for all.
 
@@ -32,12 +34,13 @@ def choose_next(features: Features, probabilities: NDArray[np.float32], labeled:
         features: [N, D].
         probabilities: [N, K], calibrated: uncertainty of an overconfident network says nothing.
         labeled: rows that have a label.
+        free: rows that may be chosen.
         n: how many to choose; fewer are given where fewer are left.
 
     Returns:
         Rows, int64 [at most n].
     """
-    free = np.setdiff1d(np.arange(len(features)), labeled)
+    labeled = spread(labeled, CANDIDATES)
     candidates, others = spread(free, max(CANDIDATES, n)), spread(free, SPOKEN_FOR)
     x, known = _unit(features[others]), _unit(features[labeled])
     width, weight = _width(known), uncertainty(probabilities[others])

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabels.data.table import Labels, Table, spread
+from fewlabels.data.table import Labels, Table
 from fewlabels.errors import UserError
 from fewlabels.evaluation.baselines import Features
-from fewlabels.evaluation.next_labels import CANDIDATES, choose_next
+from fewlabels.evaluation.next_labels import choose_next
 from fewlabels.files import csv_text, plain_cell, replace_text
 
 NAME = "next_to_label.csv"
@@ -31,9 +31,7 @@ def write_next(folder: Path, table: Table, features: Features, probabilities: ND
     Returns:
         Their rows, the best first.
     """
-    labeled = spread(table.labeled_rows, CANDIDATES)
-    seen = np.concatenate([labeled, spread(table.unlabeled_rows, CANDIDATES)])
-    chosen = seen[choose_next(features[seen], probabilities[seen], np.arange(len(labeled)), LISTED)]
+    chosen = choose_next(features, probabilities, table.labeled_rows, table.unlabeled_rows, LISTED)
     lines = []
     for row in chosen:
         first, second = np.argsort(-probabilities[row], kind="stable")[:2]

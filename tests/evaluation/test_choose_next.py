@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fewlabels.evaluation.next_labels import choose_next, uncertainty
+from fewlabels.evaluation import next_labels
+from fewlabels.evaluation.next_labels import uncertainty
 
 CLASSES = 3
 
@@ -12,6 +13,11 @@ def some(n, seed=0, features=5):
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.ones(CLASSES), n).astype(np.float32)
     return rng.standard_normal((n, features)).astype(np.float32), p
+
+
+def choose_next(features, p, labeled, n):
+    """Choose among all that have no label."""
+    return next_labels.choose_next(features, p, labeled, np.setdiff1d(np.arange(len(p)), labeled), n)
 
 
 def by_brute_force(features, probabilities, labeled, n):
@@ -75,6 +81,16 @@ def test_labeled_rows_are_never_chosen_and_all_others_may_be():
     found = choose_next(features, p, labeled, 100)
     assert sorted([*found, *labeled]) == list(range(12))
     assert not len(choose_next(features, p, np.arange(12), 3))
+
+
+def test_rows_that_are_not_free_count_for_nothing():
+    """Those of the test split: they are not chosen, and do not say what is typical."""
+    features = blobs(30, 20, 40)
+    p = np.full((90, CLASSES), 1 / CLASSES, np.float32)
+    found = next_labels.choose_next(features, p, np.array([0]), np.arange(1, 50), 2)
+    assert 30 <= found[0] < 50 and found[1] < 50
+    p[50:] = np.nan
+    assert np.array_equal(found, next_labels.choose_next(features, p, np.array([0]), np.arange(1, 50), 2))
 
 
 def test_of_many_rows_a_part_stands_for_all(monkeypatch):

@@ -86,11 +86,12 @@ def decode_parts(
 def _parallel(parts: Iterator[Part], form: Form, workers: int, patience: float) -> Iterator[tuple[int, Broken]]:
     from joblib import Parallel, delayed
 
+    here = Path.cwd()
     run = Parallel(
         n_jobs=workers, backend="loky", return_as="generator_unordered", timeout=patience, batch_size=cast(Any, 1),
         pre_dispatch=cast(Any, 2 * workers), idle_worker_timeout=10, max_nbytes=None,
     )  # fmt: skip
-    results: Any = run(delayed(decode_part)(part, form) for part in parts)
+    results: Any = run(delayed(_decode_from)(here, part, form) for part in parts)
     try:
         for result in results:  # noqa: UP028 - `yield from` would close it before `finally` does
             yield result
@@ -151,6 +152,12 @@ def _check_workers(patience: float) -> None:
             f"no worker process can be started to decode images ({type(error).__name__}): is this Python's environment "
             "whole, and is there memory? Then give the same command again."
         ) from error
+
+
+def _decode_from(here: Path, part: Part, form: Form) -> tuple[int, Broken]:
+    """Decode a part in a worker, which may have been started when relative paths meant something else."""
+    os.chdir(here)
+    return decode_part(part, form)
 
 
 def decode_part(part: Part, form: Form) -> tuple[int, Broken]:

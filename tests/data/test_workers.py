@@ -8,6 +8,7 @@ import textwrap
 import time
 import warnings
 from multiprocessing import TimeoutError as WorkerTimeoutError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def digest(image):
 
 
 def part_of(first, images, file):
-    return Part(first, images, [digest(image) for image in images], file)
+    digests = [digest_of(image.read_bytes()) if isinstance(image, Path) else digest(image) for image in images]
+    return Part(first, images, digests, file)
 
 
 @pytest.fixture
@@ -120,6 +122,17 @@ def test_an_image_that_takes_too_much_memory_is_set_aside_as_one_that_crashes(de
     levels, broken = decoded({5: Devours(tmp_path, 0, 0)})
     assert levels == levels_without(5)
     assert broken == {5: "the decoder crashed on it"}
+
+
+def test_a_path_means_the_same_after_the_program_went_to_another_folder(decoded, tmp_path, monkeypatch):
+    """Workers outlive a call, and were started elsewhere."""
+    for level in (60, 70):
+        folder = tmp_path / str(level)
+        folder.mkdir()
+        (folder / "a.png").write_bytes(png_of(level))
+        monkeypatch.chdir(folder)
+        levels, broken = decoded({5: Path("a.png")})
+        assert levels[5] == level and not broken
 
 
 def test_a_worker_that_was_lost_for_another_reason_costs_no_image(decoded, tmp_path):

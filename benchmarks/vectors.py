@@ -34,8 +34,8 @@ from fewlabels.data.table import Table
 from fewlabels.evaluation.baselines import free_baselines
 from fewlabels.methods import make_method
 from fewlabels.runs.job import Rows, begin
+from fewlabels.runs.make_job import make_job
 from fewlabels.runs.modality import modality_of, plan_for
-from fewlabels.runs.prepare import make_job
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import predict_rows
 from fewlabels.training.loop import run

@@ -28,9 +28,9 @@ from fewlabels.report import bench as words
 from fewlabels.runs.fit import fit, read_options
 from fewlabels.runs.folder import RUNS, RunFolder, plain
 from fewlabels.runs.phases import LABELS_ONLY
-from fewlabels.runs.prepare import with_split
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Quiet, Show, cells_table
+from fewlabels.runs.split import with_split
 
 OF_ONE_RUN = ("method", "seed", "baseline")  # options that differ from run to run, and so are no options here
 _OF_UNLABELED = ("center_memory", "probe_every")  # options that labels only refuses

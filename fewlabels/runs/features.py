@@ -22,8 +22,9 @@ from fewlabels.evaluation.baselines import Features
 from fewlabels.models.build import CUSTOM, digest_of_parameters, on_features
 from fewlabels.models.classifier import Classifier
 from fewlabels.runs.choose import FOR_IMAGES, ImagePlan
+from fewlabels.runs.make_job import make_job
 from fewlabels.runs.phases import Stage
-from fewlabels.runs.prepare import Work, make_job
+from fewlabels.runs.prepare import Work
 from fewlabels.runs.train import seconds_a_step
 from fewlabels.runs.vectors import make_vector_plan
 from fewlabels.training.processes import send_from_first

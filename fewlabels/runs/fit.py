@@ -24,9 +24,10 @@ from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.features import embedded, enough, features_stage
 from fewlabels.runs.finish import finish
 from fewlabels.runs.phases import Done, free_phase, network_stage, say_estimate, train_stage
-from fewlabels.runs.prepare import Work, prepare, with_split
+from fewlabels.runs.prepare import Work, prepare
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
+from fewlabels.runs.split import with_split
 from fewlabels.runs.train import PROBES
 from fewlabels.training.interrupt import noted_signals
 from fewlabels.training.processes import first_says, joined

@@ -18,10 +18,12 @@ from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import read_policy
+from fewlabels.runs.checks import check_rule, check_shares
 from fewlabels.runs.job import Job, begin
+from fewlabels.runs.make_job import make_job
 from fewlabels.runs.modality import modality_of, plan_for
-from fewlabels.runs.prepare import check_rule, check_shares, make_job, with_split
 from fewlabels.runs.show import Show
+from fewlabels.runs.split import with_split
 from fewlabels.runs.train import LINES
 from fewlabels.training.loop import State, run
 from fewlabels.training.record import Means

@@ -24,8 +24,8 @@ from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANIN
 from fewlabels.runs.choose import choose_device
 from fewlabels.runs.folder import OWN_FILE, RunFolder, given_options
 from fewlabels.runs.job import Job, begin, make_probe
+from fewlabels.runs.make_job import make_job
 from fewlabels.runs.modality import modality_of, plan_of
-from fewlabels.runs.prepare import make_job
 from fewlabels.runs.show import Show, agreement_table
 from fewlabels.runs.train import PROBES
 from fewlabels.training import checkpoint

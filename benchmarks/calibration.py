@@ -70,7 +70,7 @@ def one(question: Question, whole: Any, labels: int, how: str, seed: int) -> dic
     run = fewlabels.fit(
         table,
         method=question.method,
-        labels_per_class=labels if question.rows is None else None,
+        labels_per_class=labels,
         calibrate=how,
         seed=seed,
         baseline=False,

@@ -46,6 +46,7 @@ def with_labels(table: Table, given: Mapping[str, str], source: str) -> Table:
     """
     row_of = {name: row for row, name in enumerate(table.names)}
     class_of = {name: k for k, name in enumerate(table.classes)}
+    given = {_known(name, row_of): _known(label, class_of) for name, label in given.items()}
     strangers = [name for name in given if name not in row_of]
     unknown = sorted({label for label in given.values() if label not in class_of})
     there = {row_of[name]: class_of.get(label, UNLABELED) for name, label in given.items() if name in row_of}
@@ -84,6 +85,11 @@ def with_labels(table: Table, given: Mapping[str, str], source: str) -> Table:
         truth=truth,
         added=table.added | {table.names[row] for row in new},
     )
+
+
+def _known(word: str, known: Mapping[str, int]) -> str:
+    """Give a name that is known as it stands, or else without the blanks around it: a sheet has more of these."""
+    return word if word in known else word.strip()
 
 
 def _counted(names: list[str]) -> str:

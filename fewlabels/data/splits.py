@@ -75,14 +75,33 @@ def hold_out(table: Table, seed: int) -> Labels:
     return np.sort(np.concatenate(parts))
 
 
+def fewest_apart(table: Table, rows: Labels) -> int:
+    """Count how many parts labeled rows can be put into with each class in every part.
+
+    These are the rows of the smallest class; where there are groups, which stay whole, its groups.
+    """
+    apart = {(int(table.labels[row]), (table.groups and table.groups[row]) or row) for row in rows.tolist()}
+    found = Counter(k for k, _ in apart)
+    return min(found[k] for k in range(len(table.classes)))
+
+
 def parted(table: Table, rows: Labels, count: int, seed: int) -> list[Labels]:
-    """Part labeled rows, each part with about as many rows of every class, and groups whole."""
-    if table.groups and count:
+    """Part labeled rows, each part with about as many rows of every class, and groups whole.
+
+    None are given where a part would hold a class whole: what is trained without it could not judge it.
+    """
+    if count < 2:
+        return []
+    if table.groups:
         groups = [table.groups[row] or f"row {row}" for row in rows.tolist()]
         folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(rows, table.labels[rows], groups)
-        return [np.sort(rows[part]) for _, part in folds]
-    of_class = _of_class(table, rows, seed, "parts")
-    return [np.sort(np.concatenate([part[place::count] for part in of_class])) for place in range(count)]
+        parts = [np.sort(rows[part]) for _, part in folds]
+    else:
+        of_class = _of_class(table, rows, seed, "parts")
+        parts = [np.sort(np.concatenate([part[place::count] for part in of_class])) for place in range(count)]
+    classes = np.unique(table.labels[rows])
+    whole = any(len(np.unique(table.labels[np.setdiff1d(rows, part)])) < len(classes) for part in parts)
+    return [] if whole else parts
 
 
 def _whole_groups(table: Table, of_class: list[Labels]) -> list[Labels]:

@@ -156,7 +156,10 @@ class Reference:
             threshold, basis = float(tensors.pop("threshold")), words["basis"]
             return cls(**tensors, names=tuple(words["names"]), threshold=threshold, basis=basis)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error}. Give the command that made the run again.") from error
+            raise UserError(
+                f"{path} is damaged: {error}. Remove summary.json beside it and give the run's command again: that "
+                "writes the outputs anew, and trains nothing again."
+            ) from error
 
 
 def make_reference(

@@ -16,7 +16,7 @@ from fewlabels.data.decode import Form
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, read_card
-from fewlabels.report.words import percent, verdict
+from fewlabels.report.words import percent, things, verdict
 
 FILES = ("model.safetensors", "model.json", "README.md")
 
@@ -31,14 +31,23 @@ def write_hub_folder(run: Path, folder: Path) -> None:
     Raises:
         UserError: no finished run.
     """
-    card = read_card(run / "model.json")
-    summary_path = run / "summary.json"
-    if not summary_path.is_file():
-        raise UserError(f"{run} has no summary.json: its run is not finished. Give the same command again.")
-    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    card = finished_card(run)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     for name in FILES[:2]:
         replace_file(folder / name, partial(shutil.copyfile, run / name))
     replace_text(folder / FILES[2], model_card(card, summary))
+
+
+def finished_card(run: Path) -> Card:
+    """Read the card of a run that is finished.
+
+    Raises:
+        UserError: it is none.
+    """
+    card = read_card(run / "model.json")
+    if not (run / "summary.json").is_file():
+        raise UserError(f"{run} has no summary.json: its run is not finished. Give the same command again.")
+    return card
 
 
 def push(folder: Path, repo: str, *, private: bool = True) -> str:
@@ -119,7 +128,7 @@ def _accuracies(summary: Mapping[str, Any]) -> str:
         f"| --- |{' ---: |' * len(known)}",
         *(f"| {row['label']} | {' | '.join(percent(row[name]) for name in known)} |" for row in summary["rows"]),
     ]
-    tested = f"Test images: {summary['test']:,}; none of them was trained on or chose anything."
+    tested = f"Test {things(summary)}: {summary['test']:,}; none of them was trained on or chose anything."
     parts = [
         "\n".join(verdict(dict(summary))),
         *(["\n".join(table)] if known else []),
@@ -133,14 +142,14 @@ def _calibration(card: Card, summary: Mapping[str, Any]) -> str:
     found = summary.get("calibration") or {}
     said = (
         f"They are calibrated ({found['kind']}, temperature {found['temperature']:.2f}) on {found['rows']:,} labeled "
-        "images that the network was not trained on"
+        f"{things(summary)} that the network was not trained on"
         f"{'' if found['promised'] else ', which are too few to rely on'}."
         if card.scale
         else "They are the network's own, and not calibrated: do not take .9 for nine right out of ten."
     )
     if measured := found.get("calibrated"):
         said += (
-            f" On the test images confidence and accuracy are {percent(measured['ece'])} apart (expected calibration "
-            f"error; 95 % interval {percent(measured['low'])} to {percent(measured['high'])})."
+            f" On the test {things(summary)} confidence and accuracy are {percent(measured['ece'])} apart (expected "
+            f"calibration error; 95 % interval {percent(measured['low'])} to {percent(measured['high'])})."
         )
     return said

@@ -84,7 +84,10 @@ def brings_statistics(model: str, pretrained: bool, weights: Path | None) -> boo
 
 def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
     if card.model == CUSTOM:
-        raise UserError("this classifier has a backbone of your own: give it again, as `backbone=module`")
+        raise UserError(
+            "this classifier has a backbone of your own: give it again, to `load` as backbone=..., to `fit` and "
+            "`add_labels` as model=..."
+        )
     form = card.form
     if isinstance(form, VectorForm):
         if card.model not in OF_VECTORS:

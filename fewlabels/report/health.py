@@ -183,7 +183,8 @@ def _other(summary: Mapping[str, Any], *methods: str) -> str:
 def _pretrained(summary: Mapping[str, Any], before: str) -> str:
     """Suggest a pretrained backbone, where the run's began from nothing."""
     ours = summary["model"] == "small_cnn" or summary["model"].startswith("wrn_")
-    return f"{before} a pretrained backbone (`--model resnet18 --pretrained`)" if ours else ""
+    nothing = ours and not summary.get("begun_with_weights")
+    return f"{before} a pretrained backbone (`--model resnet18 --pretrained`)" if nothing else ""
 
 
 def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
@@ -195,7 +196,7 @@ def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
     how = f"fell from {percent(most)} to {percent(end)}" if most >= ONCE_KEPT else f"was {percent(end)} at the end"
     yield (
         f"The kept share of the pseudo-labels {how}: the unlabeled {things(summary)} taught next to nothing. "
-        f"{_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or `--budget full`."
+        f"Try {_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or `--budget full`."
     )
 
 
@@ -245,9 +246,11 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[str]:
     # Both saw the same images, so the true error is smaller.
     error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
     if free - ours > ERRORS * error:
+        trained = best["label"].endswith(" features") and not summary["rows"][-1]["label"].endswith(" features")
         yield (
             f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try "
-            f"`--budget full`{_pretrained(summary, ', or')}."
+            f"{'`--features only`, which leaves the backbone as it was' if trained else '`--budget full`'}"
+            f"{_pretrained(summary, ', or')}."
         )
 
 

@@ -34,7 +34,7 @@ def tested(summary: Mapping[str, Any]) -> str:
 def verdict(summary: dict[str, Any]) -> list[str]:
     """Say in words what the table means: whether the unlabeled data helped."""
     if summary["accuracy"] is None:
-        mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled rows a split, test,"
+        mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled test vectors too"
         return [f"There is no test split, so the accuracy is not known. {mend} to know it."]
     if summary["unlabeled"] == 0:
         return [f"accuracy {percent(summary['accuracy'])}; there are no unlabeled {things(summary)} to gain from."]
@@ -57,8 +57,9 @@ def compared_with_start(summary: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"With {count(before['labeled'], 'label')} it was {percent(before['accuracy'])} ({before['run']}), with "
-        f"{labels_of(summary):,} it is {percent(now)}: {points_of(now - before['accuracy'])} points on the same "
-        f"{count(summary['test'], tested(summary))}."
+        f"{labels_of(summary):,} it is {percent(now)}: {points_of(before['value'])} points on the same "
+        f"{count(summary['test'], tested(summary))} (standard error {100 * before['standard_error']:.1f}"
+        f"{'' if before['clear'] else ', so it is not settled which is better'})."
     )
 
 

@@ -6,11 +6,14 @@ import torch
 
 from fewlabels.config import Options
 from fewlabels.data.feed import Share
-from fewlabels.errors import UserError
+from fewlabels.errors import Interrupted, UserError
+from fewlabels.methods import is_ours
 from fewlabels.methods.base import Method
 from fewlabels.models.layers import preset_of, scales_of
+from fewlabels.own_file import where_it_failed
 from fewlabels.runs.choose import Plan
 from fewlabels.runs.job import Job, layer_rule
+from fewlabels.runs.train import seconds_a_step
 
 
 def check_rule(job: Job, method: Method, name: str) -> None:
@@ -64,3 +67,22 @@ def check_compiled(plan: Plan, device: torch.device, share: Share) -> None:
     """
     if plan.recipe.compile and device.type == "cuda" and share.world > 1:
         raise UserError("--compile yes works with one GPU: batch norm over several cannot be compiled; leave it out")
+
+
+def try_step(job: Job, method: Method, name: str) -> None:
+    """Do a step on copies: what a method cannot do it says now.
+
+    Raises:
+        UserError: what it says; or how a method of the user's own fails, and in which line of its file.
+    """
+    try:
+        seconds_a_step(job, method, tries=1)
+    except (UserError, Interrupted, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if is_ours(method):
+            raise
+        raise UserError(
+            f"{name} cannot do a step: {where_it_failed(error, type(method))}. Its `forward` gives a dictionary of "
+            "0-dim tensors, with `loss`, from the views that its `views` asks for; CONTRIBUTING.md shows a whole one."
+        ) from error

@@ -15,7 +15,7 @@ from fewlabels.config import Calibrate, FeaturesFirst, Options
 from fewlabels.data.decode import WHITE, Form, Resize
 from fewlabels.data.image import ImageLike, reason_of
 from fewlabels.data.look import Look, highest_level, look, white_level
-from fewlabels.data.splits import TEST_SHARE
+from fewlabels.data.splits import TEST_SHARE, fewest_apart
 from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
 from fewlabels.models.build import OF_VECTORS, OWN, brings_statistics
@@ -337,12 +337,16 @@ def choose_calibration(options: Options, table: Table) -> tuple[Calibrate, str]:
     Raises:
         UserError: what was given needs more labels than there are.
     """
-    fewest = int(np.bincount(table.labels[table.labeled_rows], minlength=len(table.classes)).min())
+    labeled = table.labeled_rows
+    fewest = int(np.bincount(table.labels[labeled], minlength=len(table.classes)).min())
+    apart, what = fewest_apart(table, labeled), "groups" if table.groups else "labels"
     needed = {"held_out": TEST_SHARE, "cross": 2}.get(options.calibrate, 0)
-    if fewest < needed:
+    if apart < needed:
         raise UserError(
-            f"--calibrate {options.calibrate} needs {needed} labels of each class, and one has {fewest}; leave it out"
+            f"--calibrate {options.calibrate} needs {needed} {what} of each class, and one has {apart}; leave it out"
         )
+    if apart < TEST_SHARE and fewest >= HELD_OUT_FROM:
+        return "no", f"the labels of a class are of {apart} groups, which stay whole: none can be spared"
     if fewest >= HELD_OUT_FROM:
         return "held_out", f"a class has {fewest} labels or more, so a fifth of them can be spared"
     return "no", f"a class has {fewest} labels, too few to spare any; --calibrate cross trains twice more instead"

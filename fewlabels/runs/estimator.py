@@ -27,6 +27,7 @@ from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.inputs import listed_rows
+from fewlabels.models.of_function import Backbone, as_module
 from fewlabels.runs.choose import choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.fit import fit, made_method, read_options
@@ -47,7 +48,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         method: a name, or a method with its options, such as `FixMatch(threshold=0.9)`; "auto" is chosen by the labels.
-        model: a name, or a backbone of your own.
+        model: a name, or a backbone of your own: a module, or a function, which is not trained.
         budget: quick, normal or full: how much work to spend.
         steps: updates of the parameters; None follows from the budget.
         random_state: what is drawn at random is a function of this; a whole number is the seed of `fewlabels.fit`.
@@ -69,7 +70,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
         self,
         *,
         method: str | Method = "layermatch",
-        model: str | nn.Module = "auto",
+        model: str | Backbone = "auto",
         budget: str = "quick",
         steps: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -102,7 +103,8 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(rows, given)
         self.classes_, codes = encode(given)
         data = {"x": rows, "y": codes, "classes": [str(name) for name in self.classes_.tolist()]}
-        in_memory = are_vectors(rows) and self.out is None and not set(self.options or ()) & {*OF_A_RUN}
+        more_than_one = self.out is not None or set(self.options or ()) & {*OF_A_RUN}
+        in_memory = are_vectors(rows) and not more_than_one and isinstance(self.model, str | nn.Module)
         self.classifier_, self.history_ = self._trained(data) if in_memory else self._run(data)
         self.label_distributions_ = _distributions(self.classifier_, rows)
         self.transduction_ = self._transduction(codes)
@@ -192,7 +194,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
             return load(out, self._backbone()), read_lines(found[0])
 
     def _backbone(self) -> nn.Module | None:
-        return copy.deepcopy(self.model) if isinstance(self.model, nn.Module) else None
+        return None if isinstance(self.model, str) else copy.deepcopy(as_module(self.model))
 
     def _transduction(self, codes: Labels) -> NDArray[Any]:
         found = np.where(codes == UNLABELED, self.label_distributions_.argmax(1), codes)

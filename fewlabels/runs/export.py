@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow.parquet
 
 from fewlabels import __version__
 from fewlabels.errors import UserError
-from fewlabels.export.hub import push, write_hub_folder
+from fewlabels.export.hub import finished_card, push, write_hub_folder
 from fewlabels.export.label_studio import Guess, served_locally, write_tasks
 from fewlabels.export.onnx import write_onnx
-from fewlabels.models.classifier import read_card
 from fewlabels.report.words import count
 from fewlabels.runs.folder import RunFolder, given_options
 from fewlabels.runs.next_labels import listed_next
@@ -23,9 +23,10 @@ from fewlabels.runs.run import load
 
 def export_onnx(run: Path, path: Path) -> str:
     """Write a run as ONNX; say in a line what was written. See `write_onnx`."""
-    difference = write_onnx(load(run), path)
+    classifier = load(run)
+    difference, what = write_onnx(classifier, path), classifier.card.form.what
     checked = (
-        f"differs from PyTorch by at most {difference:.0e}, on random images"
+        f"differs from PyTorch by at most {difference:.0e}, on random {what}"
         if difference is not None
         else "not checked, as onnxruntime is not installed"
     )
@@ -51,7 +52,7 @@ def export_label_studio(run: Path, path: Path, url_prefix: str | None = None) ->
     Raises:
         UserError: no finished run, no unlabeled images, or images that are no files without a prefix.
     """
-    card = read_card(run / "model.json")
+    card = finished_card(run)
     rows = _unlabeled(run)
     if url_prefix is None:
         data, files = _files(run, [name for name, *_ in rows])
@@ -75,10 +76,17 @@ def export_csv(run: Path, path: Path) -> str:
     """
     if path.suffix != ".csv":
         raise UserError(f"--csv {path} ends in {path.suffix or 'nothing'}; give a name that ends in .csv")
-    read_card(run / "model.json")
+    finished_card(run)
     said = pyarrow.parquet.ParquetFile(run / "predictions.parquet")
-    write_table(path, (batch.to_pydict() for batch in said.iter_batches(GROUP)))
+    write_table(path, (_columns(batch) for batch in said.iter_batches(GROUP)))
     return f"{path}: {count(said.metadata.num_rows, 'row')}; the columns are those of predictions.parquet"
+
+
+def _columns(batch: Any) -> dict[str, Any]:
+    """Give the columns of a part: numbers as they are, so that float32 stays short; texts and lists as Python's."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    is_number = pyarrow.types.is_primitive
+    return {name: column if is_number(column.type) else column.to_pylist() for name, column in columns}
 
 
 def _unlabeled(run: Path) -> list[tuple[str, str, float]]:

@@ -13,20 +13,21 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fewlabels.config import Options
+from fewlabels.config import FeaturesFirst, Options
 from fewlabels.data.cache import KeptArray, default_folder
-from fewlabels.data.splits import parted
+from fewlabels.data.splits import fewest_apart, parted
 from fewlabels.data.vectors import VectorRows, Vectors
 from fewlabels.errors import UserError
 from fewlabels.evaluation.baselines import Features
 from fewlabels.models.build import CUSTOM, digest_of_parameters, on_features
 from fewlabels.models.classifier import Classifier
-from fewlabels.runs.choose import FOR_IMAGES, ImagePlan
+from fewlabels.runs.checks import try_step
+from fewlabels.runs.choose import FOR_IMAGES, ImagePlan, Plan
+from fewlabels.runs.job import Job
 from fewlabels.runs.make_job import make_job
-from fewlabels.runs.phases import Stage
-from fewlabels.runs.prepare import Work
-from fewlabels.runs.train import seconds_a_step
+from fewlabels.runs.phases import HALVES, Stage
 from fewlabels.runs.vectors import make_vector_plan
+from fewlabels.runs.work import Work
 from fewlabels.training.processes import send_from_first
 
 FOLDS = 5  # that the labeled rows are parted in to judge a training on features
@@ -40,7 +41,7 @@ def embedded(work: Work) -> Features | None:
     They are kept on disk, by what the images hold and what the backbone is, where that can be written to. The first of
     several processes makes them for all.
     """
-    if features_first(work) == "no":
+    if features_first(work.plan) == "no":
         return None
     made = {"features": torch.from_numpy(_embedded(work))} if work.writes else None
     return send_from_first(made, work.job.rows.images.device)["features"].cpu().numpy()
@@ -77,24 +78,44 @@ def _place(work: Work, classifier: Classifier) -> KeptArray | None:
     )
 
 
-def features_first(work: Work) -> str:
-    """Tell whether the run trains on features: no, first, or only."""
-    return work.plan.features if isinstance(work.plan, ImagePlan) else "no"
+def features_first(plan: Plan) -> FeaturesFirst:
+    """Tell whether a run trains on features: no, first, or only."""
+    return plan.features if isinstance(plan, ImagePlan) else "no"
 
 
-def features_stage(work: Work, features: Features) -> Stage | None:
-    """Prepare a training by the method on features [N, D]; None, with a word, where it cannot learn from them."""
-    device, table, only = work.job.rows.images.device, work.table, features_first(work) == "only"
-    options = _of_features(work.options) if only else Options(budget=work.options.budget, seed=work.options.seed)
-    options = replace(
-        options,
-        labeled_in_unlabeled=work.options.labeled_in_unlabeled,
-        batch=work.plan.recipe.batch,
-        unlabeled_ratio=work.plan.recipe.unlabeled_batch // work.plan.recipe.batch,
-    )
+def cannot_learn_from_features(work: Work) -> str | None:
+    """Say why the method cannot learn from features, where it is to: some turn images, which features cannot be.
+
+    A step is tried on features that are all 0, before any are made.
+    """
+    if features_first(work.plan) == "no":
+        return None
+    shape = len(work.table), work.job.build().head.in_features
+    try:
+        try_step(_job(work, np.zeros(shape, np.float32)), work.method, work.name)
+    except UserError as error:
+        return f"{work.name} does not learn from features ({error})"
+    return None
+
+
+def features_stage(work: Work, features: Features) -> Stage:
+    """Prepare a training by the method on features [N, D]."""
+
+    def whole(trained: Classifier) -> Classifier:
+        begun = work.job.build()
+        return on_features(begun.backbone, trained, begun.card)
+
+    on = f" on {work.plan.model} features"
+    return Stage(_job(work, features), work.folder / "features", on, whole, _folds(work))
+
+
+def _job(work: Work, features: Features) -> Job:
+    """Make what a training on features [N, D] needs."""
+    device, table, only = work.job.rows.images.device, work.table, features_first(work.plan) == "only"
+    options = _options(work, only)
     plan = make_vector_plan(options, table, VectorRows(features), device)
     vectors = Vectors(torch.from_numpy(features).to(device))
-    job = replace(
+    return replace(
         make_job(table, vectors, options, plan, None, work.folder, work.show),
         rows=replace(work.job.rows, images=vectors),
         share=work.job.share,
@@ -102,34 +123,32 @@ def features_stage(work: Work, features: Features) -> Stage | None:
         board=work.job.board,
         policy=work.job.policy if only else None,
     )
-    try:
-        seconds_a_step(job, work.method, tries=1)
-    except UserError as error:
-        if only:
-            raise
-        work.show.line(f"{work.name} does not learn from features: {error}", "yellow")
-        return None
-
-    def whole(trained: Classifier) -> Classifier:
-        begun = work.job.build()
-        return on_features(begun.backbone, trained, begun.card)
-
-    return Stage(job, work.folder / "features", f" on {work.plan.model} features", whole, _folds(work))
 
 
-def _of_features(options: Options) -> Options:
-    """Give the options of a run as those of its training on features: what is for images is not for these."""
-    defaults = {field.name: field.default for field in fields(options) if field.name in FOR_IMAGES}
-    return replace(options, **defaults, model="auto", weights=None, freeze=False, start=None)
+def _options(work: Work, only: bool) -> Options:
+    """Give the options of a training on features: of the run's those that do not speak of images.
+
+    Where the whole network comes after it, steps and rates that were given are for that.
+    """
+    given = work.options
+    if only:
+        of_images = {field.name: field.default for field in fields(given) if field.name in FOR_IMAGES}
+        options = replace(given, **of_images, model="auto", weights=None, freeze=False, start=None)
+    else:
+        options = Options(budget=given.budget, seed=given.seed, labeled_in_unlabeled=given.labeled_in_unlabeled)
+    recipe = work.plan.recipe
+    return replace(options, batch=recipe.batch, unlabeled_ratio=recipe.unlabeled_batch // recipe.batch)
 
 
 def _folds(work: Work) -> int:
     """Choose into how many parts the labeled rows are put to calibrate by; 0 where that is not asked for or needed."""
     rows, asked = work.job.rows, work.options.calibrate
-    fewest = int(np.bincount(rows.labels[rows.labeled], minlength=len(work.table.classes)).min())
     if len(rows.held_out) or asked not in ("auto", "cross"):
         return 0
-    return min(FOLDS, fewest) if asked == "cross" or fewest >= FOLDS else 0
+    if asked == "cross" and features_first(work.plan) == "first":
+        return HALVES  # as the whole network, so that the two can be compared
+    apart = fewest_apart(work.table, rows.labeled)
+    return min(FOLDS, apart) if asked == "cross" or apart >= FOLDS else 0
 
 
 def enough(work: Work, features: Features) -> str | None:
@@ -137,14 +156,16 @@ def enough(work: Work, features: Features) -> str | None:
 
     Judged by a linear classifier on labeled rows that it was not fitted to; the test split chooses nothing.
     """
-    if features_first(work) == "only":
+    if features_first(work.plan) == "only":
         return work.plan.why["features"]
     rows = work.job.rows
     labels = rows.labels[rows.labeled]
-    if len(labels) < JUDGED_FROM or np.bincount(labels).min() < FOLDS:
+    if len(labels) < JUDGED_FROM or fewest_apart(work.table, rows.labeled) < FOLDS:
+        return None
+    parts = parted(work.table, rows.labeled, FOLDS, work.options.seed)
+    if not parts:
         return None
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    parts = parted(work.table, rows.labeled, FOLDS, work.options.seed)
     folds = [(np.flatnonzero(~(of := np.isin(rows.labeled, part))), np.flatnonzero(of)) for part in parts]
     said = np.asarray(cross_val_predict(model, features[rows.labeled], labels, cv=folds))
     wrong = int((said != labels).sum())

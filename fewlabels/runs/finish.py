@@ -7,28 +7,29 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fewlabels.data.images import as_images
 from fewlabels.data.table import Labels
-from fewlabels.evaluation.accuracy import gain
+from fewlabels.evaluation.accuracy import Gain, gain
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.calibration import Calibration, calibrate, reliability, uncalibrated
 from fewlabels.evaluation.reference import NAME, make_reference, suspects
-from fewlabels.files import read_csv
 from fewlabels.models.layers import preset_of
 from fewlabels.report.findings import Findings
 from fewlabels.report.health import warnings_of
 from fewlabels.report.html import write_report
 from fewlabels.report.words import labels_of, percent
+from fewlabels.runs.choose import begins_with_weights
 from fewlabels.runs.folder import RunFolder, plain
 from fewlabels.runs.job import layer_rule
 from fewlabels.runs.next_labels import write_next
 from fewlabels.runs.outputs import Said, write_predictions
 from fewlabels.runs.phases import LABELS_ONLY, Done, Judged, Row, make_row, row_name
-from fewlabels.runs.prepare import Work
 from fewlabels.runs.run import Run
 from fewlabels.runs.train import METRICS
+from fewlabels.runs.work import Work
 from fewlabels.training.record import read_lines
 
 
@@ -50,9 +51,12 @@ class Outcome:
     features: Features
     logits: NDArray[np.float32]
 
-    def right(self, rows: Labels) -> float:
-        """Give the share of these labeled rows that the method has right."""
-        return float((self.logits[rows].argmax(1) == self.done.stage.job.rows.labels[rows]).mean())
+    @property
+    def unseen(self) -> Judged:
+        """Labeled rows as networks judge them that were not trained on these: held out, or left out in turn."""
+        held_out = self.done.stage.job.rows.held_out
+        each = [*self.done.judged, Judged(held_out, self.logits[held_out])]
+        return Judged(np.concatenate([e.rows for e in each]), np.concatenate([e.logits for e in each]))
 
 
 def finish(work: Work, free: Sequence[Row], stages: Sequence[Done], ended: str | None) -> Run:
@@ -88,12 +92,13 @@ def finish(work: Work, free: Sequence[Row], stages: Sequence[Done], ended: str |
         raw=raw,
         unknown=unknown,
         suspects=suspects(reference, best.features, probabilities, rows.labels, names),
-        next=write_next(work.folder.path, work.table, best.features, probabilities),
+        next=write_next(work.folder.path, work.table, best.features, probabilities, unknown),
     )
     best = _judged_calibrated(work, best, outcomes, probabilities)
     table, records = _table(free, outcomes, best, reason or ended), best.done.stage.folder
     summary = _summary(work, table, best, probabilities, classifier.card.model)
     summary |= plain({"calibration": _calibration_of(work, best, calibration, findings)})
+    summary["rows_are"] = findings.things
     summary["unknown"] = int(findings.unknown[rows.unlabeled].sum())
     summary["warnings"] = warnings_of(summary, read_lines(records / METRICS), findings)
     write_report(work.folder.path, summary, findings, records)
@@ -117,14 +122,18 @@ def _outcome(work: Work, done: Done) -> Outcome:
 
 
 def _best(work: Work, outcomes: Sequence[Outcome]) -> tuple[Outcome, str | None]:
-    """Choose the stage that the run ends with: the last, unless labels that none was trained on say otherwise."""
-    held_out = work.job.rows.held_out
+    """Choose the stage that the run ends with: the last, unless labels that were left out say otherwise."""
     first, last = outcomes[0], outcomes[-1]
-    if first is last or not len(held_out) or last.right(held_out) > first.right(held_out):
+    before, after = first.unseen, last.unseen
+    if first is last or not len(before.rows) or not np.array_equal(before.rows, after.rows):
+        return last, None
+    labels = work.job.rows.labels[before.rows]
+    was, became = (float((each.logits.argmax(1) == labels).mean()) for each in (before, after))
+    if became > was:
         return last, None
     return first, (
-        f"training the whole network added nothing on {len(held_out)} labels that were held out "
-        f"({percent(last.right(held_out))} after {percent(first.right(held_out))}): the features are kept as they were"
+        f"training the whole network added nothing on {len(labels)} labels that were left out ({percent(became)} after "
+        f"{percent(was)}): the features are kept as they were"
     )
 
 
@@ -169,10 +178,8 @@ def _apart(row: Row) -> Row:
 
 
 def _calibration(outcome: Outcome) -> Calibration:
-    rows = outcome.done.stage.job.rows
-    unseen = [*outcome.done.judged, Judged(rows.held_out, outcome.logits[rows.held_out])]
-    logits = np.concatenate([each.logits for each in unseen])
-    return calibrate(logits, np.concatenate([rows.labels[each.rows] for each in unseen]))
+    unseen = outcome.unseen
+    return calibrate(unseen.logits, outcome.done.stage.job.rows.labels[unseen.rows])
 
 
 def _calibration_of(work: Work, best: Outcome, calibration: Calibration, findings: Findings) -> dict[str, Any]:
@@ -193,16 +200,29 @@ def _calibration_of(work: Work, best: Outcome, calibration: Calibration, finding
     }
 
 
-def _before(work: Work) -> dict[str, Any] | None:
-    """Give what the run that this one goes on from had reached; None where it was measured on other test rows."""
-    start = work.options.start
-    if start is None or (before := Run.finished(RunFolder(start))) is None or before.accuracy is None:
+def _before(work: Work, predicted: Labels) -> dict[str, Any] | None:
+    """Compare the classes [N] that are predicted with what the run had reached that this one goes on from.
+
+    None where there is none, or it was tested on other rows.
+    """
+    start, test = work.options.start, work.job.rows.test
+    if start is None or (before := Run.finished(RunFolder(start))) is None:
         return None
-    names, splits = (read_csv(start / "split.csv", column) for column in ("name", "split"))
-    tested = {name for name, split in zip(names, splits, strict=True) if split == "test"}
-    if tested != {work.table.names[row] for row in work.job.rows.test}:
+    said = pyarrow.parquet.read_table(start / "predictions.parquet", columns=["path", "split", "label"])
+    rows = zip(*(said[name].to_pylist() for name in ("path", "split", "label")), strict=True)
+    classes = {path: label for path, split, label in rows if split == "test"}
+    names = [work.table.names[row] for row in test]
+    if not names or classes.keys() != {*names} or not {*classes.values()} <= {*work.table.classes}:
         return None
-    return {"run": start.name, "labeled": labels_of(before.summary), "accuracy": before.accuracy}
+    was = np.array([work.table.classes.index(classes[name]) for name in names])
+    found = gain(predicted[test], was, work.job.rows.labels[test])
+    return {"run": start.name, "labeled": labels_of(before.summary), "accuracy": before.accuracy} | _said(found)
+
+
+def _said(difference: Gain | None) -> dict[str, Any]:
+    if difference is None:
+        return {}
+    return {"value": difference.value, "standard_error": difference.error, "clear": difference.clear}
 
 
 def _summary(
@@ -217,7 +237,7 @@ def _summary(
         "method": work.name,
         "seed": work.options.seed,
         "model": model,
-        "rows_are": work.plan.form.what,
+        "begun_with_weights": begins_with_weights(work.options),
         "steps": best.done.stage.job.recipe.steps,
         "policy": preset_of(layer_rule(best.done.stage.job, work.method).policy),
         "labeled": len(rows.labeled),
@@ -226,10 +246,8 @@ def _summary(
         "test": len(test),
         "accuracy": row.accuracy,
         "unlabeled_accuracy": row.unlabeled_accuracy,
-        "before": _before(work),
-        "gain": None
-        if difference is None
-        else {"value": difference.value, "standard_error": difference.error, "clear": difference.clear},
+        "before": _before(work, probabilities.argmax(1)),
+        "gain": _said(difference) or None,
         "set_aside": len(work.table.quarantine),
         "notes": list(work.table.notes),
         "rows": [asdict(row) for row in table],

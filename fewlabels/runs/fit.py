@@ -13,6 +13,7 @@ import torch
 
 from fewlabels.config import Options, check_names, with_paths
 from fewlabels.data.sources.open import Array, Data, open_table, source_of
+from fewlabels.data.vectors import vectors_of
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
@@ -24,11 +25,12 @@ from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.features import embedded, enough, features_stage
 from fewlabels.runs.finish import finish
 from fewlabels.runs.phases import Done, free_phase, network_stage, say_estimate, train_stage
-from fewlabels.runs.prepare import Work, prepare
+from fewlabels.runs.prepare import prepare
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Show
 from fewlabels.runs.split import with_split
 from fewlabels.runs.train import PROBES
+from fewlabels.runs.work import Work
 from fewlabels.training.interrupt import noted_signals
 from fewlabels.training.processes import first_says, joined
 
@@ -76,6 +78,10 @@ def fit(
     with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
         show = show if show is not None and share.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
+        if isinstance(backbone, OfFunction) and vectors_of(table.images) is not None:
+            raise UserError(
+                "a function as model is for images: call it on your vectors, and give what it makes of them"
+            )
         if isinstance(given, str):
             name, reason = choose_method(with_split(table, chosen))
             given, chosen = make_method(name), replace(chosen, method=name)
@@ -149,9 +155,8 @@ def _phases(work: Work) -> Run:
         ended: str | None = None
         if features is not None:
             _stop_here(work)
-            stage = features_stage(work, features)
-            stages += [] if stage is None else [train_stage(work, stage)]
-            ended = first_says(lambda: enough(work, features)) if stages else None
+            stages.append(train_stage(work, features_stage(work, features)))
+            ended = first_says(lambda: enough(work, features))
             if ended:
                 work.show.line(f"the backbone is not trained: {ended}")
             else:

@@ -28,6 +28,7 @@ from fewlabels.runs.job import Job, layer_rule
 _OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")
 
 _ASKED = 8  # rows that a backbone of the user's own is told from another by
+_SEEN = 3  # and random directions
 
 # Options that decide what is trained and are in no other part of the configuration.
 _IDENTITY = (
@@ -101,12 +102,14 @@ def _begun_with(job: Job, options: Options, backbone: nn.Module | None) -> str |
     """Tell what a run begins with from another, where it is the user's: by a hash of the parameters.
 
     A backbone of their own may differ in what it computes alone, and a function has no parameters: so what it makes of
-    the first rows counts too, rounded, since the last digits depend on the number of threads.
+    the first rows counts too, seen from a few random directions, and rounded: the last digits depend on the threads.
     """
     if backbone is not None:
         first = np.arange(min(_ASKED, len(job.rows.labels)))
-        made = job.build().to(job.rows.images.device).outputs(job.rows.images, first).features
-        return f"{digest_of_parameters(backbone)} giving {made.mean():.3g} +- {made.std(correction=0):.3g}"
+        made = job.build().to(job.rows.images.device).outputs(job.rows.images, first).features.double().numpy()
+        size = float(np.linalg.norm(made))
+        seen = np.random.default_rng(0).standard_normal((_SEEN, made.size)) @ made.ravel() / (size or 1.0)
+        return f"{digest_of_parameters(backbone)} giving {size:.3g} ({', '.join(f'{value:.3g}' for value in seen)})"
     files = (options.start and options.start / PARAMETERS, options.weights)
     found = [
         hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file is not None and file.is_file()

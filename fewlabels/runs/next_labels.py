@@ -13,13 +13,16 @@ from fewlabels.errors import UserError
 from fewlabels.evaluation.baselines import Features
 from fewlabels.evaluation.next_labels import choose_next
 from fewlabels.files import csv_text, plain_cell, replace_text
+from fewlabels.runs.outputs import UNKNOWN
 
 NAME = "next_to_label.csv"
 LISTED = 500  # images in the file; each stands for the labels of all before it
-HEAD = ("path", "label", "guess", "probability", "or", "its probability")
+HEAD = ("path", "label", "guess", "probability", "or", "its probability", "unknown")
 
 
-def write_next(folder: Path, table: Table, features: Features, probabilities: NDArray[np.float32]) -> Labels:
+def write_next(
+    folder: Path, table: Table, features: Features, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]
+) -> Labels:
     """Choose and write the images to label next, with what the network takes them for; `label` is for the user.
 
     Args:
@@ -27,6 +30,7 @@ def write_next(folder: Path, table: Table, features: Features, probabilities: ND
         table: of all rows.
         features: [N, D], which say what images are alike.
         probabilities: [N, K], calibrated where the run could.
+        unknown: [N], which are unlike every class: they may be worth no label, and may be worth a class of their own.
 
     Returns:
         Their rows, the best first.
@@ -36,7 +40,8 @@ def write_next(folder: Path, table: Table, features: Features, probabilities: ND
     for row in chosen:
         first, second = np.argsort(-probabilities[row], kind="stable")[:2]
         guesses = ((table.classes[k], f"{probabilities[row, k]:.3f}") for k in (first, second))
-        lines.append((table.names[row], "", *(word for guess in guesses for word in guess)))
+        strange = UNKNOWN if unknown[row] else ""
+        lines.append((table.names[row], "", *(word for guess in guesses for word in guess), strange))
     replace_text(folder / NAME, csv_text(HEAD, lines))
     return chosen
 
@@ -85,7 +90,8 @@ def show_next(run: Path, count: int, out: Path | None) -> None:
     lines = next_lines(run, count)
     if out is None:
         for line in lines:
-            print(f"{line['path']}\t{line['guess']} {line['probability']}\t{line['or']} {line['its probability']}")
+            guesses = f"{line['guess']} {line['probability']}\t{line['or']} {line['its probability']}"
+            print("\t".join(filter(None, (line["path"], guesses, line["unknown"] and "unlike every class"))))
         return
     if out.suffix != ".csv":
         raise UserError(f"{out} ends in {out.suffix or 'nothing'}; give a name that ends in .csv")

@@ -80,11 +80,12 @@ def said_columns(
         entropy          of the probabilities, in nats: from 0 to the logarithm of K
         unknown          whether it is unlike every class; a hint, see `Reference`
         neighbors        names of the labeled rows most alike, the most alike first
+        speak_for_it     how many of these have the class of `label`
         p_CLASS          probability of each class, calibrated
         raw_CLASS        the same as the network gives it
 
-    Without a reference there is neither `unknown` nor `neighbors`. A class that is named unsure or unknown keeps its
-    name; see `abstentions`.
+    Without a reference there are no `unknown`, `neighbors` and `speak_for_it`. A class that is named unsure or
+    unknown keeps its name; see `abstentions`.
 
     Args:
         classes: names.
@@ -107,7 +108,8 @@ def said_columns(
         found = reference.neighbors(said.features, own=own)
         strange = free & (found.strangeness > reference.threshold)
         decision = np.where(strange, unknown, decision)
-        alike = {"unknown": strange, "neighbors": _named(found, reference.names)}
+        agree = (reference.labels[found.places] == labels[:, None]) & np.isfinite(found.similarity)
+        alike = {"unknown": strange, "neighbors": _named(found, reference.names), "speak_for_it": agree.sum(1)}
     raw = softmax(said.logits, axis=1)
     return {
         "label": names[labels].tolist(),

@@ -20,9 +20,9 @@ from fewlabels.models.build import flops
 from fewlabels.models.classifier import Classifier
 from fewlabels.runs.job import Job, Rows
 from fewlabels.runs.modality import modality_of
-from fewlabels.runs.prepare import Work
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import Trained, seconds_a_step, train
+from fewlabels.runs.work import Work
 
 LABELS_ONLY = "labels_only"
 CROSS = "cross"
@@ -31,7 +31,7 @@ HALVES = 2
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Labeled rows, and logits [n, K] of a network that was not trained on them."""
+    """Labeled rows, and logits [n, K] of networks that were not trained on them."""
 
     rows: Labels
     logits: NDArray[np.float32]
@@ -184,12 +184,11 @@ def train_stage(work: Work, stage: Stage) -> Done:
     )
     trained = train(stage.job, work.method, name + stage.on, stage.folder)
     judged: list[Judged] = []
-    if stage.folds:
-        count = len(job.rows.labeled)
-        work.show.line(
-            f"{stage.folds} more trainings calibrate on {count} labels{stage.on}, each without a part of them"
-        )
-    for number, left_out in enumerate(parted(work.table, job.rows.labeled, stage.folds, work.options.seed)):
+    parts = parted(work.table, job.rows.labeled, stage.folds, work.options.seed)
+    if parts:
+        labels = f"{len(job.rows.labeled)} labels{stage.on}"
+        work.show.line(f"{len(parts)} more trainings calibrate on {labels}, each without a part of them")
+    for number, left_out in enumerate(parts):
         rows = replace(job.rows, labeled=np.setdiff1d(job.rows.labeled, left_out))
         part = f"{CROSS}-{number}"
         judge = train(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,16 @@ from fewlabels.data.feed import Share
 from fewlabels.data.images import Provider
 from fewlabels.data.splits import split_text
 from fewlabels.data.table import UNLABELED, Table
-from fewlabels.errors import Interrupted, UserError
+from fewlabels.errors import UserError
 from fewlabels.files import csv_text, replace_text
-from fewlabels.methods import is_ours, method_name
+from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import check_model
 from fewlabels.models.layers import read_policy
-from fewlabels.own_file import own_file, where_it_failed
-from fewlabels.runs.checks import check_compiled, check_rule, check_shares
+from fewlabels.own_file import own_file
+from fewlabels.runs.checks import check_compiled, check_rule, check_shares, try_step
 from fewlabels.runs.choose import GIVEN, ImagePlan, Plan
+from fewlabels.runs.features import cannot_learn_from_features, features_first
 from fewlabels.runs.folder import OWN_FILE, RUNS, RunFolder
 from fewlabels.runs.identity import describe
 from fewlabels.runs.job import Job
@@ -32,29 +33,10 @@ from fewlabels.runs.make_job import check_start, make_job, said_of_start
 from fewlabels.runs.modality import Modality, modality_of, plan_for
 from fewlabels.runs.show import Show
 from fewlabels.runs.split import check_classes, with_split
-from fewlabels.runs.train import fastest_threads, seconds_a_step, try_probe
+from fewlabels.runs.train import fastest_threads, try_probe
+from fewlabels.runs.work import Work
 from fewlabels.training.boards import check_board
 from fewlabels.training.processes import any_of, first_says
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """What the phases of a run share."""
-
-    folder: RunFolder
-    table: Table
-    content: str
-    options: Options
-    method: Method
-    name: str
-    plan: Plan
-    job: Job
-    show: Show
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes the files of the run: the first of several does."""
-        return self.job.share.rank == 0
 
 
 def prepare(
@@ -103,10 +85,15 @@ def prepare(
     )
     if options.start is not None:
         table = table.with_note(said_of_start(job, options.start))
-    # Features are tried when they are there: a step of the whole network would take longer than to make them.
-    if not (isinstance(plan, ImagePlan) and plan.features == "only"):
+    work = Work(folder, table, brought.content, options, method, name, plan, job, show)
+    if (said := cannot_learn_from_features(work)) is not None:
+        if options.features == "only":
+            raise UserError(said)
+        assert isinstance(plan, ImagePlan)
+        plan = replace(plan, features="no", why=plan.why | {"features": said})
+    if features_first(plan) != "only":
         check_rule(job, method, name)
-        _try(job, method, name)
+        try_step(job, method, name)
         plan = _with_threads(plan, options, folder, job, method)
     if options.probe_every:
         try_probe(job, method)
@@ -116,26 +103,7 @@ def prepare(
     there = first_says(lambda: _begin(folder, config, whole, table))
     show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
     _say_choices(table, name, plan, show)
-    return Work(folder, table, brought.content, options, method, name, plan, job, show)
-
-
-def _try(job: Job, method: Method, name: str) -> None:
-    """Do a step on copies: what a method cannot do it says now.
-
-    Raises:
-        UserError: what it says; or how a method of the user's own fails, and in which line of its file.
-    """
-    try:
-        seconds_a_step(job, method, tries=1)
-    except (UserError, Interrupted, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if is_ours(method):
-            raise
-        raise UserError(
-            f"{name} cannot do a step: {where_it_failed(error, type(method))}. Its `forward` gives a dictionary of "
-            "0-dim tensors, with `loss`, from the views that its `views` asks for; CONTRIBUTING.md shows a whole one."
-        ) from error
+    return replace(work, plan=plan)
 
 
 def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, method: Method) -> Plan:

@@ -24,8 +24,8 @@ def read_labels(path: Path) -> NewLabels:
     sheet = read_sheet(path, needed=("path", "label"), optional=())
     found: dict[str, str] = {}
     for line, name, label in zip(sheet.lines, sheet.columns["path"], sheet.columns["label"], strict=True):
-        name, label = plain_cell(name.strip()), plain_cell(label.strip())
-        if label and found.setdefault(name, label) != label:
+        name, label = plain_cell(name), plain_cell(label)
+        if label.strip() and found.setdefault(name, label) != label:
             raise UserError(f"{path}: {name} has two labels, {found[name]} and {label} in line {line}; keep one")
     return NewLabels(found, {})
 

@@ -9,7 +9,14 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from fewlabels.data.sources.open import open_table
-from fewlabels.data.splits import apply_split, draw_split, hide_all_but, split_text
+from fewlabels.data.splits import (
+    apply_split,
+    draw_split,
+    fewest_apart,
+    hide_all_but,
+    parted,
+    split_text,
+)
 from fewlabels.errors import UserError
 from fewlabels.files import replace_text
 
@@ -359,3 +366,38 @@ def test_a_test_row_without_a_label_is_refused(changed):
     table = replace(TABLE, labels=np.where(np.arange(20) == row, -1, TABLE.labels))
     with pytest.raises(UserError, match="label"):
         changed(lambda text: text.replace(f"x[{row}],,train", f"x[{row}],,test"), table)
+
+
+# --- parts that judge each other ---
+
+
+@FEW
+@given(any_tables(), st.integers(2, 5), seeds)
+def test_parts_hold_each_labeled_row_once_and_leave_every_class(table, count, seed):
+    rows = table.labeled_rows
+    assume(fewest_apart(table, rows) >= count)
+    found = parted(table, rows, count, seed)
+    assert len(found) == count and np.array_equal(np.sort(np.concatenate(found)), rows)
+    for part in found:
+        assert {*table.labels[np.setdiff1d(rows, part)]} == {*table.labels[rows]} == {*table.labels[part]}
+
+
+@FEW
+@given(st.lists(st.integers(0, 6), min_size=8, max_size=40), st.integers(2, 4), seeds)
+def test_parts_keep_groups_whole_and_leave_every_class_or_there_are_none(groups, count, seed):
+    table = replace(table_of([0, 1] * len(groups)), groups=tuple(f"g{g}" for g in groups for _ in "ab"))
+    rows = table.labeled_rows
+    assert fewest_apart(table, rows) == len({*groups})
+    assume(len({*groups}) >= count)
+    found = parted(table, rows, count, seed)
+    of = [{table.groups[row] for row in part} for part in found]
+    assert all(not a & b for i, a in enumerate(of) for b in of[:i])
+    for part in found:
+        assert {*table.labels[np.setdiff1d(rows, part)]} == {0, 1}
+
+
+def test_a_class_of_one_group_is_never_judged_by_what_has_not_seen_it():
+    table = replace(table_of([0] * 6 + [1] * 6), groups=("a",) * 6 + ("b", "c", "d") * 2)
+    assert fewest_apart(table, table.labeled_rows) == 1
+    assert parted(table, table.labeled_rows, 2, 0) == []
+    assert fewest_apart(replace(table, groups=("",) * 6 + table.groups[6:]), table.labeled_rows) == 3

@@ -61,6 +61,8 @@ def reliability_of(confidence, accuracy, rows, low):
 def one(words, summary=None, lines=None, findings=None):
     """Check that there is one warning, and that it has these words."""
     found = warnings_of(summary or summary_of(), lines or lines_of(), findings or findings_of(EVEN, EVEN))
+    mends = r"\b([Tt]ry|[Tt]ake|Put|Label|More labels|shows)\b"
+    assert all(re.search(mends, said) for said in found)  # what to do about it
     assert len(found) == 1, found
     assert words in found[0]
     return found[0]
@@ -138,6 +140,8 @@ def test_pseudo_labels_that_are_wrong():
     found = one("40.0 % are wrong", findings=findings_of(EVEN, truth))
     assert "fewlabels next" in found and "--pretrained" in found
     assert "--pretrained" not in one("wrong", summary_of(model="resnet18"), findings=findings_of(EVEN, truth))
+    begun = summary_of(begun_with_weights=True)
+    assert "--pretrained" not in one("wrong", begun, findings=findings_of(EVEN, truth))
 
 
 def test_a_loss_on_labeled_images_that_rises():

@@ -65,7 +65,9 @@ def test_the_new_run_has_the_old_labels_and_the_new_ones(run, more, filled, trut
 
 
 def test_what_the_labels_brought_is_said(run, more, capsys):
-    assert more.summary["before"] == {"run": "run", "labeled": 20, "accuracy": run.accuracy}
+    before = more.summary["before"]
+    assert (before["run"], before["labeled"], before["accuracy"]) == ("run", 20, run.accuracy)
+    assert before["value"] == pytest.approx(more.accuracy - run.accuracy) and before["standard_error"] > 0
     assert run.summary["before"] is None
     more.show(Show(Console(width=400)))
     said = f"With 20 labels it was {100 * run.accuracy:.1f} % (run), with 30 it is {100 * more.accuracy:.1f} %: "
@@ -166,6 +168,12 @@ def test_added_labels_come_back_with_the_split_in_data_that_has_none(tmp_path):
     for data in (bare, open_table({"x": np.zeros((20, 2, 2), np.uint8), "y": np.arange(20) % 2})):
         again = apply_split(data, tmp_path / "split.csv")
         assert np.array_equal(again.labels, more.labels) and again.added == more.added
+
+
+def test_blanks_around_names_in_a_sheet_are_taken_off_where_the_names_have_none():
+    table = open_table({"x": np.zeros((6, 2, 2), np.uint8), "y": [0, 1, -1, -1, -1, -1], "classes": ["cat ", "dog"]})
+    more = with_labels(table, {f"{table.names[2]} ": " dog ", table.names[3]: "cat "}, "mine.csv")
+    assert more.labels.tolist() == [0, 1, 1, 0, -1, -1]
 
 
 def test_the_summary_is_plain_json(more):

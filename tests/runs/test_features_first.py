@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 import fewlabels
 from fewlabels import UserError
 from fewlabels.data.cache import KeptArray
+from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier, on_features
@@ -134,7 +136,7 @@ def test_training_on_that_adds_nothing_on_held_out_labels_is_not_kept(weights, d
         data, weights=weights, model="small_cnn", labels_per_class=60, steps=10, lr=1.0, optimizer="sgd",
         method="fixmatch", features="first", out=tmp_path / "run", baseline=False, **QUICK,
     )  # fmt: skip
-    assert "added nothing on 60 labels that were held out" in run.summary["rows"][-1]["note"]
+    assert "added nothing on 60 labels that were left out" in run.summary["rows"][-1]["note"]
     assert names(run)[-2:] == ["fixmatch_of_another_stage", "fixmatch"]
     assert fewlabels.load(run.path).card.model == "small_cnn+mlp"
     assert json.loads((run.path / "summary.json").read_text())["calibration"]["how"] == "held out"
@@ -176,7 +178,7 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
     same = dict(labels_per_class=5, out=tmp_path / "run", calibrate="no", **QUICK)
     assert fewlabels.fit(data, model=function, **same).summary == run.summary
     with pytest.raises(UserError, match="begun_with was"):  # another function is another run
-        fewlabels.fit(data, model=lambda x: function(x).flip(1) ** 2, **same)
+        fewlabels.fit(data, model=lambda x: function(x).flip(1), **same)
     with pytest.raises(UserError, match="give a name, a module, or a function"):
         fewlabels.fit(data, model=3, out=tmp_path / "none", **QUICK)
 
@@ -203,6 +205,40 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp
     assert 2 < sittings < 20
     for name in ("model.safetensors", "reference.safetensors", "predictions.parquet", "next_to_label.csv"):
         assert (out / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_labels_of_one_group_a_class_judge_nothing(weights, data, tmp_path):
+    """What is trained without a class cannot judge it: the probabilities would be ruined."""
+    x, y = data
+    table = open_table((x[:150], np.where(np.arange(150) < 60, y[:150], -1)))
+    groups = tuple(f"video of {k}" if k >= 0 else "" for k in table.labels)
+    run = fewlabels.fit(
+        replace(table, groups=groups), weights=weights, model="small_cnn", method="fixmatch", features="only", steps=5,
+        baseline=False, out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    assert run.summary["calibration"]["kind"] == "none" and run.summary["labeled"] == 60
+
+
+def test_a_method_that_turns_images_does_without_features_and_says_so(weights, data, tmp_path):
+    options = dict(
+        weights=weights, model="small_cnn", method="crmatch", labels_per_class=5, steps=2, baseline=False,
+        out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"crmatch does not learn from features .* give --method.rotation 0"):
+        fewlabels.fit(data, features="only", **options)
+    run = fewlabels.fit(data, **options)  # nothing was left behind
+    assert names(run) == ["knn", "linear", "label_spreading", "crmatch"] and "features" not in run.summary["rows"][-1]
+    assert "crmatch does not learn from features" in (run.path / "config.yaml").read_text().replace("\n    ", " ")
+
+
+def test_where_labels_are_left_out_in_turn_they_judge_both_stages(weights, data, tmp_path):
+    """A learning rate that destroys the backbone, and five labels a class."""
+    run = fewlabels.fit(
+        data, weights=weights, model="small_cnn", labels_per_class=5, steps=10, lr=1.0, optimizer="sgd",
+        method="fixmatch", calibrate="cross", out=tmp_path / "run", baseline=False, **QUICK,
+    )  # fmt: skip
+    assert "added nothing on 25 labels that were left out" in run.summary["rows"][-1]["note"]
+    assert fewlabels.load(run.path).card.model == "small_cnn+mlp"
 
 
 def test_two_parts_make_the_whole(weights):

@@ -58,7 +58,7 @@ def test_columns_of_a_file(run, photos, tmp_path, capsys):
     table = pq.read_table(tmp_path / "p.parquet")
     classes = [str(k) for k in range(8)]
     assert table.column_names == [
-        "path", "label", "decision", "probability", "entropy", "unknown", "neighbors",
+        "path", "label", "decision", "probability", "entropy", "unknown", "neighbors", "speak_for_it",
         *(f"p_{k}" for k in classes), *(f"raw_{k}" for k in classes),
     ]  # fmt: skip
     rows = table.to_pydict()
@@ -71,7 +71,8 @@ def test_columns_of_a_file(run, photos, tmp_path, capsys):
         assert rows["label"][i] == classes[p[i].argmax()] and rows["probability"][i] == p[i].max()
         expected = "unknown" if rows["unknown"][i] else "unsure" if p[i].max() < 0.9 else rows["label"][i]
         assert decision == expected
-        assert len(rows["neighbors"][i]) == 3
+        of_neighbors = [name.split("/")[0] for name in rows["neighbors"][i]]
+        assert len(of_neighbors) == 3 and rows["speak_for_it"][i] == of_neighbors.count(rows["label"][i])
     assert "200 images, 1 set aside" in capsys.readouterr().out
 
 

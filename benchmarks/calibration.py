@@ -59,7 +59,11 @@ def main(question: Question) -> None:
                 print(found[-1], flush=True)
     if seeds[0] < 1000:
         say(
-            {"question": vars(question) | {"data": Path(question.data).name, "work": None}, "where": machine(), "runs": found},
+            {
+                "question": vars(question) | {"data": Path(question.data).name, "work": None},
+                "where": machine(),
+                "runs": found,
+            },
             HERE / "results" / f"calibration-{whole.name}.json",
         )
 

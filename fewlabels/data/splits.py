@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from fewlabels.data.more_labels import with_labels
 from fewlabels.data.table import UNLABELED, Labels, Table, split_groups
-from fewlabels.errors import UserError
+from fewlabels.errors import UserError, all_of
 from fewlabels.files import csv_text, plain_cell
 from fewlabels.keys import Key
 
@@ -224,12 +224,11 @@ def _read_split(path: Path) -> dict[str, _Shown]:
 def _check_names(table: Table, shown: dict[str, _Shown], path: Path) -> None:
     missing = sorted(set(table.names) - set(shown))
     extra = sorted(set(shown) - set(table.names))
-    if missing or extra:
-        raise UserError(
-            f"{path} is a split of other rows: {len(missing)} rows of the data are not in it"
-            f" ({', '.join(missing[:2])}), {len(extra)} of its rows are not in the data ({', '.join(extra[:2])})"
-            if missing and extra
-            else f"{path} lacks {len(missing)} rows of the data, such as {missing[0]}"
-            if missing
-            else f"{path} names {len(extra)} rows that the data has not, such as {extra[0]}"
+    problems = [f"it lacks {len(missing)} rows of the data, such as {missing[0]}"] if missing else []
+    problems += [f"it names {len(extra)} rows that the data has not, such as {extra[0]}"] if extra else []
+    if problems:
+        raise all_of(
+            f"{path} is a split of other rows",
+            problems,
+            "Give the data that it was made with, or train anew without it; --labels FILE adds labels that came later.",
         )

@@ -5,16 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fewlabels.errors import UserError
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, bring it to the disk, then rename it over `path`."""
+    """Let `write` fill a file of the same name aside, bring it to the disk, then rename it over `path`.
+
+    Aside is a folder of its own: what a writer that is killed leaves there is removed the next time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
+    folder = path.with_name(f".{path.name}.part")
+    aside = folder / path.name
     try:
+        _remove(folder)
+        folder.mkdir()
+        aside.touch()
+        mode = stat.S_IMODE(aside.stat().st_mode)
         write(aside)
+        aside.chmod(mode)  # safetensors writes files that their owner alone can read
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -23,8 +36,29 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say for what
     finally:
-        aside.unlink(missing_ok=True)
+        _remove(folder)
     _sync_folder(path.parent)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)
+
+
+def check_place(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Check that nothing is lost where a file is to be written.
+
+    Args:
+        path: where.
+        is_ours: tells whether a file is of the kind that is to be written, and holds nothing of the user's own.
+
+    Raises:
+        UserError: another file, or a folder, is there.
+    """
+    if path.is_dir() or (path.exists() and not is_ours(path)):
+        raise UserError(f"{path} is there already, and is not what would be written: give another name")
 
 
 def replace_text(path: Path, text: str) -> None:

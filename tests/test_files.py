@@ -4,9 +4,11 @@ import csv
 import io
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from fewlabels.files import csv_text, plain_cell, read_csv, replace_file, replace_text, safe_cell
 
@@ -42,6 +44,21 @@ def test_a_write_that_raises_leaves_the_old_file_and_no_part(tmp_path, error, ol
     with pytest.raises(type(error)):
         replace_file(path, write)
     assert {name: (tmp_path / name).read_text() for name in names_in(tmp_path)} == ({"a.txt": "old"} if old else {})
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / ".a.txt.part"
+    left.mkdir()
+    (left / ".tmpX1").write_text("half of it, by a library that writes aside itself")
+    replace_text(tmp_path / "a.txt", "new")
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_a_file_can_be_read_by_whom_the_system_lets_read(tmp_path):
+    for name in ("plain", "safe"):
+        save = (lambda path: save_file({"a": np.zeros(3)}, path)) if name == "safe" else (lambda path: path.touch())
+        replace_file(tmp_path / name, save)
+    assert (tmp_path / "safe").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_while_it_is_written_readers_see_the_old_file(tmp_path):

@@ -21,21 +21,29 @@ from fewlabels.report.words import percent, things, verdict
 FILES = ("model.safetensors", "model.json", "README.md")
 
 
-def write_hub_folder(run: Path, folder: Path) -> None:
+def write_hub_folder(run: Path, folder: Path) -> bool:
     """Write `model.safetensors`, `model.json` and a model card, README.md; `fewlabels.load` reads the folder.
 
     Args:
         run: folder of a finished run.
-        folder: where to; other files there stay as they are.
+        folder: where to. A README.md there stays as it is: it may have been edited.
+
+    Returns:
+        Whether the card was written.
 
     Raises:
-        UserError: no finished run.
+        UserError: no finished run, or a folder of other things.
     """
     card = finished_card(run)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    if folder.exists() and not (folder / FILES[1]).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there, and holds no model: give a new folder, or an empty one")
     for name in FILES[:2]:
         replace_file(folder / name, partial(shutil.copyfile, run / name))
-    replace_text(folder / FILES[2], model_card(card, summary))
+    written = not (folder / FILES[2]).exists()
+    if written:
+        replace_text(folder / FILES[2], model_card(card, summary))
+    return written
 
 
 def finished_card(run: Path) -> Card:
@@ -149,7 +157,7 @@ def _calibration(card: Card, summary: Mapping[str, Any]) -> str:
     )
     if measured := found.get("calibrated"):
         said += (
-            f" On the test {things(summary)} confidence and accuracy are {percent(measured['ece'])} apart (expected "
-            f"calibration error; 95 % interval {percent(measured['low'])} to {percent(measured['high'])})."
+            f" On the test {things(summary)} confidence and accuracy are {100 * measured['ece']:.1f} points apart "
+            f"(expected calibration error; 95 % interval {100 * measured['low']:.1f} to {100 * measured['high']:.1f})."
         )
     return said

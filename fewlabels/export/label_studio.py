@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from fewlabels.data.more_labels import NewLabels
 from fewlabels.errors import UserError, all_of
-from fewlabels.files import replace_text
+from fewlabels.files import check_place, replace_text
 
 LOCAL = "/data/local-files/?d="  # where Label Studio itself serves files that lie below its document root
 IMAGE, CHOICE, NAME = "image", "label", "name"  # of the labeling configuration and of a task's data
@@ -74,13 +74,21 @@ def write_tasks(path: Path, guesses: Sequence[Guess], classes: Sequence[str], ve
         version: who guessed, as Label Studio's column of that name shows it.
 
     Raises:
-        UserError: another suffix.
+        UserError: another suffix, or a file there that is no list of tasks, or has annotations.
     """
     if path.suffix != ".json":
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a name that ends in .json")
+    check_place(path, _is_without_labels)
     tasks = [_task(guess, version) for guess in guesses]
     replace_text(path, json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
     replace_text(path.with_suffix(".xml"), labeling_config(classes))
+
+
+def _is_without_labels(path: Path) -> bool:
+    try:
+        return not any(task.get("annotations") or CHOICE in task for task in _tasks(path))
+    except UserError:
+        return False
 
 
 def _task(guess: Guess, version: str) -> dict[str, Any]:

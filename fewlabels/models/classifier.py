@@ -226,6 +226,9 @@ def read_card(path: Path) -> Card:
         raise UserError(f"{path} is not a model card: {error}. Train again, or give another run.") from error
 
 
+_LONGEST = 200  # letters of what torch says of parameters that do not fit
+
+
 def load_tensors(module: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> None:
     """Fill a module from a safetensors file, all but the file's names that begin with one of `ignore`.
 
@@ -233,7 +236,7 @@ def load_tensors(module: nn.Module, path: Path, ignore: tuple[str, ...] = ()) ->
         UserError: no such file, not safetensors, or other names or shapes than the module has.
     """
     if not path.is_file():
-        raise UserError(f"no file {path}; give a .safetensors file")
+        raise UserError(f"{path} is no file; give a .safetensors file")
     try:
         tensors = load_file(path)
         kept = {name: t for name, t in tensors.items() if not name.startswith(ignore)}
@@ -241,4 +244,6 @@ def load_tensors(module: nn.Module, path: Path, ignore: tuple[str, ...] = ()) ->
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from error
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit this network: {error}") from error
+        lines = [" ".join(line.split()) for line in f"{error}".splitlines()[1:]] or [f"{error}"]
+        said = "; ".join(line if len(line) < _LONGEST else f"{line[:_LONGEST]} ..." for line in lines[:2])
+        raise UserError(f"{path} does not fit this network: {said}. Is it of this --model?") from error

@@ -19,7 +19,7 @@ from fewlabels.evaluation.reference import FLAGGED
 from fewlabels.report.findings import Findings
 from fewlabels.report.page import short
 from fewlabels.report.plots import Line, points
-from fewlabels.report.words import best_free, count, percent, tested, things
+from fewlabels.report.words import best_free, count, percent, source, tested, things
 
 FEWEST_ROWS = 50  # unlabeled ones, below which shares of classes are chance
 MOST_OF_THEM = 0.9  # of the unlabeled images: what is left is noise
@@ -187,6 +187,13 @@ def _pretrained(summary: Mapping[str, Any], before: str) -> str:
     return f"{before} a pretrained backbone (`--model resnet18 --pretrained`)" if nothing else ""
 
 
+def _more_work(summary: Mapping[str, Any]) -> str:
+    """Suggest a longer training, or where there is none more labels."""
+    if summary.get("budget") != "full":
+        return "`--budget full`"
+    return f"more labels (`fewlabels next` names {things(summary)})"
+
+
 def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
     found = points(lines, "kept")
     end = _mean_at_end(found)
@@ -196,7 +203,7 @@ def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
     how = f"fell from {percent(most)} to {percent(end)}" if most >= ONCE_KEPT else f"was {percent(end)} at the end"
     yield (
         f"The kept share of the pseudo-labels {how}: the unlabeled {things(summary)} taught next to nothing. "
-        f"Try {_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or `--budget full`."
+        f"Try {_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or {_more_work(summary)}."
     )
 
 
@@ -233,8 +240,9 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[str]:
     if gain is not None and gain["value"] < -ERRORS * gain["standard_error"]:
         yield (
             f"Labels only was better by {-100 * gain['value']:.1f} points: the unlabeled {things(summary)} did harm. "
-            "They may show other things than the labeled ones: look at the most doubtful below and take such out; "
-            "`fewlabels bench` compares methods on your data."
+            f"Try {_other(summary, 'fixmatch', 'freematch')}, or `fewlabels bench`, which compares methods on your "
+            "data. They may also show other things than the labeled ones: the report has the most doubtful; take such "
+            "out."
         )
 
 
@@ -249,7 +257,7 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[str]:
         trained = best["label"].endswith(" features") and not summary["rows"][-1]["label"].endswith(" features")
         yield (
             f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try "
-            f"{'`--features only`, which leaves the backbone as it was' if trained else '`--budget full`'}"
+            f"{'`--features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}."
         )
 
@@ -263,16 +271,23 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
     sure, right = (float(np.dot(counts, found[name]) / rows) for name in ("confidence", "accuracy"))
     # The calibration error of few rows is large by chance, and so is its interval: the mean must differ clearly too.
     error = (right * (1 - right) / rows) ** 0.5
-    if found["low"] > MOST_OFF and sure - right > max(MOST_OFF, ERRORS * error):
+    off = sure - right if summary["calibration"]["kind"] == "none" else abs(sure - right)
+    if found["low"] > MOST_OFF and off > max(MOST_OFF, ERRORS * error):
         yield (
-            f"The network is too sure: {percent(sure)} in the mean where {percent(right)} is right. Take its "
-            f"probabilities as an order, not as chances. {_calibrated(summary)}."
+            f"The network is too {'sure' if sure > right else 'unsure'}: {percent(sure)} in the mean where "
+            f"{percent(right)} is right. Take its probabilities as an order, not as chances. {_calibrated(summary)}."
         )
 
 
 def _calibrated(summary: Mapping[str, Any]) -> str:
-    if summary["calibration"]["kind"] == "none":
-        return "`--calibrate cross` fits them to all labels, by two more trainings"
+    made = summary["calibration"]
+    if made["kind"] == "none":
+        return "`--calibrate cross` fits them to all labels, by two more trainings; with few it may go too far"
+    if made.get("how") == "cross-fitted":
+        return (
+            "They were fitted to networks that had fewer labels and were the less sure for it: `--calibrate no` leaves "
+            f"them as they are, and more labels mend it (`fewlabels next` names {things(summary)})"
+        )
     return f"More labels mend it (`fewlabels next` names {things(summary)})"
 
 
@@ -281,7 +296,8 @@ def _unknown(summary: Mapping[str, Any]) -> Iterator[str]:
     if unknown and rows and unknown > MOST_UNKNOWN * rows:
         yield (
             f"{count(unknown, f'unlabeled {things(summary)[:-1]}')} of {rows:,} are unlike every class. Look at "
-            "them below: if they show none of the classes, take them out, or label them as a class of their own."
+            "them in the report: if they show none of the classes, take them out, or label them as a class of their "
+            "own."
         )
 
 
@@ -289,7 +305,8 @@ def _set_aside(summary: Mapping[str, Any], findings: Findings) -> Iterator[str]:
     aside, there = summary["set_aside"], len(findings.table)
     if aside > MOST_ASIDE * (aside + there):
         yield (
-            f"{count(aside, 'file')} of {aside + there:,} were set aside. quarantine.csv names them with the reasons; "
+            f"{count(aside, source(summary))} of {aside + there:,} were set aside. quarantine.csv names them with the "
+            "reasons; "
             "`fewlabels data DATA` shows what is read and what is not."
         )
 

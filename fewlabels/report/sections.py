@@ -22,6 +22,7 @@ from fewlabels.report.words import (
     count,
     percent,
     points_of,
+    source,
     tested,
     things,
     trust,
@@ -94,8 +95,6 @@ def result_section(summary: Mapping[str, Any]) -> Section:
         columns.append(("gain over labels only", lambda row: _gain(row, key, base, known.get(row["name"]))))
     if any(row.get("added") is not None for row in rows):
         columns.append(("added to the step before", lambda row: _points(row.get("added"))))
-    if any(row.get("note") for row in rows):
-        columns.append(("why", lambda row: fill('<span class="text">{}</span>', row.get("note") or "")))
     columns.append(("seconds", lambda row: f"{row['seconds']:.1f}"))
     cells = [[make(row) for _, make in columns] for row in rows]
     return Section(
@@ -104,6 +103,7 @@ def result_section(summary: Mapping[str, Any]) -> Section:
         "Results",
         (
             table("Methods side by side", [name for name, _ in columns], cells, marked=len(rows) - 1),
+            *(paragraph(f"Why it ended there: {row['note']}.") for row in rows if row.get("note")),
             paragraph(_meaning(summary, base is not None, on_test), "soft"),
         ),
     )
@@ -264,7 +264,9 @@ def data_section(summary: Mapping[str, Any]) -> Section | None:
     """Say what was done to the data; None where there is nothing to say."""
     said = [*summary["notes"]]
     if summary["set_aside"]:
-        said.append(f"files set aside: {summary['set_aside']:,}; quarantine.csv names them with the reasons")
+        said.append(
+            f"{source(summary)}s set aside: {summary['set_aside']:,}; quarantine.csv names them with the reasons"
+        )
     if not said:
         return None
     return Section("data", "What was done to the data", "Data", (listed(said),))

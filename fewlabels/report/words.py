@@ -26,6 +26,11 @@ def things(summary: Mapping[str, Any]) -> str:
     return summary.get("rows_are", "images")
 
 
+def source(summary: Mapping[str, Any]) -> str:
+    """Name what a run's row is read from: a file, or a row of numbers."""
+    return "file" if things(summary) == "images" else "row"
+
+
 def tested(summary: Mapping[str, Any]) -> str:
     """Name one row of the test split: test image, or test vector."""
     return f"test {things(summary)[:-1]}"
@@ -55,9 +60,10 @@ def compared_with_start(summary: Mapping[str, Any]) -> str | None:
     before, now = summary.get("before"), summary["accuracy"]
     if not before or now is None:
         return None
+    steps = f" and {before['more_steps']:,} more steps" if before["more_steps"] else ""
     return (
         f"With {count(before['labeled'], 'label')} it was {percent(before['accuracy'])} ({before['run']}), with "
-        f"{labels_of(summary):,} it is {percent(now)}: {points_of(before['value'])} points on the same "
+        f"{labels_of(summary):,}{steps} it is {percent(now)}: {points_of(before['value'])} points on the same "
         f"{count(summary['test'], tested(summary))} (standard error {100 * before['standard_error']:.1f}"
         f"{'' if before['clear'] else ', so it is not settled which is better'})."
     )

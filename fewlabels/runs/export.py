@@ -35,9 +35,11 @@ def export_onnx(run: Path, path: Path) -> str:
 
 def export_hub(run: Path, folder: Path, repo: str | None = None) -> str:
     """Write a run as a folder for the Hub, and push it where a repository is named. See `write_hub_folder`."""
-    write_hub_folder(run, folder)
+    written = write_hub_folder(run, folder)
     pushed = f"; pushed to {push(folder, repo)}" if repo else ""
-    return f"{folder}: read README.md, which speaks for you, and choose a license{pushed}"
+    kept = "README.md was there and is left as it is; remove it to get a new one"
+    said = "read README.md, which speaks for you, and choose a license" if written else kept
+    return f"{folder}: {said}{pushed}"
 
 
 def export_label_studio(run: Path, path: Path, url_prefix: str | None = None) -> str:
@@ -53,6 +55,10 @@ def export_label_studio(run: Path, path: Path, url_prefix: str | None = None) ->
         UserError: no finished run, no unlabeled images, or images that are no files without a prefix.
     """
     card = finished_card(run)
+    if card.form.what != "images":
+        raise UserError(
+            f"Label Studio shows images, and {run} takes {card.form.what}: fill in the sheet of `fewlabels next`"
+        )
     rows = _unlabeled(run)
     if url_prefix is None:
         data, files = _files(run, [name for name, *_ in rows])

@@ -216,7 +216,9 @@ def _before(work: Work, predicted: Labels) -> dict[str, Any] | None:
         return None
     was = np.array([work.table.classes.index(classes[name]) for name in names])
     found = gain(predicted[test], was, work.job.rows.labels[test])
-    return {"run": start.name, "labeled": labels_of(before.summary), "accuracy": before.accuracy} | _said(found)
+    steps = work.job.recipe.steps if work.job.start is not None else None
+    known = {"run": start.name, "labeled": labels_of(before.summary), "accuracy": before.accuracy, "more_steps": steps}
+    return known | _said(found)
 
 
 def _said(difference: Gain | None) -> dict[str, Any]:
@@ -237,6 +239,7 @@ def _summary(
         "method": work.name,
         "seed": work.options.seed,
         "model": model,
+        "budget": work.options.budget,
         "begun_with_weights": begins_with_weights(work.options),
         "steps": best.done.stage.job.recipe.steps,
         "policy": preset_of(layer_rule(best.done.stage.job, work.method).policy),

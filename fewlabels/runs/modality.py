@@ -34,6 +34,8 @@ class Modality(Protocol):
     """what test rows with copies have, in words for the user"""
     features_are: str
     """what `features` gives, likewise"""
+    sources: str
+    """what rows are made from, likewise"""
 
     def bring(
         self, table: Table, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
@@ -69,6 +71,7 @@ class OfImages:
     plan: ImagePlan
     copies_are = "test images have a near copy among the training images"
     features_are = "pixels"
+    sources = "files"
 
     def bring(
         self, table: Table, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
@@ -105,6 +108,7 @@ class OfVectors:
     plan: VectorPlan
     copies_are = "test vectors are equal to a training vector"
     features_are = "vectors"
+    sources = "rows"
 
     def bring(
         self, table: Table, options: Options, device: torch.device, stop: Callable[[], bool], show: Show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,7 +20,7 @@ from scipy.special import entr, softmax
 from fewlabels.data.table import UNLABELED, Labels, Table
 from fewlabels.errors import UserError
 from fewlabels.evaluation.reference import Neighbors, Reference
-from fewlabels.files import replace_file, safe_cell
+from fewlabels.files import check_place, replace_file, safe_cell
 from fewlabels.models.classifier import Classifier, Outputs
 
 _WRITERS: dict[str, Any] = {".parquet": pyarrow.parquet.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
@@ -135,27 +136,45 @@ def _named(found: Neighbors, names: Sequence[str]) -> list[list[str]]:
     return [[names[place] for place in cast(list[int], places[kept].tolist())] for places, kept in each]
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse a file that is neither .parquet nor .csv."""
+def check_out(path: Path) -> None:
+    """Check that a table can be written there.
+
+    Raises:
+        UserError: the name ends neither in .parquet nor in .csv, or there is a file that is no such table.
+    """
     if path.suffix not in _WRITERS:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a name that ends in .parquet or .csv")
+    check_place(path, _is_ours)
 
 
 def write_table(path: Path, parts: Iterable[dict[str, Any]]) -> None:
     """Write columns as .parquet or .csv, part by part as they come, whole or not at all.
 
     Raises:
-        UserError: another suffix, or a place that cannot be written.
+        UserError: another suffix, a place that cannot be written, or a file there that is no such table.
     """
-    check_suffix(path)
+    check_out(path)
     try:
         replace_file(path, partial(_write_parts, (_safe(part) if path.suffix == ".csv" else part for part in parts)))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file has our columns, so that nothing is lost with it: labels that were filled in, say."""
+    try:
+        if path.suffix == ".csv":
+            with open(path, encoding="utf-8-sig") as file:
+                names = next(csv.reader(file), [])
+        else:
+            names = pyarrow.parquet.read_schema(path).names
+    except (OSError, ValueError, csv.Error):
+        return False
+    return {"path", "decision", "probability"} <= {*names}
+
+
 def _write_parts(parts: Iterable[dict[str, Any]], aside: Path) -> None:
-    kind = _WRITERS[aside.with_suffix("").suffix]  # of NAME.csv.part
+    kind = _WRITERS[aside.suffix]
     with ExitStack() as held:
         writer: Any = None
         for table in _grouped(map(pa.table, parts)):

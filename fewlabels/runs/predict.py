@@ -20,7 +20,7 @@ from fewlabels.errors import UserError
 from fewlabels.evaluation.reference import NAME, Reference
 from fewlabels.models.classifier import EVALUATED, Classifier
 from fewlabels.models.inputs import Rows, listed_rows
-from fewlabels.runs.outputs import abstentions, check_suffix, said_columns, say, write_table
+from fewlabels.runs.outputs import abstentions, check_out, said_columns, say, write_table
 from fewlabels.runs.run import load
 from fewlabels.runs.sort import Sorter
 
@@ -71,7 +71,7 @@ def predict(
     if not 0 <= min_confidence <= 1:
         raise UserError(f"--min-confidence is {min_confidence:g}; give a probability, 0 to 1")
     if out is not None:
-        check_suffix(out)
+        check_out(out)
     if into is not None:
         _check_apart(into, images)
     classifier = load(run, device=device)

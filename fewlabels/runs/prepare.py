@@ -129,7 +129,8 @@ def _say_choices(table: Table, name: str, plan: Plan, show: Show) -> None:
     for note in table.notes:
         show.line(note)
     if table.quarantine:
-        show.line(f"files set aside: {len(table.quarantine)}; quarantine.csv names them with the reasons", "yellow")
+        what = f"{modality_of(plan).sources} set aside: {len(table.quarantine)}"
+        show.line(f"{what}; quarantine.csv names them with the reasons", "yellow")
     if plan.why["method"] != GIVEN:
         show.line(f"method {name}: {plan.why['method']}")
     said = {"model": plan.model, **modality_of(plan).choices(), "steps": plan.recipe.steps}

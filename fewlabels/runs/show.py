@@ -110,9 +110,10 @@ def cells_table(cells: Sequence[Sequence[str]]) -> RichTable:
 def result_table(summary: dict[str, Any]) -> RichTable:
     """Make the table that a run ends with."""
     counts = ", ".join(f"{summary[name]} {name}" for name in ("labeled", "unlabeled", "test"))
-    table = RichTable(title=f"{summary['data']}: {counts}")
-    table.add_column("method")
     steps = any(row["added"] is not None for row in summary["rows"])
+    caption = "added: to the step before; by the first step to the best of what is free" if steps else None
+    table = RichTable(title=f"{summary['data']}: {counts}", caption=caption)
+    table.add_column("method")
     hidden = any(row["unlabeled_accuracy"] is not None for row in summary["rows"])
     columns = ["test accuracy"] + ["on hidden labels"] * hidden + ["added"] * steps + ["seconds"]
     for name in columns:

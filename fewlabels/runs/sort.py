@@ -35,7 +35,7 @@ class Sorter:
         least: the probability below which it is unsure.
 
     Raises:
-        UserError: the folder was sorted by another run, or by another probability.
+        UserError: the folder was sorted by another run, or by another probability, or holds other things.
     """
 
     def __init__(self, folder: Path, decisions: Sequence[str], run: Path, least: float) -> None:
@@ -71,6 +71,8 @@ class Sorter:
         path = self.folder / RECORD
         text = json.dumps(record, indent=2) + "\n"
         if not path.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise UserError(f"{self.folder} is there, and was not sorted into: give a new folder, or an empty one")
             replace_text(path, text)
         elif path.read_text(encoding="utf-8") != text:
             raise UserError(

@@ -52,7 +52,7 @@ def test_the_card_says_what_is_known_of_the_calibration(run):
     summary = json.loads((run / "summary.json").read_text())
     card = replace(fewlabels.load(run).card, scale=(), bias=())
     measured = summary["calibration"]["calibrated"]
-    said = f"accuracy are {100 * measured['ece']:.1f} % apart (expected calibration error; 95 % interval "
+    said = f"accuracy are {100 * measured['ece']:.1f} points apart (expected calibration error; 95 % interval "
     assert said in model_card(card, summary) and "not calibrated" in model_card(card, summary)
     calibration = {"kind": "vector", "temperature": 2.0, "rows": 60, "promised": False, "calibrated": None}
     fitted = replace(card, scale=(0.5,) * 3, bias=(0.0,) * 3)

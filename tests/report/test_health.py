@@ -163,6 +163,10 @@ def test_what_is_free_is_better():
     rows = [{"name": "label_spreading", "label": "label spreading on pixels", "accuracy": 0.9}]
     said = one("Label spreading on pixels, which is free, is better by 10.0 points", summary_of(rows=rows))
     assert "--budget full" in said
+    assert "--budget full" not in one("which is free", summary_of(rows=rows, budget="full"))
+    begun = [row | {"label": row["label"].replace("pixels", "small_cnn features")} for row in rows]
+    begun.append({"name": "fixmatch", "label": "fixmatch", "accuracy": 0.8})
+    assert "--features only" in one("which is free", summary_of(rows=begun, begun_with_weights=True))
 
 
 def test_a_network_that_is_too_sure():
@@ -171,6 +175,9 @@ def test_a_network_that_is_too_sure():
     assert "--calibrate cross" in said
     off["calibration"]["kind"] = "temperature"
     assert "More labels mend it" in one("too sure", summary_of(**off))
+    unsure = reliability_of(0.3, 0.5, 400, 0.1)
+    unsure["calibration"] |= {"kind": "temperature", "how": "cross-fitted"}
+    assert "--calibrate no" in one("too unsure: 30.0 % in the mean where 50.0 % is right", summary_of(**unsure))
     few = summary_of(test=400, **reliability_of(0.95, 0.85, 20, 0.06))
     assert warnings_of(few, lines_of(), findings_of(EVEN, EVEN)) == []  # of 20 rows it may be chance
 
@@ -191,7 +198,7 @@ def test_what_is_to_try_can_be_tried():
     named = set(re.findall(r"--([a-z-]+)", code))
     assert {"method", "lr", "budget", "model", "pretrained"} <= named <= options
     methods = re.findall(r"_other\(summary, '(\w+)', '(\w+)'\)", code)
-    assert len(methods) == 4 and {name for pair in methods for name in pair} <= set(method_names())
+    assert len(methods) == 5 and {name for pair in methods for name in pair} <= set(method_names())
     commands = set(re.findall(r"`fewlabels\s+\"?\s*\"?(\w+)", code))
     assert commands <= {"next", "bench", "data"}
     Options(calibrate="cross", budget="full", precision="float32", model="resnet18", pretrained=True)

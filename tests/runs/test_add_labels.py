@@ -70,7 +70,8 @@ def test_what_the_labels_brought_is_said(run, more, capsys):
     assert before["value"] == pytest.approx(more.accuracy - run.accuracy) and before["standard_error"] > 0
     assert run.summary["before"] is None
     more.show(Show(Console(width=400)))
-    said = f"With 20 labels it was {100 * run.accuracy:.1f} % (run), with 30 it is {100 * more.accuracy:.1f} %: "
+    was, now = (f"{100 * each.accuracy:.1f} %" for each in (run, more))
+    said = f"With 20 labels it was {was} (run), with 30 and 30 more steps it is {now}: "
     assert said in capsys.readouterr().out
     assert said in (more.path / "report.html").read_text(encoding="utf-8")
 

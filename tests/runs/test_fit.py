@@ -155,7 +155,7 @@ def test_a_backbone_of_ones_own(tmp_path, rng_images):
     loaded = fewlabels.load(run.path, backbone=nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 12), nn.ReLU()))
     labels, _ = loaded.predict(rng_images[0][:4])
     assert set(labels) <= {"0", "1"}
-    with pytest.raises(UserError, match="backbone=module"):
+    with pytest.raises(UserError, match="to `load` as backbone="):
         fewlabels.load(run.path)
 
 

@@ -52,6 +52,7 @@ def test_images_are_copied_under_their_path_and_keep_their_time(sorter, tmp_path
 def test_files_of_one_name_do_not_overwrite_each_other_and_the_same_command_goes_on(sorter, tmp_path):
     images = [file(tmp_path / f"{place}/1.jpg", text) for place, text in zip("abcd", ("x", "y", "x", "z"), strict=True)]
     expected = {"cat/1.jpg": "mine", "cat/1-2.jpg": "x", "cat/1-3.jpg": "y", "cat/1-4.jpg": "x", "cat/1-5.jpg": "z"}
+    sorter()
     file(tmp_path / "sorted/cat/1.jpg", "mine")
     for count in (2, 4, 4):
         made = sorter()
@@ -59,6 +60,14 @@ def test_files_of_one_name_do_not_overwrite_each_other_and_the_same_command_goes
             made.copy(image, image.relative_to(image.parent), "cat")
     assert files(tmp_path / "sorted") == expected
     assert (made.copied, made.there) == (0, 4)
+
+
+def test_a_folder_of_other_things_is_not_sorted_into(sorter, tmp_path):
+    """Such as the folder of labeled images: guesses among them would become labels."""
+    file(tmp_path / "sorted/cat/1.jpg", "labeled")
+    with pytest.raises(UserError, match="sorted is there, and was not sorted into"):
+        sorter()
+    assert files(tmp_path / "sorted") == {"cat/1.jpg": "labeled"}
 
 
 def test_another_model_or_confidence_needs_another_folder(sorter, run, tmp_path):

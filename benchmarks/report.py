@@ -28,6 +28,7 @@ from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.data.table import Labels, Table
 from fewlabels.evaluation.calibration import reliability
+from fewlabels.evaluation.reference import Suspects
 from fewlabels.report.findings import Findings
 from fewlabels.report.health import warnings_of
 from fewlabels.report.html import write_report
@@ -86,8 +87,9 @@ def made_up(case: Case) -> tuple[dict[str, Any], Findings]:
     unknown = np.zeros(case.rows, bool)
     unknown[order[:500]] = True
     findings = Findings(
-        table, Noise(case.rows, case.side), probabilities, probabilities, unknown, order[:200], order[200:700]
-    )
+        table, Noise(case.rows, case.side), probabilities, probabilities, unknown,
+        Suspects(order[:200], labels[order[:200]]), order[200:700],
+    )  # fmt: skip
     return _summary(findings), findings
 
 

@@ -301,7 +301,7 @@ def flipped(question: Question, data: str, rows: int | None, seed: int) -> dict[
     given = np.where(table.test, UNLABELED, labels)
     probabilities = run.classifier.calibrated(outputs.logits).numpy()
     reference = Reference.load(run.path / NAME)
-    found = suspects(reference, outputs.features.numpy(), probabilities, given, table.names)
+    found = suspects(reference, outputs.features.numpy(), probabilities, given, table.names).rows
     hits = np.isin(found[np.isin(found, labeled)], wrong)
     n = len(wrong)
     result = {

@@ -353,14 +353,14 @@ def _add_labels(command: AddLabels, words: list[str]) -> None:
 
 def _export(command: Export, words: list[str]) -> None:
     _no_method(words)
-    if not any((command.onnx, command.hub, command.label_studio, command.csv)):
-        raise UserError("nothing to write: give --onnx FILE, --hub DIR, --label-studio FILE or --csv FILE, or several")
     for option, needed, value in (
         ("--push", "--hub DIR", command.hub is None and command.push),
         ("--url-prefix", "--label-studio FILE", command.label_studio is None and command.url_prefix),
     ):
         if value:
             raise UserError(f"{option} {value} goes with {needed}")
+    if not any((command.onnx, command.hub, command.label_studio, command.csv)):
+        raise UserError("nothing to write: give --onnx FILE, --hub DIR, --label-studio FILE or --csv FILE, or several")
 
     from fewlabels.runs.export import export_csv, export_hub, export_label_studio, export_onnx
 

@@ -251,13 +251,20 @@ def _beyond(strangeness: NDArray[np.float32]) -> float:
     return float(np.sort(strangeness)[min(rank, len(strangeness)) - 1])
 
 
+class Suspects(NamedTuple):
+    """Rows whose class is contradicted, int64, and the class that most of their neighbors have, int64."""
+
+    rows: Labels
+    instead: Labels
+
+
 def suspects(
     reference: Reference,
     features: Features,
     probabilities: NDArray[np.float32],
     labels: Labels,
     names: Sequence[str],
-) -> Labels:
+) -> Suspects:
     """Name the rows whose class the labeled rows most alike contradict, the surest suspicion first.
 
     A row's class is its given label, or what it is predicted to be with a probability of `SURE` or more. It is
@@ -271,9 +278,6 @@ def suspects(
         probabilities: [N, K].
         labels: int64 [N], -1 unlabeled.
         names: of the rows [N]: a labeled row is no neighbor of itself.
-
-    Returns:
-        Row numbers, int64.
     """
     given = labels != UNLABELED
     asked = np.flatnonzero(given | (probabilities.max(1) >= SURE))
@@ -287,7 +291,9 @@ def suspects(
     against = 1 - same.mean(1)
     margin = _nearest(~same, found.similarity) - _nearest(same, found.similarity)
     order = np.lexsort((-margin, -against))
-    return asked[order[against[order] > 0.5]]
+    suspect = order[against[order] > 0.5]
+    votes = [np.bincount(reference.labels[places]).argmax() for places in found.places[suspect]]
+    return Suspects(asked[suspect], np.array(votes, np.int64))
 
 
 def _nearest(which: NDArray[np.bool_], similarity: NDArray[np.float32]) -> NDArray[np.float32]:

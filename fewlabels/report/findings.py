@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fewlabels.data.images import Images
 from fewlabels.data.table import Labels, Table
+from fewlabels.evaluation.reference import Suspects
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +22,8 @@ class Findings:
         probabilities: float32 [N, K], calibrated where the run could.
         raw: float32 [N, K], as the network gives them.
         unknown: bool [N], rows that are unlike every class of the labeled set.
-        suspects: int64, rows whose given label or surely predicted class the labeled rows most alike contradict, the
-            surest suspicion first.
+        suspects: rows whose given label or surely predicted class the labeled rows most alike contradict, the surest
+            suspicion first, with the class that these have.
         next: int64, the rows whose labels would help most, the best first.
     """
 
@@ -31,7 +32,7 @@ class Findings:
     probabilities: NDArray[np.float32]
     raw: NDArray[np.float32]
     unknown: NDArray[np.bool_]
-    suspects: Labels
+    suspects: Suspects
     next: Labels
 
     @property

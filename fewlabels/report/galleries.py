@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -18,11 +18,15 @@ SHOWN = 12  # images in a gallery
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Some rows with a title, and a sentence that says what they are and what to do with them."""
+    """Some rows with a title, and a sentence that says what they are and what to do with them.
+
+    `instead` has the class that the neighbors of a suspect row have, by the row.
+    """
 
     title: str
     note: str
     rows: Labels
+    instead: Mapping[int, int] = field(default_factory=dict[int, int])
 
 
 def galleries(findings: Findings) -> list[Gallery]:
@@ -42,10 +46,11 @@ def galleries(findings: Findings) -> list[Gallery]:
         Gallery(
             "Suspected wrong",
             f"The labeled {things} most alike contradict their given label or their sure prediction; the surest "
-            "suspicion is first. It is a hint: of a weak network more is wrong than of the labels. But a wrong given "
-            "label costs most.",
+            "suspicion is first. It is a hint: with a weak network most of these are its own mistakes, and the labels "
+            "are right. But a wrong given label costs most.",
             # Who mends test labels where the network contradicts them makes the test agree with the network.
-            findings.suspects[~findings.table.test[findings.suspects]],
+            findings.suspects.rows[~findings.table.test[findings.suspects.rows]],
+            dict(zip(*(column.tolist() for column in findings.suspects), strict=True)),
         ),
         Gallery(
             "Unlike every class",
@@ -65,7 +70,7 @@ def galleries(findings: Findings) -> list[Gallery]:
             _surest(findings, unlabeled, SHOWN),
         ),
     ]  # fmt: skip
-    return [Gallery(g.title, g.note, g.rows[:SHOWN]) for g in found if len(g.rows)]
+    return [replace(gallery, rows=gallery.rows[:SHOWN]) for gallery in found if len(gallery.rows)]
 
 
 def _surest(findings: Findings, rows: Labels, most: int) -> Labels:
@@ -86,7 +91,7 @@ def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[
     if findings.images is not None and shown and not pictures:
         parts.append(paragraph("There is no room for pictures: the names tell which images are meant.", "soft"))
     for gallery in shown:
-        items = lines(_item(int(row), findings, pictures.get(int(row))) for row in gallery.rows)
+        items = lines(_item(int(row), findings, pictures.get(int(row)), gallery.instead) for row in gallery.rows)
         parts += [
             heading(gallery.title),
             paragraph(told(gallery.note), "soft"),
@@ -95,11 +100,13 @@ def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[
     return Section("images", f"{findings.things.capitalize()} to look at", findings.things.capitalize(), tuple(parts))
 
 
-def _item(row: int, findings: Findings, picture: Picture | None) -> Markup:
+def _item(row: int, findings: Findings, picture: Picture | None, instead: Mapping[int, int]) -> Markup:
     table, probabilities = findings.table, findings.probabilities[row]
     predicted = int(probabilities.argmax())
     said = fill("<strong>{}</strong><span>{}</span>", short(table.classes[predicted]), sure(probabilities[predicted]))
-    marks = lines(fill('<span class="{}">{}</span>', kind, text) for kind, text in _marks(row, predicted, findings))
+    known = _marks(row, predicted, findings)
+    known += [("wrong", f"most alike: {short(table.classes[instead[row]])}")] if row in instead else []
+    marks = lines(fill('<span class="{}">{}</span>', kind, text) for kind, text in known)
     name = short(table.names[row])
     # A long path breaks after a folder's name, and not just anywhere.
     breaking = Markup("/<wbr>").join(escape(part) for part in name.split("/"))

@@ -23,6 +23,7 @@ def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
         return None
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     where = config["where"]
+    again = f"{folder.resolve().name}-again"
     facts = [
         f"Seed {summary['seed']} draws the split and all else that is drawn. split.csv in the run's folder has the "
         "split; --split takes it for a run with other options.",
@@ -35,8 +36,7 @@ def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
         "How to repeat this run",
         "Repeat",
         (
-            paragraph("In a folder of its own, named by --out:"),
-            fill('<pre role="region" aria-label="Command" tabindex="0"><code>{}</code></pre>', command(config)),
+            fill('<pre role="region" aria-label="Command" tabindex="0"><code>{}</code></pre>', command(config, again)),
             listed(facts),
             _next_steps(config, things(summary)),
         ),
@@ -50,16 +50,17 @@ def _next_steps(config: Mapping[str, Any], what: str) -> Markup:
     return paragraph(told(said), "soft")
 
 
-def command(config: Mapping[str, Any]) -> str:
+def command(config: Mapping[str, Any], out: str) -> str:
     """Give what makes the same run again: a command, or a call where the data was in memory.
 
     Args:
         config: of the run, as in `config.yaml`.
+        out: the folder to write to.
     """
     given = {name: value for name, value in config["given"].items() if name != "data"}
     defaults = option_values(Options())
     options = {name: value for name, value in given.items() if name in defaults and value != defaults[name]}
-    options["threads"] = config["where"]["threads"]
+    options |= {"threads": config["where"]["threads"], "out": out}
     own = _method_options(config)
     if config["given"]["data"] is None:
         return _call(options, own, config["given"]["method"], config["plan"]["model"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fewlabels.data.table import Table
+from fewlabels.data.vectors import vectors_of
 
 AUTO = "auto"
 UNEVEN = 3.0  # times as many labels as the rarest class has, from which on classes count as uneven
@@ -16,9 +17,14 @@ def choose_method(table: Table) -> tuple[str, str]:
     counts = np.bincount(table.labels[table.labeled_rows], minlength=len(table.classes))
     least, most = int(counts.min()), int(counts.max())
     if not len(table.unlabeled_rows):
-        return "supervised", "there are no unlabeled images"
+        return "supervised", "there are no unlabeled rows"
     labels = f"{least} to {most} labels a class" if least < most else f"{least} label{'s' * (least > 1)} a class"
-    beyond = f"; compared on digits alone{f', {CLASSES} classes' if len(counts) > CLASSES else ''}, not on photos"
+    vectors = vectors_of(table.images) is not None
+    if vectors and len(counts) == 2:
+        why = "on the one such set that was tried layermatch did harm, and fixmatch did not (n = 10)"
+        return "fixmatch", f"{labels}, vectors of two classes; {why}"
+    alone = f"; compared on digits alone{f', {CLASSES} classes' if len(counts) > CLASSES else ''}"
+    beyond = f"{alone}, not on {'vectors' if vectors else 'photos'}"
     if most >= UNEVEN * least:
         return "softmatch", f"{labels}; with uneven classes it was 9 points above FixMatch (n = 4){beyond}"
     reason = "with 1 label a class it was 20 points above FixMatch (n = 4), with 4 none of the others is surely better"

@@ -20,6 +20,7 @@ from fewlabels.files import read_csv, replace_text
 FORMAT = 3  # 2 had no calibration; 1 no word of what was given, and other names of layers
 RUNS = Path("runs")
 LOCK = ".lock"
+BEGUN_WITH = "begun_with"  # what the user gave to begin with, told from others
 OWN_FILE = "method_file_digest"  # of the user's own file that the method was read from; `given` says which it was
 
 # What may differ between a run and the command that continues it.
@@ -164,8 +165,10 @@ class RunFolder:
         problems = [
             f"{name.split('.')[-1]} was {old.get(name)!r} and is {new.get(name)!r} now"
             for name in differences
-            if name != OWN_FILE and (not name.startswith("data.") or name == "data.name")
+            if name not in (OWN_FILE, BEGUN_WITH) and (not name.startswith("data.") or name == "data.name")
         ]
+        if BEGUN_WITH in differences:
+            problems.append("it was begun with other parameters, from another run or with another backbone")
         if OWN_FILE in differences:
             problems.insert(0, _method_difference(before, now))
         if {"data.rows", "data.content"} & set(differences):

@@ -21,7 +21,7 @@ from fewlabels.models.build import digest_of_parameters
 from fewlabels.models.classifier import PARAMETERS
 from fewlabels.models.layers import preset_of
 from fewlabels.runs.choose import Plan
-from fewlabels.runs.folder import FORMAT, plain
+from fewlabels.runs.folder import BEGUN_WITH, FORMAT, plain
 from fewlabels.runs.job import Job, layer_rule
 
 # Options that a run may be continued without.
@@ -83,7 +83,7 @@ def describe(
             },
             "method": {"name": method_name(method), **option_values(method)},
             "options": {name: getattr(options, name) for name in _IDENTITY},
-            "begun_with": _begun_with(job, options, backbone),
+            BEGUN_WITH: _begun_with(job, options, backbone),
             "plan": chosen,
             "why": why,
             "where": {

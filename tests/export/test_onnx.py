@@ -131,9 +131,11 @@ def test_the_script_of_the_docs_classifies_as_predict_does(tmp_path, of_photos, 
     (tmp_path / "classify.py").write_text(
         f"import sys\nsys.modules |= {{'torch': None, 'fewlabels': None}}\n{script()}"
     )
-    words = [sys.executable, "classify.py", "m.onnx", *map(str, files)]
+    (tmp_path / "broken.png").write_bytes(files[1].read_bytes()[:99])
+    words = [sys.executable, "classify.py", "m.onnx", "broken.png", *map(str, files)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONUTF8": "1"})
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("set aside: broken.png: ")
     labels, probabilities = classifier.predict(files)
     assert len(set(labels.tolist())) > 1
     said = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]

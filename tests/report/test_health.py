@@ -8,6 +8,7 @@ import pytest
 
 from fewlabels.config import Options
 from fewlabels.data.sources.open import from_arrays
+from fewlabels.evaluation.reference import Suspects
 from fewlabels.methods import method_names
 from fewlabels.report.findings import Findings
 from fewlabels.report.health import warnings_of
@@ -27,7 +28,7 @@ def findings_of(predicted, truth=None, sure=0.9, labeled=4):
     p = np.full((len(labels), K), 0.0, np.float32)
     p[np.arange(len(p)), np.concatenate([known, predicted])] = sure
     p += (1 - p.sum(1, keepdims=True)) / K
-    return Findings(table, None, p, p, np.zeros(len(p), bool), rows_of([]), rows_of([]))
+    return Findings(table, None, p, p, np.zeros(len(p), bool), Suspects(rows_of([]), rows_of([])), rows_of([]))
 
 
 def summary_of(**changes):

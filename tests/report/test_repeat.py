@@ -50,9 +50,10 @@ def repeated(monkeypatch):
     ],
 )
 def test_the_command_gives_the_same_options(repeated, method, options):
-    said = command(config_of(method, **options))
+    said = command(config_of(method, **options), "again")
     taken = repeated(said)
     assert taken.pop("data") == "/a folder/photos" and taken.pop("threads") == 2
+    assert taken.pop("out") == Path("again")
     made, wanted = taken.pop("method"), make_method(method)
     assert type(made) is type(wanted) and option_values(made) == option_values(wanted)
     expected = option_values(Options(**options))
@@ -62,17 +63,18 @@ def test_the_command_gives_the_same_options(repeated, method, options):
 
 
 def test_data_in_memory_is_shown_as_a_call(monkeypatch):
-    said = command(config_of("fixmatch:threshold=0.9", data=None, seed=3))
-    assert said == "fewlabels.fit(data, method='fixmatch:threshold=0.9', seed=3, threads=2)"
+    said = command(config_of("fixmatch:threshold=0.9", data=None, seed=3), "again")
+    assert said == "fewlabels.fit(data, method='fixmatch:threshold=0.9', seed=3, threads=2, out='again')"
     taken = {}
     eval(said, {"fewlabels": type("F", (), {"fit": lambda data, **options: taken.update(options)}), "data": None})
     assert make_method(taken["method"]).threshold == 0.9 and taken["seed"] == 3
     config = config_of("supervised", data=None)
     config["plan"]["model"] = "custom"
-    assert command(config) == "fewlabels.fit(data, method='supervised', model=backbone, threads=2)"
+    assert command(config, "o") == "fewlabels.fit(data, method='supervised', model=backbone, threads=2, out='o')"
 
 
 def test_a_method_of_ones_own_is_given_with_all_its_options():
     config = config_of(name="/own/file.py:Sharpened")
     config["method"] = {"name": "Sharpened", "temperature": 0.5, "weight": 1.0}
-    assert "--method /own/file.py:Sharpened --threads 2 --method.temperature 0.5 --method.weight 1.0" in command(config)
+    said = command(config, "o")
+    assert "--method /own/file.py:Sharpened --threads 2 --out o --method.temperature 0.5 --method.weight 1.0" in said

@@ -13,6 +13,7 @@ from benchmarks.report import Case, Noise, made_up, write_run
 from fewlabels.data.images import ResidentImages
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
+from fewlabels.evaluation.reference import Suspects
 from fewlabels.report import html
 from fewlabels.report.findings import Findings
 from fewlabels.report.galleries import galleries
@@ -47,7 +48,7 @@ def findings():
     table = hide_all_but(table, np.arange(4))
     p = rng.dirichlet([1, 1], 12).astype(np.float32)
     images = ResidentImages(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
-    return Findings(table, images, p, p, np.zeros(12, bool), NOTHING, rows_of([5, 4]))
+    return Findings(table, images, p, p, np.zeros(12, bool), Suspects(NOTHING, NOTHING), rows_of([5, 4]))
 
 
 def page_of(folder, findings, summary=None):
@@ -171,7 +172,9 @@ def test_galleries_choose_what_they_say(findings):
     p[4:8] = [[0.1, 0.9], [0.3, 0.7], [0.2, 0.8], [0.6, 0.4]]
     unknown = np.zeros(12, bool)
     unknown[[1, 5, 6, 9]] = True  # also labeled and test rows, which are no trouble of the unlabeled ones
-    found = galleries(replace(findings, probabilities=p, unknown=unknown, suspects=rows_of([9, 2])))
+    found = galleries(
+        replace(findings, probabilities=p, unknown=unknown, suspects=Suspects(rows_of([9, 2]), rows_of([0, 1])))
+    )
     rows = {gallery.title: gallery.rows.tolist() for gallery in found}
     assert rows == {
         "Next to label": [5, 4],
@@ -184,7 +187,11 @@ def test_galleries_choose_what_they_say(findings):
 
 def test_marks_tell_right_from_wrong(tmp_path, findings):
     p = np.tile(np.float32([0.999, 0.001]), (12, 1))
-    page = page_of(tmp_path, replace(findings, probabilities=p, suspects=rows_of([0, 1]), next=rows_of([4, 5])))
+    page = page_of(
+        tmp_path,
+        replace(findings, probabilities=p, suspects=Suspects(rows_of([0, 1]), rows_of([1, 0])), next=rows_of([4, 5])),
+    )
+    assert page.count("most alike: ") == 2
     assert page.count("over 99 %") == 2 + 2 + 4 + 4 and "100 %<" not in page
     assert page.count("in truth: do&#34;g") == 1 + 2 + 2 and page.count(">right<") == 1 + 2 + 2
     assert (

@@ -34,6 +34,11 @@ def test_even_and_uneven_classes_get_different_methods():
     assert choose_method(table((4, 4, 5)))[0] != choose_method(table((2, 4, 8)))[0]
 
 
+def test_vectors_of_two_classes_get_another_method_than_images_of_two():
+    vectors = open_table((np.random.default_rng(0).normal(size=(28, 5)), np.repeat([0, 1, -1], [4, 4, 20])))
+    assert choose_method(vectors)[0] == "fixmatch" and choose_method(table((4, 4)))[0] == "layermatch"
+
+
 def test_without_unlabeled_images_labels_are_all_there_is():
     assert choose_method(table((4, 4), unlabeled=0))[0] == "supervised"
 

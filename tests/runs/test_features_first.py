@@ -177,7 +177,9 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
     assert len(labels) == 5
     same = dict(labels_per_class=5, out=tmp_path / "run", calibrate="no", **QUICK)
     assert fewlabels.fit(data, model=function, **same).summary == run.summary
-    with pytest.raises(UserError, match="begun_with was"):  # another function is another run
+    with pytest.raises(
+        UserError, match="it was begun with other parameters, from another run or with another backbone"
+    ):  # another function is another run
         fewlabels.fit(data, model=lambda x: function(x).flip(1), **same)
     with pytest.raises(UserError, match="give a name, a module, or a function"):
         fewlabels.fit(data, model=3, out=tmp_path / "none", **QUICK)

@@ -303,7 +303,7 @@ def test_another_backbone_of_ones_own_is_another_configuration(tmp_path, rng_ima
 
     options = SMALL | {"labels_per_class": 5, "baseline": False, "out": tmp_path / "r"}
     fewlabels.fit(rng_images, model=backbone(0), **options)
-    with pytest.raises(UserError, match="begun_with"):
+    with pytest.raises(UserError, match="begun with other parameters"):
         fewlabels.fit(rng_images, model=backbone(1), **options)
 
 

@@ -91,6 +91,7 @@ def prepare(
             raise UserError(said)
         assert isinstance(plan, ImagePlan)
         plan = replace(plan, features="no", why=plan.why | {"features": said})
+        show.line(f"{said}: the whole network is trained without them", "yellow")
     if features_first(plan) != "only":
         check_rule(job, method, name)
         try_step(job, method, name)

@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import fewlabels
@@ -18,6 +19,7 @@ from fewlabels.errors import Interrupted
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier, on_features
 from fewlabels.models.classifier import Classifier
+from fewlabels.runs.show import Show
 
 QUICK = {"device": "cpu", "threads": 1, "budget": "quick"}
 
@@ -221,14 +223,15 @@ def test_labels_of_one_group_a_class_judge_nothing(weights, data, tmp_path):
     assert run.summary["calibration"]["kind"] == "none" and run.summary["labeled"] == 60
 
 
-def test_a_method_that_turns_images_does_without_features_and_says_so(weights, data, tmp_path):
+def test_a_method_that_turns_images_does_without_features_and_says_so(weights, data, tmp_path, capsys):
     options = dict(
         weights=weights, model="small_cnn", method="crmatch", labels_per_class=5, steps=2, baseline=False,
         out=tmp_path / "run", **QUICK,
     )  # fmt: skip
     with pytest.raises(UserError, match=r"crmatch does not learn from features .* give --method.rotation 0"):
         fewlabels.fit(data, features="only", **options)
-    run = fewlabels.fit(data, **options)  # nothing was left behind
+    run = fewlabels.fit(data, show=Show(Console(width=400)), **options)  # nothing was left behind
+    assert "crmatch does not learn from features" in capsys.readouterr().out
     assert names(run) == ["knn", "linear", "label_spreading", "crmatch"] and "features" not in run.summary["rows"][-1]
     assert "crmatch does not learn from features" in (run.path / "config.yaml").read_text().replace("\n    ", " ")
 

@@ -35,6 +35,20 @@ def test_the_folder_gives_the_same_classifier(run, photos, tmp_path, capsys):
     assert np.array_equal(one, other)
 
 
+def test_a_card_that_was_edited_stays_and_a_folder_of_other_things_is_refused(run, tmp_path, capsys):
+    folder = tmp_path / "hub"
+    assert main(["export", str(run), "--hub", str(folder)]) == 0
+    (folder / "README.md").write_text("mine, under the MIT license")
+    assert main(["export", str(run), "--hub", str(folder)]) == 0
+    assert "is left as it is" in capsys.readouterr().out
+    assert (folder / "README.md").read_text() == "mine, under the MIT license"
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/README.md").write_text("of something else")
+    assert main(["export", str(run), "--hub", str(tmp_path / "project")]) == 2
+    assert "holds no model" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["README.md"]
+
+
 def test_the_card_says_what_the_run_says(run, tmp_path):
     write_hub_folder(run, tmp_path)
     _, head, text = (tmp_path / "README.md").read_text().split("---\n", 2)

@@ -275,6 +275,25 @@ def test_no_file_and_bytes_that_are_no_text_are_refused(tmp_path):
             read_annotations(tmp_path / name)
 
 
+def test_annotations_are_not_replaced_by_tasks(run, tasks, tmp_path, capsys):
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([task(1, "a.jpg", CAT)]))
+    assert main(["export", str(run), "--label-studio", str(path)]) == 2
+    assert "is not what would be written" in capsys.readouterr().err
+    assert read_annotations(path).agreed == {"a.jpg": "cat"}
+    path.write_text(json.dumps(tasks[0]))
+    assert main(["export", str(run), "--label-studio", str(path)]) == 0
+
+
+def test_vectors_are_no_tasks(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    card = json.loads((run / "model.json").read_text())
+    card |= {"model": "mlp", "form": {"dimensions": 3, "columns": []}, "mean": [0] * 3, "std": [1] * 3}
+    (tmp_path / "run/model.json").write_text(json.dumps(card))
+    assert main(["export", str(tmp_path / "run"), "--label-studio", str(tmp_path / "t.json")]) == 2
+    assert "Label Studio shows images" in capsys.readouterr().err
+
+
 def test_another_suffix_is_refused(run, tmp_path, capsys):
     assert main(["export", str(run), "--label-studio", str(tmp_path / "t.csv")]) == 2
     assert "ends in .csv; give a name that ends in .json" in capsys.readouterr().err

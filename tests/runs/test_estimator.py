@@ -244,6 +244,16 @@ def test_a_fold_without_labels_has_no_score(small):
         small.score(X[:20], np.full(20, -1))
 
 
+def test_a_function_as_model_is_for_images():
+    x, y = load_digits(return_X_y=True)
+    y = np.where(np.arange(len(y)) < 60, y, -1)
+    images = (x.reshape(-1, 8, 8) * 15).astype(np.uint8)
+    made = FewLabelClassifier(model=lambda seen: seen.flatten(1), steps=10, random_state=0).fit(images, y)
+    assert made.score(images[:60], y[:60]) > 0.5
+    with pytest.raises(UserError, match="call it on your vectors"):
+        FewLabelClassifier(model=lambda seen: seen, steps=10, random_state=0).fit(x, y)
+
+
 # --- images ---------------------------------------------------------------------------------------------
 
 

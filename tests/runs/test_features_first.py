@@ -17,6 +17,7 @@ from fewlabels.data.cache import KeptArray
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
 from fewlabels.keys import Key
+from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, on_features
 from fewlabels.models.classifier import Classifier
 from fewlabels.runs.show import Show
@@ -234,6 +235,21 @@ def test_a_method_that_turns_images_does_without_features_and_says_so(weights, d
     assert "crmatch does not learn from features" in capsys.readouterr().out
     assert names(run) == ["knn", "linear", "label_spreading", "crmatch"] and "features" not in run.summary["rows"][-1]
     assert "crmatch does not learn from features" in (run.path / "config.yaml").read_text().replace("\n    ", " ")
+
+
+def test_a_method_of_ones_own_that_fails_on_features_is_trained_without(weights, data, tmp_path):
+    class Flips(FixMatch):
+        """As FixMatch, of images alone."""
+
+        def forward(self, net, batch):
+            batch.labeled[0].flip(3)
+            return super().forward(net, batch)
+
+    run = fewlabels.fit(
+        data, weights=weights, model="small_cnn", method=Flips(), features="first", labels_per_class=5, steps=2,
+        baseline=False, out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    assert "features" not in run.summary["rows"][-1]["label"]
 
 
 def test_where_labels_are_left_out_in_turn_they_judge_both_stages(weights, data, tmp_path):

@@ -89,6 +89,18 @@ def test_noise_is_unknown_and_known_digits_mostly_are_not(run, photos, tmp_path)
     assert np.mean(np.array(right)[~noise]) > 0.8
 
 
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_a_file_of_the_users_own_is_not_replaced_and_one_of_predictions_is(run, photos, tmp_path, name, capsys):
+    path = tmp_path / name
+    path.write_text("path,label\na.png,3\n")
+    assert predict(run, photos / "new/3", "--out", path) == 2
+    assert f"{name} is there already, and is not what would be written" in capsys.readouterr().err
+    assert path.read_text() == "path,label\na.png,3\n"
+    path.unlink()
+    for _ in range(2):
+        assert predict(run, photos / "new/3", "--out", path) == 0
+
+
 def test_csv_parts_neighbors_by_semicolons(run, photos, tmp_path):
     assert predict(run, photos / "new/3", "--out", tmp_path / "p.csv") == 0
     with open(tmp_path / "p.csv", newline="") as file:

@@ -203,12 +203,15 @@ def _calibration_of(work: Work, best: Outcome, calibration: Calibration, finding
 def _before(work: Work, predicted: Labels) -> dict[str, Any] | None:
     """Compare the classes [N] that are predicted with what the run had reached that this one goes on from.
 
-    None where there is none, or it was tested on other rows.
+    None where there is none, it has no predictions any more, or it was tested on other rows.
     """
     start, test = work.options.start, work.job.rows.test
     if start is None or (before := Run.finished(RunFolder(start))) is None:
         return None
-    said = pyarrow.parquet.read_table(start / "predictions.parquet", columns=["path", "split", "label"])
+    predictions = start / "predictions.parquet"
+    if not predictions.is_file():
+        return None
+    said = pyarrow.parquet.read_table(predictions, columns=["path", "split", "label"])
     rows = zip(*(said[name].to_pylist() for name in ("path", "split", "label")), strict=True)
     classes = {path: label for path, split, label in rows if split == "test"}
     names = [work.table.names[row] for row in test]

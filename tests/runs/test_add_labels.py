@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -74,6 +75,13 @@ def test_what_the_labels_brought_is_said(run, more, capsys):
     said = f"With 20 labels it was {was} (run), with 30 and 30 more steps it is {now}: "
     assert said in capsys.readouterr().out
     assert said in (more.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_lost_its_predictions_is_gone_on_from_all_the_same(run, filled, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run/predictions.parquet").unlink()
+    more = fewlabels.add_labels(tmp_path / "run", filled, steps=1, baseline=False)
+    assert more.summary["before"] is None and more.summary["labeled"] == 30
 
 
 def test_labels_only_begins_anew_and_the_method_where_the_run_ended(run, tmp_path, filled):

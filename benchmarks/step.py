@@ -117,7 +117,7 @@ def ours(
         rows=Rows(
             ResidentImages(torch.from_numpy(task.images()).to(device)), labels, labels, rows[:100], rows, rows[:0]
         ),
-        views=ImageViews(*task.statistics(), "horizontal"),
+        views=ImageViews(*task.statistics(), "horizontal").to(device),
         recipe=recipe,
         build=task.classifier,
         labeled_in_unlabeled=False,

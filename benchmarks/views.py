@@ -47,7 +47,7 @@ def ours(question: Question, kinds: tuple[str, ...]) -> Callable[[], Any]:
     device = torch.device(question.device)
     shape = question.batch, 3, question.size, question.size
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)).to(device)
-    views, slots = ImageViews(MEAN, STD, "horizontal"), torch.arange(question.batch, device=device)
+    views, slots = ImageViews(MEAN, STD, "horizontal").to(device), torch.arange(question.batch, device=device)
     make = views.make if device.type == "cpu" else torch.compile(views.make, dynamic=False, fullgraph=True)
     step = torch.zeros((), dtype=torch.int64, device=device)
 

@@ -8,15 +8,11 @@ views keep no state but the step, and a killed run continues bit for bit.
 from __future__ import annotations
 
 import operator
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
-
-from fewlabels.constant import constant, constant_to_compiler
 
 Part: TypeAlias = "int | str | Tensor"
 
@@ -51,33 +47,31 @@ def _mix_tensor(x: Tensor) -> Tensor:
 
 def _fold(state: int | Tensor, part: Part) -> int | Tensor:
     if isinstance(part, Tensor):
-        return _fold_mixed(state, _mix_tensor(part.to(torch.int64)))
-    return _fold_int(state, part) if isinstance(state, int) else _mix_tensor(state ^ _signed_number(part))
-
-
-def _fold_mixed(state: int | Tensor, mixed: Tensor) -> Tensor:
-    return _mix_tensor(mixed ^ (_signed(state & _BITS64) if isinstance(state, int) else state))
-
-
-@constant
-def _mixed(numbers: Sequence[int], device: torch.device) -> Tensor:
-    """Give whole numbers [n] as they are folded."""
-    return _mix_tensor(torch.tensor(numbers, dtype=torch.int64)).to(device)
-
-
-# Constants to a compiler, which need not understand how they come about.
-@constant_to_compiler
-def _signed_number(part: int | str) -> int:
-    return _signed(_number(part))
+        return _mix_tensor(_mix_tensor(part.to(torch.int64)) ^ (_signed(state) if isinstance(state, int) else state))
+    if isinstance(state, int):
+        return _mix_int(state ^ _mix_int(_number(part)))
+    return _mix_tensor(state ^ _signed(_mix_int(_number(part))))
 
 
 def _number(part: int | str) -> int:
-    return _mix_int((zlib.crc32(part.encode()) if isinstance(part, str) else operator.index(part)) & _BITS64)
+    return (crc32(part) if isinstance(part, str) else operator.index(part)) & _BITS64
 
 
-@constant_to_compiler
-def _fold_int(state: int, part: int | str) -> int:
-    return _mix_int(state ^ _number(part))
+def _crc32_of_byte(byte: int) -> int:
+    for _ in range(8):
+        byte = (byte >> 1) ^ (0xEDB88320 if byte & 1 else 0)
+    return byte
+
+
+_CRC32 = tuple(_crc32_of_byte(byte) for byte in range(256))
+
+
+def crc32(name: str) -> int:
+    """Return what `zlib.crc32` returns of the name's bytes; in Python, which `torch.compile` can trace."""
+    found = 0xFFFFFFFF
+    for byte in list(name.encode()):  # torch 2.11 cannot trace the bytes themselves
+        found = (found >> 8) ^ _CRC32[(found ^ byte) & 0xFF]
+    return found ^ 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -93,13 +87,22 @@ class Key:
             state = _fold(state & _BITS64 if isinstance(state, int) else state, part)
         return Key(state)
 
-    def each(self, numbers: range | tuple[int, ...], device: torch.device) -> Key:
-        """Give a key for each of `numbers`, [n] before the elements that there are.
-
-        As folding a tensor of them, in half the work: they are hashed once and kept, so give few different ones.
-        """
+    def each(self, numbers: range, device: torch.device) -> Key:
+        """Return a key for each of `numbers`, [n] before the dimensions that the key has."""
         dims = self.state.ndim if isinstance(self.state, Tensor) else 0
-        return Key(_fold_mixed(self.state, _mixed(numbers, device).view(-1, *[1] * dims)))
+        counted = torch.arange(numbers.start, numbers.stop, numbers.step, device=device)
+        return self.fold(counted.view(-1, *[1] * dims))
+
+    @property
+    def tensor(self) -> Tensor:
+        """The state of a key that has elements, int64.
+
+        Raises:
+            TypeError: it is a key of whole numbers, which has none.
+        """
+        if not isinstance(self.state, Tensor):
+            raise TypeError("a key of whole numbers has no elements; fold a tensor, or use `each`")
+        return self.state
 
     def seed(self) -> int:
         """Give a seed in [0, 2**63) for a generator of somebody else's; only from a whole-number key."""

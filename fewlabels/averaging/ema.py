@@ -7,17 +7,14 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from fewlabels.averaging.batch_norm import batch_norms
 from fewlabels.averaging.horizon import momentum
 
 
 def averaged_tensors(module: nn.Module) -> list[Tensor]:
     """Give what an average of a module averages: parameters, and the running statistics of batch norm."""
     statistics = [
-        buffer
-        for part in module.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
-        for buffer in (part.running_mean, part.running_var)
-        if buffer is not None
+        buffer for norm in batch_norms(module) for buffer in (norm.running_mean, norm.running_var) if buffer is not None
     ]
     return [*module.parameters(), *statistics]
 
@@ -44,9 +41,9 @@ class Ema(nn.Module):
         """Take in the parameters of `source` after update number `step` (0-dim int64, from 0)."""
         share = 1 - momentum(self.memory, step, self.start)
         averages, values = averaged_tensors(self.module), averaged_tensors(source)
-        differences = torch._foreach_sub(values, averages)
-        torch._foreach_mul_(differences, share)
-        torch._foreach_add_(averages, differences)
+        differences = torch._foreach_sub(values, averages)  # pyright: ignore[reportPrivateUsage]
+        torch._foreach_mul_(differences, share)  # pyright: ignore[reportPrivateUsage]
+        torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateUsage]
         averaged = {id(t) for t in averages}
         for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
             if id(mine) not in averaged:

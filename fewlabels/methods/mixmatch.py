@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
@@ -16,6 +16,7 @@ from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.targets import one_hot, sharpen
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
+from fewlabels.views.mix import beta_quantiles
 
 
 class MixMatch(Method):
@@ -45,7 +46,8 @@ class MixMatch(Method):
     mixes = True
 
     def setup(self, task: Task) -> None:
-        """Scale the ramp to the run."""
+        """Scale the ramp to the run, and make the table that shares are drawn from."""
+        self.quantiles = nn.Buffer(beta_quantiles(self.alpha), persistent=False)
         self.rises = delay(self.ramp_steps, task.steps) / task.steps
 
     def views(self) -> Views:
@@ -58,7 +60,7 @@ class MixMatch(Method):
         p = [target_logits(net, target_features(net, view)).softmax(1) for view in (first, second)]
         q = sharpen((p[0] + p[1]) / 2, self.temperature)
         y = one_hot(batch.labels, q.shape[1], like=q)
-        images, targets = mix_rows(batch.key, [labeled, first, second], [y, q, q], self.alpha)
+        images, targets = mix_rows(batch.key, [labeled, first, second], [y, q, q], self.quantiles)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
 
         labeled_loss = F.cross_entropy(z[:count], targets[:count])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
@@ -18,7 +18,7 @@ from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch
-from fewlabels.views.mix import resize_mix
+from fewlabels.views.mix import beta_quantiles, resize_mix
 
 MANY = 100  # labels a class, from which labeled images are mixed with sure ones
 
@@ -55,7 +55,8 @@ class RegMixMatch(WeakStrong):
     mixes = True
 
     def setup(self, task: Task) -> None:
-        """Start the running means."""
+        """Start the running means, and make the tables that sides of pasted images are drawn from."""
+        self.of_sure, self.of_unsure = (nn.Buffer(beta_quantiles(a), persistent=False) for a in (1.0, 16.0))
         self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps))
         self.labeled_joins = task.labeled >= MANY * task.classes
 
@@ -90,14 +91,16 @@ class RegMixMatch(WeakStrong):
 
         pool = torch.cat([known & self.labeled_joins, sure])
         other = shuffled(pool, of_rows(batch.key, "order", labeled, strong).uniform())
-        pasted, share = resize_mix(images, images[other], of_rows(batch.key, "sure", labeled, strong), alpha=1.0)
+        pasted, share = resize_mix(
+            images, images[other], of_rows(batch.key, "sure", labeled, strong), quantiles=self.of_sure
+        )
         joined, joined_target = _where(pool, pasted, images, share, y[other], y)
 
         second = of_rows(batch.key, "second", p).uniform() < 0.5
         wished = torch.where(second, p.topk(2, 1).indices[:, 1], p.argmax(1))
         draws = of_rows(batch.key, "partner", p).uniforms(len(images)).T
         partner, found = of_class(wished, classes, torch.cat([known, sure]), draws)
-        pasted, share = resize_mix(strong, images[partner], of_rows(batch.key, "unsure", p), alpha=16.0)
+        pasted, share = resize_mix(strong, images[partner], of_rows(batch.key, "unsure", p), quantiles=self.of_unsure)
         mixed, mixed_target = _where(found & ~sure, pasted, strong, share, y[partner], p)
 
         with statistics_kept(net):

@@ -20,6 +20,7 @@ from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, one_hot, sharpen
 from fewlabels.models.network import Network
 from fewlabels.views.batch import Batch, Views
+from fewlabels.views.mix import beta_quantiles
 
 
 class ReMixMatch(Method):
@@ -57,7 +58,8 @@ class ReMixMatch(Method):
     mixes = True
 
     def setup(self, task: Task) -> None:
-        """Make the rotation head and the average that predictions are aligned by."""
+        """Make the rotation head, the average for the alignment, and the table that shares are drawn from."""
+        self.quantiles = nn.Buffer(beta_quantiles(self.alpha), persistent=False)
         self.turn_head = nn.Linear(task.features, 4)
         self.average = RecentMean(task.classes, horizon(self.window, task.steps))
         self.rises = delay(self.ramp_steps, task.steps) / task.steps
@@ -74,7 +76,7 @@ class ReMixMatch(Method):
         p = target_logits(net, target_features(net, weak)).softmax(1)
         q = sharpen(align(p, self.prior.get_buffer("value"), self.average(p)), self.temperature)
         y = one_hot(batch.labels, q.shape[1], like=q)
-        images, targets = mix_rows(batch.key, [labeled, first, second, weak], [y, q, q, q], self.alpha)
+        images, targets = mix_rows(batch.key, [labeled, first, second, weak], [y, q, q, q], self.quantiles)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
         labeled_loss = F.cross_entropy(z[:count], targets[:count])
         unlabeled_loss = mean_loss(F.cross_entropy(z[count:], targets[count:], reduction="none"))

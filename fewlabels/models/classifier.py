@@ -120,6 +120,7 @@ class Classifier(nn.Module):
         training = self.training
         self.eval()
         pace = pace or Pace(EVALUATED)
+        normalize = to_input(self.card.form, self.card.mean, self.card.std).to(self.device)
         features = torch.empty(len(rows), self.head.in_features)
         logits = torch.empty(len(rows), self.head.out_features)
         start = 0
@@ -128,7 +129,7 @@ class Classifier(nn.Module):
             began = time.perf_counter()
             try:
                 taken = images.take(part).to(self.device)
-                seen = self.features(to_input(taken, self.card.form, self.card.mean, self.card.std))
+                seen = self.features(normalize(taken))
                 features[start : start + len(part)], logits[start : start + len(part)] = seen, self.head(seen)
             except torch.OutOfMemoryError:
                 if pace.size == 1:

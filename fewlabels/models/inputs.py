@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from fewlabels.data.decode import Form
 from fewlabels.data.image import ImageLike
@@ -15,8 +15,8 @@ from fewlabels.data.images import Provider, ResidentImages, decoded
 from fewlabels.data.pixels import image_list
 from fewlabels.data.vectors import VectorForm, VectorRows, Vectors, are_vectors, as_matrix, not_finite
 from fewlabels.errors import UserError
-from fewlabels.views.images import normalize
-from fewlabels.views.vectors import standardize
+from fewlabels.views.images import Normalize
+from fewlabels.views.vectors import Standardize
 
 AnyForm: TypeAlias = Form | VectorForm
 Rows: TypeAlias = Sequence[ImageLike]
@@ -35,10 +35,9 @@ def form_of(fields: Mapping[str, Any]) -> AnyForm:
     return Form(**read)
 
 
-def to_input(taken: Tensor, form: AnyForm, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Turn rows as a provider gives them into what a backbone takes: float32 of the given mean and deviation."""
-    make = standardize if isinstance(form, VectorForm) else normalize
-    return make(taken, mean, std)
+def to_input(form: AnyForm, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+    """Return what turns rows as a provider gives them into what a backbone takes: float32, mean 0, deviation 1."""
+    return Standardize(mean, std) if isinstance(form, VectorForm) else Normalize(mean, std)
 
 
 def listed_rows(given: Any, form: AnyForm) -> Rows:

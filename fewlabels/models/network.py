@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from fewlabels.averaging.batch_norm import batch_norms
 from fewlabels.averaging.ema import Ema
 from fewlabels.errors import UserError
 from fewlabels.models.classifier import Classifier
@@ -67,8 +68,7 @@ class Network(nn.Module):
         for part in classifier.modules():
             if isinstance(part, nn.Conv2d):
                 part.to(memory_format=torch.channels_last)  # as the views come
-        norms = (m for m in classifier.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-        self.norms = [norm for norm in norms if norm.track_running_stats]
+        self.norms = [norm for norm in batch_norms(classifier) if norm.track_running_stats]
         self.centers = _averaged_centers(classifier, rule.center_memory, steps) if rule.center_memory else None
 
     @property

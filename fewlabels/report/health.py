@@ -6,9 +6,9 @@ They warn late rather than wrongly: a warning that a healthy run gets too is soo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,24 @@ WIDEST = 0.1  # half of the interval of the accuracy; with less than it hardly a
 ERRORS = 2.0  # standard errors that a difference must have
 
 
-def warnings_of(summary: Mapping[str, Any], lines: Sequence[Line], findings: Findings) -> list[str]:
-    """Say what is likely to be wrong with a run, the worst first; an empty list where nothing is.
+@dataclass(frozen=True)
+class HealthWarning:
+    """What is likely to be wrong with a run.
+
+    Attributes:
+        id: the check that found it; never changes, for programs that act on it.
+        severity: "high" where the result is likely worse than it could be; "low" where it may be good, and what is
+            said of it is not to be relied on.
+        text: one or two sentences, and what to try.
+    """
+
+    id: str
+    severity: Literal["high", "low"]
+    text: str
+
+
+def warnings_of(summary: Mapping[str, Any], lines: Sequence[Line], findings: Findings) -> list[dict[str, str]]:
+    """Return the fields of a `HealthWarning` for each thing that is likely wrong with a run, the worst first.
 
     Args:
         summary: as in `summary.json`; what an older run has not is not checked.
@@ -62,7 +78,7 @@ def warnings_of(summary: Mapping[str, Any], lines: Sequence[Line], findings: Fin
         _set_aside(summary, findings),
         _small_test(summary),
     )
-    return [said for check in checks for said in check]
+    return [asdict(warning) for check in checks for warning in check]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,39 +155,45 @@ def _collapsed(crowd: _Crowd) -> bool:
     return len(holders) <= max(1, should // FEW_CLASSES) and theirs < MOST_OF_THEM**2
 
 
-def _collapse(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]:
+def _collapse(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[HealthWarning]:
     if crowd is not None and _collapsed(crowd):
         holders = _holders(crowd.predicted)
         share = crowd.predicted[holders].sum() / crowd.predicted.sum()
-        yield (
+        yield HealthWarning(
+            "collapse",
+            "high",
             f"The network has collapsed: it takes {percent(share)} of the unlabeled {things(summary)} for "
             f"{crowd.named(holders)}, of {len(crowd.classes):,} classes. Try "
             f"{_other(summary, 'debiaspl', 'adamatch')}, which takes out the bias to classes "
-            "predicted too often, or a lower `--lr`."
+            "predicted too often, or a lower `--lr`.",
         )
 
 
-def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]:
+def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[HealthWarning]:
     if crowd is None or _collapsed(crowd):
         return
     should = (crowd.expected >= EXPECTED) & (crowd.labeled > 0)
     never = should & (crowd.predicted == 0)
     if never.any():
         there = "though there are such" if crowd.known else "though labeled ones are not rare"
-        yield (
+        yield HealthWarning(
+            "classes_never_predicted",
+            "high",
             f"None of the unlabeled {things(summary)} is taken for {crowd.named(np.flatnonzero(never))}, {there}. "
             f"Label more of them (`fewlabels next` names {things(summary)}), or try "
-            f"{_other(summary, 'debiaspl', 'adamatch')}, which looks after classes predicted too rarely."
+            f"{_other(summary, 'debiaspl', 'adamatch')}, which looks after classes predicted too rarely.",
         )
     if crowd.sure is None:
         return
     enough = crowd.expected * crowd.sure.sum() / crowd.predicted.sum() >= EXPECTED
     unsure = should & ~never & enough & (crowd.sure == 0)
     if unsure.any():
-        yield (
+        yield HealthWarning(
+            "classes_without_pseudo_labels",
+            "high",
             f"No pseudo-label sure enough to count is of {crowd.named(np.flatnonzero(unsure))}: learned from labels "
             f"alone. Try {_other(summary, 'flexmatch', 'freematch')}, which asks less of classes learned late, or "
-            "label more of them."
+            "label more of them.",
         )
 
 
@@ -194,31 +216,35 @@ def _more_work(summary: Mapping[str, Any]) -> str:
     return f"more labels (`fewlabels next` names {things(summary)})"
 
 
-def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
+def _kept(summary: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[HealthWarning]:
     found = points(lines, "kept")
     end = _mean_at_end(found)
     if end is None or end >= LEAST_KEPT:
         return
     most = max(value for _, value in found)
     how = f"fell from {percent(most)} to {percent(end)}" if most >= ONCE_KEPT else f"was {percent(end)} at the end"
-    yield (
+    yield HealthWarning(
+        "few_pseudo_labels_kept",
+        "high",
         f"The kept share of the pseudo-labels {how}: the unlabeled {things(summary)} taught next to nothing. "
-        f"Try {_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or {_more_work(summary)}."
+        f"Try {_other(summary, 'softmatch', 'freematch')}, which has no fixed threshold, or {_more_work(summary)}.",
     )
 
 
-def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[str]:
+def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[HealthWarning]:
     if crowd is None or crowd.right is None or _collapsed(crowd):
         return
     if crowd.right < LEAST_RIGHT:
-        yield (
+        yield HealthWarning(
+            "pseudo_labels_wrong",
+            "high",
             f"Of the surest pseudo-labels, as many as were kept, {percent(1 - crowd.right)} are wrong: the network "
             f"learns its own mistakes. More labels mend it most surely (`fewlabels next` names {things(summary)})"
-            f"{_pretrained(summary, '; also try')}."
+            f"{_pretrained(summary, '; also try')}.",
         )
 
 
-def _loss(lines: Sequence[Line]) -> Iterator[str]:
+def _loss(lines: Sequence[Line]) -> Iterator[HealthWarning]:
     # The loss on unlabeled images may rise in a healthy run, as more of them are kept; that on labeled ones may not.
     alone = not any("unlabeled_loss" in line for line in lines)
     found = points(lines, "labeled_loss") or (points(lines, "loss") if alone else [])
@@ -229,24 +255,28 @@ def _loss(lines: Sequence[Line]) -> Iterator[str]:
     least = min(fmean(v for _, v in found[i : i + quarter]) for i in range(len(found) - quarter + 1))
     start = found[0][1]
     if end > start and end > RISEN * least:
-        yield (
+        yield HealthWarning(
+            "labeled_loss_rose",
+            "high",
             f"The loss on labels rose, from {start:.2g} at the start and {least:.2g} at best to {end:.2g}: the "
-            "training is not stable. Try a lower `--lr`, a third of that in config.yaml, or `--precision float32`."
+            "training is not stable. Try a lower `--lr`, a third of that in config.yaml, or `--precision float32`.",
         )
 
 
-def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[str]:
+def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     gain = summary["gain"]
     if gain is not None and gain["value"] < -ERRORS * gain["standard_error"]:
-        yield (
+        yield HealthWarning(
+            "unlabeled_data_harmed",
+            "high",
             f"Labels only was better by {-100 * gain['value']:.1f} points: the unlabeled {things(summary)} did harm. "
             f"Try {_other(summary, 'fixmatch', 'freematch')}, or `fewlabels bench`, which compares methods on your "
             "data. They may also show other things than the labeled ones: the report has the most doubtful; take such "
-            "out."
+            "out.",
         )
 
 
-def _free_is_better(summary: Mapping[str, Any]) -> Iterator[str]:
+def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     best, rows = best_free(summary), summary["test"]
     if best is None or summary["accuracy"] is None:
         return
@@ -255,14 +285,16 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[str]:
     error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
     if free - ours > ERRORS * error:
         trained = best["label"].endswith(" features") and not summary["rows"][-1]["label"].endswith(" features")
-        yield (
+        yield HealthWarning(
+            "training_free_is_better",
+            "high",
             f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try "
             f"{'`--features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
-            f"{_pretrained(summary, ', or')}."
+            f"{_pretrained(summary, ', or')}.",
         )
 
 
-def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
+def _overconfident(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     found = (summary.get("calibration") or {}).get("calibrated")
     if not found:
         return
@@ -273,9 +305,11 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[str]:
     error = (right * (1 - right) / rows) ** 0.5
     off = sure - right if summary["calibration"]["kind"] == "none" else abs(sure - right)
     if found["low"] > MOST_OFF and off > max(MOST_OFF, ERRORS * error):
-        yield (
+        yield HealthWarning(
+            "probabilities_off",
+            "low",
             f"The network is too {'sure' if sure > right else 'unsure'}: {percent(sure)} in the mean where "
-            f"{percent(right)} is right. Take its probabilities as an order, not as chances. {_calibrated(summary)}."
+            f"{percent(right)} is right. Take its probabilities as an order, not as chances. {_calibrated(summary)}.",
         )
 
 
@@ -291,33 +325,39 @@ def _calibrated(summary: Mapping[str, Any]) -> str:
     return f"More labels mend it (`fewlabels next` names {things(summary)})"
 
 
-def _unknown(summary: Mapping[str, Any]) -> Iterator[str]:
+def _unknown(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     unknown, rows = summary.get("unknown"), summary["unlabeled"]
     if unknown and rows and unknown > MOST_UNKNOWN * rows:
-        yield (
+        yield HealthWarning(
+            "many_unknown",
+            "low",
             f"{count(unknown, f'unlabeled {things(summary)[:-1]}')} of {rows:,} are unlike every class. Look at "
             "them in the report: if they show none of the classes, take them out, or label them as a class of their "
-            "own."
+            "own.",
         )
 
 
-def _set_aside(summary: Mapping[str, Any], findings: Findings) -> Iterator[str]:
+def _set_aside(summary: Mapping[str, Any], findings: Findings) -> Iterator[HealthWarning]:
     aside, there = summary["set_aside"], len(findings.table)
     if aside > MOST_ASIDE * (aside + there):
-        yield (
+        yield HealthWarning(
+            "many_quarantined",
+            "low",
             f"{count(aside, source(summary))} of {aside + there:,} were set aside. quarantine.csv names them with the "
             "reasons; "
-            "`fewlabels data DATA` shows what is read and what is not."
+            "`fewlabels data DATA` shows what is read and what is not.",
         )
 
 
-def _small_test(summary: Mapping[str, Any]) -> Iterator[str]:
+def _small_test(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     if summary["accuracy"] is None:
         return
     low, high = accuracy_interval(summary["accuracy"], summary["test"])
     if (high - low) / 2 > WIDEST:
-        yield (
+        yield HealthWarning(
+            "few_test_rows",
+            "low",
             f"With {count(summary['test'], tested(summary))} the accuracy is only known to lie between "
             f"{percent(low)} and {percent(high)}. Put more labeled {things(summary)} into the test split "
-            "before you choose by it."
+            "before you choose by it.",
         )

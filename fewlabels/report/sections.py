@@ -69,13 +69,13 @@ def _tiles(summary: Mapping[str, Any]) -> Markup:
     return fill('<ul class="tiles">\n{}\n</ul>', items) if tiles else Markup("")
 
 
-def _warnings(warnings: Sequence[str] | None) -> Markup:
+def _warnings(warnings: Sequence[Mapping[str, str]] | None) -> Markup:
     if not warnings:
         return Markup("")
     return fill(
         '<section class="warnings" aria-labelledby="warnings-title">\n<h2 id="warnings-title">{}</h2>\n{}\n</section>',
         "A warning" if len(warnings) == 1 else f"{len(warnings)} warnings",
-        listed(map(told, warnings)),
+        listed(told(warning["text"]) for warning in warnings),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fewlabels.evaluation.accuracy import accuracy_interval
 
@@ -36,23 +36,42 @@ def tested(summary: Mapping[str, Any]) -> str:
     return f"test {things(summary)[:-1]}"
 
 
-def verdict(summary: dict[str, Any]) -> list[str]:
-    """Say in words what the table means: whether the unlabeled data helped."""
+Verdict: TypeAlias = Literal["no_test", "no_unlabeled", "no_baseline", "unchanged", "not_settled", "helped", "harmed"]
+
+
+def verdict_id(summary: Mapping[str, Any]) -> Verdict:
+    """Return whether the unlabeled data helped, or why that is not known."""
+    gain = summary["gain"]
     if summary["accuracy"] is None:
+        return "no_test"
+    if summary["unlabeled"] == 0:
+        return "no_unlabeled"
+    if gain is None:
+        return "no_baseline"
+    if gain["value"] == gain["standard_error"] == 0:
+        return "unchanged"
+    if not gain["clear"]:
+        return "not_settled"
+    return "helped" if gain["value"] > 0 else "harmed"
+
+
+def verdict(summary: Mapping[str, Any]) -> list[str]:
+    """Say in words what the table means: whether the unlabeled data helped."""
+    which = verdict_id(summary)
+    if which == "no_test":
         mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled test vectors too"
         return [f"There is no test split, so the accuracy is not known. {mend} to know it."]
-    if summary["unlabeled"] == 0:
+    if which == "no_unlabeled":
         return [f"accuracy {percent(summary['accuracy'])}; there are no unlabeled {things(summary)} to gain from."]
-    difference = summary["gain"]
-    if difference is None:
+    if which == "no_baseline":
         return [f"accuracy {100 * summary['accuracy']:.1f} %; without the labels-only baseline no gain is known."]
-    value, error = 100 * difference["value"], 100 * difference["standard_error"]
+    value, error = (100 * summary["gain"][name] for name in ("value", "standard_error"))
     against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test {things(summary)})"
-    if value == error == 0:
+    if which == "unchanged":
         return [f"The unlabeled data changed nothing: the same test {things(summary)} are right as with labels only."]
-    if not difference["clear"]:
+    if which == "not_settled":
         return [f"Whether the unlabeled data helped is not settled: {against}."]
-    return [f"The unlabeled data {'helped' if value > 0 else 'did harm'}: {against}."]
+    return [f"The unlabeled data {'helped' if which == 'helped' else 'did harm'}: {against}."]
 
 
 def compared_with_start(summary: Mapping[str, Any]) -> str | None:
@@ -85,7 +104,7 @@ def asked(summary: Mapping[str, Any]) -> str:
     )
 
 
-def came_out(summary: dict[str, Any]) -> str:
+def came_out(summary: Mapping[str, Any]) -> str:
     """Say in a sentence what came out: the accuracy, what is free, and whether the unlabeled data helped."""
     (said,) = verdict(summary)
     if summary["accuracy"] is None:
@@ -129,7 +148,7 @@ def _probability_trust(calibration: Mapping[str, Any] | None) -> str:
     return f"its probabilities are {off or f'fitted to {rows}'}"
 
 
-def _health(warnings: Sequence[str] | None) -> str:
+def _health(warnings: Sequence[Mapping[str, str]] | None) -> str:
     if warnings is None:
         return ""
     if not warnings:

@@ -355,7 +355,7 @@ def choose_calibration(options: Options, table: Table) -> tuple[Calibrate, str]:
 def fast_bfloat16(device: torch.device) -> bool:
     """Tell whether the device multiplies bfloat16 faster than float32: GPUs, and CPUs with matrix units."""
     if device.type == "cpu":
-        return torch.cpu._is_amx_tile_supported()
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 

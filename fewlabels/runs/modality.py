@@ -24,7 +24,7 @@ from fewlabels.runs.vectors import VectorPlan, bring_vectors, make_vector_plan, 
 from fewlabels.training.recipe import Recipe
 from fewlabels.views.batch import Viewer
 from fewlabels.views.images import ImageViews
-from fewlabels.views.vectors import Strength, standardize
+from fewlabels.views.vectors import Standardize, Strength
 
 
 class Modality(Protocol):
@@ -89,7 +89,8 @@ class OfImages:
 
     def views(self, card: Card, rows: Provider, train: Labels, options: Options) -> Viewer:
         """Flips, crops and RandAugment."""
-        return ImageViews(card.mean, card.std, self.plan.flip, self.plan.operations, options.strengths)
+        views = ImageViews(card.mean, card.std, self.plan.flip, self.plan.operations, options.strengths)
+        return views.to(rows.device)
 
     def features(self, rows: Provider, train: Labels) -> Features:
         """Principal components of the pixels."""
@@ -133,7 +134,8 @@ class OfVectors:
     def features(self, rows: Provider, train: Labels) -> Features:
         """The vectors themselves, standardized: their dimensions may have any units."""
         taken = rows.take(np.arange(rows.shape[0]))
-        return standardize(taken, *vector_statistics(rows, train)).cpu().numpy()
+        standardize = Standardize(*vector_statistics(rows, train)).to(rows.device)
+        return standardize(taken).cpu().numpy()
 
     def choices(self) -> dict[str, Any]:
         """The strengths of the views."""

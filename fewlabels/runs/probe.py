@@ -30,7 +30,7 @@ from fewlabels.runs.show import Show, agreement_table
 from fewlabels.runs.train import PROBES
 from fewlabels.training import checkpoint
 from fewlabels.training.record import read_lines
-from fewlabels.views.images import ImageViews
+from fewlabels.views.images import ImageViews, Normalize
 
 _ELSEWHERE = "Where it lies elsewhere now, give it: fewlabels probe RUN --data DATA."
 
@@ -166,7 +166,8 @@ def _looked_again(
     job = make_job(table, brought.images, untrained, plan, backbone, folder, Show(None))
     if brings_statistics(plan.model, options.pretrained, options.weights):
         assert isinstance(job.views, ImageViews)
-        job = replace(job, views=replace(job.views, **pretrained_statistics(job.build().backbone)))
+        normalize = Normalize(**pretrained_statistics(job.build().backbone))
+        job.views.normalize = normalize.to(job.rows.images.device)
     layers = config["layers"]
     return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
 

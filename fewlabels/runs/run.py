@@ -56,7 +56,7 @@ class Run:
         if note := self.summary["rows"][-1]["note"]:
             show.line(f"Why it ended here: {note}.")
         for warning in self.summary["warnings"]:
-            show.line(f"Warning: {warning}", "yellow")
+            show.line(f"Warning: {warning['text']}", "yellow")
         show.line(f"report: {self.path / 'report.html'}")
 
 

@@ -30,7 +30,7 @@ from fewlabels.training import checkpoint
 from fewlabels.training.boards import Board
 from fewlabels.training.checkpoint import Checkpoint
 from fewlabels.training.loop import State, run, update
-from fewlabels.training.processes import any_of, first_says, send_from_first
+from fewlabels.training.processes import any_of, first_says, is_lost, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record, append_line, rewind
 
@@ -184,17 +184,14 @@ def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
                 torch.compiler.reset()  # what was compiled for other trainings counts against a limit
             run(state, feed, first, last, watch=watch)
         except RuntimeError as error:
-            if not _is_compilers(error):
+            if not job.recipe.compile or isinstance(error, torch.OutOfMemoryError) or is_lost(error):
                 raise
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"{name}: the step cannot be compiled ({said}); leave --compile yes out") from error
+            # The compiler's errors have no public type. Whatever this one is, training without it tells.
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{name}: the compiled step failed ({said}); leave --compile yes out") from error
         except ExplodedError as error:
             raise UserError(_exploded(error, name, job.recipe, watch.saved, folder)) from error
     return Trained(state.averaged.eval(), watch.seconds)
-
-
-def _is_compilers(error: RuntimeError) -> bool:
-    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch"))
 
 
 def _exploded(error: ExplodedError, name: str, recipe: Recipe, saved: int | None, folder: Path) -> str:

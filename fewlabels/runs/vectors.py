@@ -13,7 +13,7 @@ from fewlabels.data.vectors import VectorForm, VectorRows, Vectors, content_of_v
 from fewlabels.models.classifier import Card
 from fewlabels.runs.choose import FOR_IMAGES, Plan, Reasons, choose_calibration, make_recipe, refuse
 from fewlabels.runs.images import Brought, set_aside
-from fewlabels.views.vectors import Strength, VectorViews, standardize
+from fewlabels.views.vectors import Standardize, Strength, VectorViews
 
 # Measured on development seeds (docs/LOG.md).
 STEPS = {"quick": 200, "normal": 600, "full": 3000}
@@ -86,5 +86,5 @@ def vector_views(card: Card, vectors: Provider, train: Labels, strong: Strength)
         train: the training rows, of which other rows are drawn.
         strong: of strong views; weak ones have a part of their noise.
     """
-    pool = standardize(vectors.take(spread(train, POOL)), card.mean, card.std)
-    return VectorViews(pool, card.mean, card.std, Strength(WEAK_SHARE * strong.noise), strong)
+    pool = Standardize(card.mean, card.std).to(vectors.device)(vectors.take(spread(train, POOL)))
+    return VectorViews(pool, card.mean, card.std, Strength(WEAK_SHARE * strong.noise), strong).to(vectors.device)

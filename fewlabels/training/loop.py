@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from fewlabels.averaging.batch_norm import set_batch_norm_memory
 from fewlabels.averaging.ema import Ema
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method
@@ -109,13 +110,6 @@ class State:
         self.ema.load_state_dict(parts["ema"])
         self.optimizer.load(parts["optimizer"])
         self.step.copy_(parts["loop"]["step"])
-
-
-def set_batch_norm_memory(module: nn.Module, memory: float) -> None:
-    """Let running statistics remember this many steps; a paper's momentum of .001 is made for a million."""
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.momentum = 1 / memory
 
 
 def run(state: State, feed: AnyFeed, first_step: int, last_step: int, *, branch: int = 0, watch: Watch) -> None:

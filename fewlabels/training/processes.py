@@ -97,7 +97,7 @@ def joined(device: torch.device) -> Generator[Share]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         yield share()
     except RuntimeError as error:
-        if not _is_lost(error):
+        if not is_lost(error):
             raise
         # Without the place in gloo's source that its messages begin with, and the advice that they end with.
         said = re.sub(r"^\[[^]]*\.cc:\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]
@@ -133,7 +133,7 @@ def _own_part(store: dist.Store, rank: int, size: int) -> dist.Store:
     raise dist.DistError("the first process did not answer")
 
 
-def _is_lost(error: RuntimeError) -> bool:
+def is_lost(error: RuntimeError) -> bool:
     """Tell a failed exchange from any other error: gloo has no type of its own for it."""
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error)
 
@@ -167,4 +167,5 @@ def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     flat /= world()
     parts: tuple[Tensor, ...] = flat.split([g.numel() for g in gradients])
-    torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+    views = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+    torch._foreach_copy_(gradients, views)  # pyright: ignore[reportPrivateUsage]

@@ -6,7 +6,6 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from fewlabels.constant import constant
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.views.resample import Box, resample, whole
@@ -14,23 +13,21 @@ from fewlabels.views.resample import Box, resample, whole
 _STEPS = 4096
 
 
-def beta(key: Key, alpha: float) -> Tensor:
-    """Draw from Beta(alpha, alpha) for each element of the key: float32 in 0..1.
-
-    By a table of its quantiles: drawing it by trial and error would make the device wait.
-    """
-    uniform = key.uniform()
-    place = uniform * _STEPS
-    below = place.floor()
-    table = _quantiles(alpha, uniform.device)
-    low, high = table[below.to(torch.int64)], table[below.to(torch.int64) + 1]
-    return low + (place - below) * (high - low)
-
-
-@constant
-def _quantiles(alpha: float, device: torch.device) -> Tensor:
+def beta_quantiles(alpha: float) -> Tensor:
+    """Return the table [4097] from which `beta` draws Beta(alpha, alpha)."""
     values = betaincinv(alpha, alpha, torch.linspace(0, 1, _STEPS + 1, dtype=torch.float64).numpy())
-    return torch.from_numpy(values).to(device, torch.float32)
+    return torch.from_numpy(values).to(torch.float32)
+
+
+def beta(key: Key, quantiles: Tensor) -> Tensor:
+    """Draw from a beta distribution for each element of the key: float32 in 0..1.
+
+    By a table of its quantiles, from `beta_quantiles`: rejection sampling would make the device wait.
+    """
+    place = key.uniform() * _STEPS
+    below = place.floor()
+    low, high = quantiles[below.to(torch.int64)], quantiles[below.to(torch.int64) + 1]
+    return low + (place - below) * (high - low)
 
 
 def mixup(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
@@ -64,7 +61,7 @@ def resize_mix(
     others: Tensor,
     key: Key,
     scale: tuple[float, float] = (0.1, 0.8),
-    alpha: float | None = None,
+    quantiles: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Paste the whole other image, made smaller, at a random place (Qin et al. 2020).
 
@@ -72,7 +69,7 @@ def resize_mix(
         images, others: uint8 or float [n, C, H, W].
         key: one element an image, int64 [n].
         scale: least and largest side of the pasted image as a part of the side.
-        alpha: between these it is the root of a draw from Beta(alpha, alpha); None draws it evenly.
+        quantiles: between these it is the root of a draw of `beta` from this table; None draws it evenly.
 
     Returns:
         The mixed images, and the share [n] of the first.
@@ -84,8 +81,8 @@ def resize_mix(
         raise UserError("this method pastes images into each other, which vectors cannot be; take another, as mixmatch")
     height, width = images.shape[2:]
     u, y, x = key.uniforms(3)
-    if alpha is not None:
-        u = beta(key.fold("side"), alpha).sqrt()
+    if quantiles is not None:
+        u = beta(key.fold("side"), quantiles).sqrt()
     part = scale[0] + (scale[1] - scale[0]) * u
     h, w = (part * height).round().clamp(min=1), (part * width).round().clamp(min=1)
     box = Box((y * (height - h + 1)).floor(), (x * (width - w + 1)).floor(), h, w)

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.constant import constant
-
 TABLES = ("identity", "autocontrast", "brightness", "contrast", "equalize", "posterize", "solarize")
 WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 BLENDS = ("color", "sharpness")
@@ -64,16 +62,16 @@ def number(name: str) -> int:
     return OPERATIONS.index(name)
 
 
-def strengths(operation: Tensor, uniform: Tensor, whose: Strengths = "fixmatch") -> Tensor:
-    """Map draws in [0, 1) [n] to the strength of each image's operation [n]."""
-    low, high = _ranges(whose, uniform.device)[operation].unbind(1)
-    return low + (high - low) * (uniform if whose == "fixmatch" else (2 * uniform).floor())
+def strength_ranges(whose: Strengths) -> Tensor:
+    """Return each operation's lowest strength, its highest, and 1 where only these two are drawn: [14, 3]."""
+    only_ends = {"fixmatch": 0, "torchvision": 1}[whose]
+    return torch.tensor([(*RANGES[whose].get(name, (0, 0)), only_ends) for name in OPERATIONS], dtype=torch.float32)
 
 
-@constant
-def _ranges(whose: Strengths, device: torch.device) -> Tensor:
-    """Give each operation's range [14, 2]."""
-    return torch.tensor([RANGES[whose].get(name, (0, 0)) for name in OPERATIONS], dtype=torch.float32, device=device)
+def strengths(operation: Tensor, uniform: Tensor, ranges: Tensor) -> Tensor:
+    """Map draws in [0, 1) [n] to the strength of each image's operation [n], in its `strength_ranges`."""
+    low, high, only_ends = ranges[operation].unbind(1)
+    return low + (high - low) * torch.where(only_ends > 0, (2 * uniform).floor(), uniform)
 
 
 def apply(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
@@ -137,7 +135,6 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
     return tables.gather(2, images.flatten(2).to(torch.int64)).view_as(images)
 
 
-@constant
 def _levels(device: torch.device) -> Tensor:
     return torch.arange(256, dtype=torch.int32, device=device)
 

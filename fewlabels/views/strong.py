@@ -7,19 +7,18 @@ from torch import Tensor
 
 from fewlabels.keys import Key, integers
 from fewlabels.views import operations
-from fewlabels.views.operations import Strengths
 
 _GRAY = 127  # what a cut-out square is filled with (Sohn et al. 2020)
 
 
-def rand_augment(images: Tensor, key: Key, count: int = 2, strengths: Strengths = "fixmatch") -> Tensor:
+def rand_augment(images: Tensor, key: Key, ranges: Tensor, count: int = 2) -> Tensor:
     """Apply `count` operations, drawn for each image with their strengths (Sohn et al. 2020, appendix D).
 
     Args:
         images: uint8 [n, C, H, W].
         key: one element an image, int64 [n].
+        ranges: from `operations.strength_ranges`, on the device of the images.
         count: operations an image, drawn with repetition.
-        strengths: whose ranges these are drawn from.
 
     Returns:
         uint8 [n, C, H, W].
@@ -27,7 +26,7 @@ def rand_augment(images: Tensor, key: Key, count: int = 2, strengths: Strengths 
     draws = key.uniforms(2 * count)
     for which, strength in zip(draws[:count], draws[count:], strict=True):
         operation = integers(which, len(operations.OPERATIONS))
-        images = operations.apply(images, operation, operations.strengths(operation, strength, strengths))
+        images = operations.apply(images, operation, operations.strengths(operation, strength, ranges))
     return images
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fewlabels.constant import constant
 from fewlabels.keys import Key, integers, normal
-from fewlabels.views.batch import Kind
+from fewlabels.views.batch import KINDS, Kind
 
 
-def standardize(vectors: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Give float vectors [n, D] the mean 0 and the deviation 1 in each dimension; a deviation of 0 leaves 0."""
-    shift, scale = _standard(mean, std, vectors.device)
-    return (vectors - shift) * scale
+class Standardize(nn.Module):
+    """Give float vectors [n, D] mean 0 and standard deviation 1 in each dimension.
 
+    Args:
+        mean, std: of each dimension; where the standard deviation is 0 the result is 0.
+    """
 
-@constant
-def _standard(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
-    pairs = [mean, tuple(1 / s if s else 0.0 for s in std)]
-    return torch.tensor(pairs, dtype=torch.float32, device=device)
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        scale = tuple(1 / s if s else 0.0 for s in std)
+        self.mean_and_scale = nn.Buffer(torch.tensor([mean, scale], dtype=torch.float32), persistent=False)  # [2, D]
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return the standardized vectors, float32 [n, D]."""
+        mean, scale = self.mean_and_scale
+        return (vectors - mean) * scale
 
 
 class Strength(NamedTuple):
@@ -41,21 +45,24 @@ class Strength(NamedTuple):
     mixed: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class VectorViews:
+class VectorViews(nn.Module):
     """Makes the views that a method asks for. The label of a view is that of its row, whatever is mixed in.
 
-    Attributes:
+    Args:
         pool: standardized training rows [P, D] that others are drawn from: all processes have the same.
         mean, std: of each dimension over the training rows.
         weak, strong: how far these views are from their rows; a medium one stands half-way.
     """
 
-    pool: Tensor
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    weak: Strength
-    strong: Strength
+    def __init__(
+        self, pool: Tensor, mean: tuple[float, ...], std: tuple[float, ...], weak: Strength, strong: Strength
+    ) -> None:
+        super().__init__()
+        medium = Strength(*((low + high) / 2 for low, high in zip(weak, strong, strict=True)))
+        self.strengths = dict(zip(KINDS, (weak, medium, strong), strict=True))
+        self.standardize = Standardize(mean, std)
+        self.pool = nn.Buffer(pool, persistent=False)
+        self.table = nn.Buffer(torch.tensor([*self.strengths.values()], dtype=torch.float32), persistent=False)
 
     def make(self, taken: Tensor, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
         """Make one view a kind, each drawn on its own: float [n, D] -> float32 [n, D] each, standardized.
@@ -64,12 +71,11 @@ class VectorViews:
         """
         if not kinds:
             return ()
-        strengths = [self._strength(kind) for kind in kinds]
-        state = key.fold("view").each(range(len(kinds)), taken.device).state
-        assert isinstance(state, Tensor)
-        x = standardize(taken, self.mean, self.std).repeat(len(kinds), 1)
-        noise, replaced, mixed = _of_rows(tuple(strengths), taken.device).repeat_interleave(len(taken), 1)[:, :, None]
-        rows = Key(state.flatten())
+        strengths = [self.strengths[kind] for kind in kinds]
+        rows = Key(key.fold("view").each(range(len(kinds)), taken.device).tensor.flatten())
+        x = self.standardize(taken).repeat(len(kinds), 1)
+        of_views = torch.stack([self.table[KINDS.index(kind)] for kind in kinds], 1)
+        noise, replaced, mixed = of_views.repeat_interleave(len(taken), 1)[:, :, None]
         if any(strength.mixed for strength in strengths):
             which, share = rows.fold("mixed").uniforms(2)
             x = x.lerp(self.pool[integers(which, len(self.pool))], share[:, None] * mixed)
@@ -78,14 +84,3 @@ class VectorViews:
         if any(strength.replaced for strength in strengths):
             x = torch.where(chance < replaced, self.pool.gather(0, integers(which, len(self.pool))), x)
         return (x + noise * normal(of_noise)).contiguous().tensor_split(len(kinds))
-
-    def _strength(self, kind: Kind) -> Strength:
-        if kind == "medium":
-            return Strength(*((weak + strong) / 2 for weak, strong in zip(self.weak, self.strong, strict=True)))
-        return self.weak if kind == "weak" else self.strong
-
-
-@constant
-def _of_rows(strengths: tuple[Strength, ...], device: torch.device) -> Tensor:
-    """Give noise, replaced and mixed of each view: [3, views]."""
-    return torch.tensor(strengths, dtype=torch.float32, device=device).T

@@ -24,7 +24,7 @@ from fewlabels.export.onnx import Whole, describe, write_onnx
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card
-from fewlabels.views.images import normalize
+from fewlabels.views.images import Normalize
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
@@ -40,7 +40,7 @@ def classifier_of(model, channels, size, **changes):
     card = Card(model, ("cat", "dog", "öl"), form, (0.45,) * channels, (0.26,) * channels, **changes)
     classifier = build_classifier(card, key=Key(1))
     pixels = torch.from_numpy(np.stack([decode(photo, form) for photo in PHOTOS])).permute(0, 3, 1, 2)
-    seen = normalize(pixels, card.mean, card.std)
+    seen = Normalize(card.mean, card.std)(pixels)
     with torch.no_grad():
         for _ in range(3):
             classifier.train()(seen)

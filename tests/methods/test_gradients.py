@@ -272,6 +272,27 @@ def test_in_these_tests_no_loss_of_a_method_is_always_zero(small_job, name):
             assert any(value != 0 for value in values), key
 
 
+THRESHOLD = dict.fromkeys(("tau", "p_mean", "histogram"), "mean")
+RECENT = {"means": "mean", "count": "first"}
+# How copies of what a method remembers combine. A running mean is averaged. Counts and the place in a ring of recent
+# rows are the same in all copies. What belongs to a row comes from the copy that saw it.
+COMBINE = {
+    "adamatch": {"average": RECENT, "average_x": RECENT},
+    "comatch": {"recent": dict.fromkeys(("embeddings", "targets", "count"), "first"), "average": RECENT},
+    "dash": {"rho_0": {"value": "mean"}},
+    "debiaspl": {"average": {"value": "mean"}},
+    "flexmatch": {"row_weight": {"selected": "rows"}},
+    "freematch": {"threshold": THRESHOLD},
+    "layermatch": {"row_weight": THRESHOLD},
+    "regmixmatch": {"threshold": THRESHOLD},
+    "remixmatch": {"average": RECENT, "prior": {"value": "first"}},
+    "sequencematch": {"row_weight": {"selected": "rows"}},
+    "shrinkmatch": {"average": RECENT, "confident": {"value": "mean"}},
+    "simmatch": {"bank": dict.fromkeys(("embeddings", "labels"), "labeled rows"), "average": RECENT},
+    "softmatch": {"average": {"value": "mean"}, "row_weight": {"mean": "mean", "variance": "mean"}},
+}
+
+
 @pytest.mark.parametrize("name", method_names())
 def test_all_that_a_method_remembers_says_how_copies_combine(small_job, name):
     state, _ = begin(small_job(), eager(name))
@@ -280,8 +301,11 @@ def test_all_that_a_method_remembers_says_how_copies_combine(small_job, name):
         for path, part in state.method.named_modules() if isinstance(part, Memory)
         for buffer, kind in part.combine.items()
     }  # fmt: skip
-    buffers = dict(state.method.named_buffers())
+    kept = state.method.state_dict()  # without constants, which are no memory
+    buffers = {name: buffer for name, buffer in state.method.named_buffers() if name in kept}
     assert set(buffers) == set(declared)
+    expected = COMBINE.get(name, {}).items()
+    assert declared == {f"{part}.{buffer}": kind for part, kinds in expected for buffer, kind in kinds.items()}
     for path, kind in declared.items():
         if kind == "labeled rows":
             assert len(buffers[path]) == 40

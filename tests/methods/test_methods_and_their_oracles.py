@@ -68,7 +68,7 @@ def window(batches):
 # What each method draws, by the names that its reference has for it.
 def draws_of_mixmatch(batch, method):
     blocks = (batch.labeled[0], *batch.unlabeled)
-    share = beta(of_rows(batch.key, "share", *blocks), method.alpha)
+    share = beta(of_rows(batch.key, "share", *blocks), method.quantiles)
     order = of_rows(batch.key, "order", *blocks).uniform().argsort()
     return {"share": share.double().numpy(), "order": order.numpy()}
 
@@ -90,9 +90,9 @@ def draws_of_regmixmatch(batch, method):
 
     def paste(image, other, which, place):
         keys = of_rows(batch.key, which, *(blocks if which == "sure" else [rows])).state
-        alpha = 1.0 if which == "sure" else 16.0
+        quantiles = method.of_sure if which == "sure" else method.of_unsure
         pair = (torch.tensor(x)[None] for x in (image, other))
-        mixed, share = resize_mix(*pair, Key(keys[place : place + 1]), alpha=alpha)
+        mixed, share = resize_mix(*pair, Key(keys[place : place + 1]), quantiles=quantiles)
         return mixed[0].numpy(), float(share)
 
     return {

@@ -16,6 +16,7 @@ from fewlabels.methods.parts.ramps import cosine_ramp, ramp
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, sharpen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold
+from fewlabels.views.mix import beta_quantiles
 
 
 def images(n, side=4):
@@ -50,7 +51,7 @@ def test_draws_belong_to_rows_and_streams():
 
 def test_of_a_mixed_row_at_least_half_is_its_own():
     x, y = torch.arange(50.0).view(50, 1, 1, 1), torch.eye(50)
-    mixed, targets = mix_rows(Key(0), x.split([10, 40]), y.split([10, 40]), alpha=0.75)
+    mixed, targets = mix_rows(Key(0), x.split([10, 40]), y.split([10, 40]), beta_quantiles(0.75))
     own = targets.diagonal()
     assert own.min() >= 0.5 and own.max() < 1.01
     torch.testing.assert_close(targets.sum(1), torch.ones(50))

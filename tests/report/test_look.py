@@ -26,7 +26,11 @@ def page(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("look")
     write_run(folder)
     summary, findings = made_up(Case(rows=1000, classes=request.param, side=48, letters=70))
-    write_report(folder, summary | {"warnings": ["Beware: try `--lr .01`."]}, findings)
+    write_report(
+        folder,
+        summary | {"warnings": [{"id": "collapse", "severity": "high", "text": "Beware: try `--lr 0.01`."}]},
+        findings,
+    )
     return folder / "report.html"
 
 

@@ -19,7 +19,7 @@ from fewlabels.report.findings import Findings
 from fewlabels.report.galleries import galleries
 from fewlabels.report.html import MOST_BYTES, write_report
 from fewlabels.report.pictures import embed
-from fewlabels.report.words import asked, came_out, trust, verdict
+from fewlabels.report.words import asked, came_out, trust, verdict, verdict_id
 from fewlabels.training.record import append_line
 from tests.conftest import rows_of
 
@@ -63,7 +63,11 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     write_run(folder)
     summary, findings = made_up(Case(rows=500, side=40))
-    write_report(folder, summary | {"warnings": ["beware, try `--lr .01`"]}, findings)
+    write_report(
+        folder,
+        summary | {"warnings": [{"id": "collapse", "severity": "high", "text": "beware, try `--lr 0.01`"}]},
+        findings,
+    )
     return (folder / "report.html").read_text()
 
 
@@ -108,7 +112,7 @@ def test_a_whole_run_has_every_part(whole):
     assert shown == ["Which classes are confused", "Next to label", "Suspected wrong", "Unlike every class",
                      "The most doubtful", "The surest"]  # fmt: skip
     assert whole.count("<figcaption>") == 7 and "right, of the surest" in whole
-    assert "beware, try <code>--lr .01</code>" in whole and "--method.confidence 0.9" in whole
+    assert "beware, try <code>--lr 0.01</code>" in whole and "--method.confidence 0.9" in whole
 
 
 def test_it_is_well_formed_and_can_be_walked(whole):
@@ -251,55 +255,67 @@ def test_class_results_are_those_of_a_count_by_hand(tmp_path, findings):
     assert re.findall(r"<td[^>]*>(\d*)</td>", matrix.split("<tbody>")[1]) == ["0", "2", "1", "1"]
 
 
+def figures(text):
+    return re.findall(r"[+-]?\d[\d.,]*\d|\d", text)
+
+
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "expected", "said"),
     [
-        ({}, "The unlabeled data helped: +10.0 points against labels only (standard error 1.0"),
-        (
-            {"gain": {"value": -0.02, "standard_error": 0.005, "clear": True}},
-            "unlabeled data did harm: -2.0 points",
-        ),
-        ({"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}}, "not settled: -2.0 points"),
-        ({"gain": {"value": 0.0, "standard_error": 0.0, "clear": False}}, "changed nothing: the same test images"),
-        ({"gain": {"value": 0.02, "standard_error": 0.02, "clear": False}}, "not settled: +2.0 points"),
-        ({"gain": None}, "no gain is known"),
-        ({"accuracy": None}, "the accuracy is not known"),
+        ({}, "helped", ["+10.0", "1.0"]),
+        ({"gain": {"value": -0.02, "standard_error": 0.005, "clear": True}}, "harmed", ["-2.0", "0.5"]),
+        ({"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}}, "not_settled", ["-2.0", "2.0"]),
+        ({"gain": {"value": 0.02, "standard_error": 0.02, "clear": False}}, "not_settled", ["+2.0", "2.0"]),
+        ({"gain": {"value": 0.0, "standard_error": 0.0, "clear": False}}, "unchanged", []),
+        ({"gain": None}, "no_baseline", ["50.0"]),
+        ({"unlabeled": 0}, "no_unlabeled", ["50.0"]),
+        ({"accuracy": None}, "no_test", []),
     ],
 )
-def test_the_verdict_says_plainly_whether_the_unlabeled_data_helped(changes, words):
-    (line,) = verdict(summary_of(**changes))
-    assert words in line
-    assert words[1:] in came_out(summary_of(**changes))
+def test_the_verdict_says_with_its_figures_whether_the_unlabeled_data_helped(changes, expected, said):
+    summary = summary_of(**changes)
+    assert verdict_id(summary) == expected
+    (line,) = verdict(summary)
+    assert figures(line) == said
+    accuracy = [] if summary["accuracy"] is None else ["50.0"]
+    assert figures(came_out(summary)) == [*accuracy, *(figure for figure in said if figure != "50.0")]
 
 
-def test_three_sentences_say_what_was_asked_what_came_out_and_how_far_to_trust_it():
+def test_verdicts_differ_in_words():
+    gains = [{"value": v, "standard_error": e, "clear": c}
+             for v, e, c in ((0.1, 0.01, True), (-0.1, 0.01, True), (0.1, 0.1, False), (0.0, 0.0, False))]  # fmt: skip
+    summaries = [
+        *(summary_of(gain=gain) for gain in (*gains, None)),
+        summary_of(unlabeled=0),
+        summary_of(accuracy=None),
+    ]
+    assert len({verdict_id(summary) for summary in summaries}) == len(summaries) == 7
+    assert len({re.sub(r"[\d.+-]", "", verdict(summary)[0]) for summary in summaries}) == 7
+
+
+def test_three_sentences_have_the_figures_of_what_was_asked_what_came_out_and_how_far_to_trust_it():
     free = {"name": "knn", "label": "nearest neighbors on pixels", "accuracy": 0.3, "unlabeled_accuracy": None}
     summary = summary_of(labeled=1, unlabeled=1432, test=355, accuracy=0.9, rows=[free, *summary_of()["rows"]])
-    assert asked(summary) == (
-        "layermatch trained small_cnn for 5 steps on a<b>: 1 labeled and 1,432 unlabeled images, and 355 test images "
-        "that chose nothing."
-    )
-    assert "1 labeled (5 more for calibration) and" in asked(summary | {"held_out": 5})
-    assert came_out(summary) == (
-        "It is right on 90.0 % of them, the best of what is free on 30.0 % (nearest neighbors on pixels); the "
-        "unlabeled data helped: +10.0 points against labels only (standard error 1.0 over the test images)."
-    )
-    assert trust(summary) == "355 test images place the accuracy between 86.6 and 92.8 % (95 % interval)."
-    calibration = {"rows": 20, "promised": False, "calibrated": {"ece": 0.05}}
-    said = trust(summary | {"calibration": calibration, "warnings": []})
-    assert "fitted to 20 labels, too few to promise anything; the health checks found nothing to warn of." in said
-    said = trust(summary | {"calibration": calibration | {"promised": True}, "warnings": ["one"]})
-    assert "its probabilities are 5.0 points off in the mean; mind the warning below." in said
-    said = trust(summary | {"calibration": calibration | {"rows": 0}})
-    assert "its probabilities are not calibrated, and 5.0 points off in the mean." in said
-    assert trust(summary_of(accuracy=None)) == "Nothing measured says how far to trust it."
+    assert figures(asked(summary)) == ["5", "1", "1,432", "355"]
+    assert all(summary[name] in asked(summary) for name in ("method", "model", "data"))
+    assert figures(asked(summary | {"held_out": 6})) == ["5", "1", "6", "1,432", "355"]
+    assert figures(came_out(summary)) == ["90.0", "30.0", "+10.0", "1.0"] and free["label"] in came_out(summary)
+    assert figures(trust(summary)) == ["355", "86.6", "92.8", "95"]
+    fitted = {"rows": 20, "promised": False, "calibrated": {"ece": 0.05}}
+    said = figures(trust(summary | {"calibration": fitted, "warnings": []}))
+    assert said[4:] == ["20"]  # what is not promised has no figure
+    one = [{"id": "collapse", "severity": "high", "text": "."}]
+    assert figures(trust(summary | {"calibration": fitted | {"promised": True}, "warnings": one}))[4:] == ["5.0"]
+    assert figures(trust(summary | {"calibration": fitted | {"rows": 0}, "warnings": 2 * one}))[4:] == ["5.0", "2"]
+    assert figures(trust(summary_of(accuracy=None))) == []
 
 
 def test_a_calibration_that_cannot_be_promised_says_what_would_mend_it(tmp_path, findings):
     none = {"kind": "none", "temperature": 1.0, "rows": 0, "how": "none", "promised": False, "raw": None}
     page = page_of(tmp_path, findings, summary_of(calibration=none | {"calibrated": None}))
-    assert "Calibration cannot be promised here: it needs 100 labels" in page and "fitted to no labels" in page
-    assert "how far off they are is not known" in page and "<code>--calibrate cross</code>" in page
+    section = page.split('id="probabilities"')[1].split("</section>")[0]
+    assert "100 labels" in section and "<code>--calibrate cross</code>" in section
+    assert "<svg" not in section  # there is nothing to draw
 
 
 def test_broken_numbers_in_a_record_do_not_break_the_report(tmp_path, findings):

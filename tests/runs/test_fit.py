@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import fewlabels
@@ -15,6 +16,7 @@ from fewlabels import UserError
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.runs import train
+from tests.conftest import assert_same
 
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
@@ -114,12 +116,25 @@ def test_the_same_call_gives_the_same_bytes_elsewhere(digits_run, tmp_path):
         assert (tmp_path / "other" / name).read_bytes() == (digits_run.path / name).read_bytes()
 
 
-def test_labels_only_and_the_method_begin_with_the_same_parameters_but_end_apart(digits_run):
-    rows = {row["name"]: row["accuracy"] for row in digits_run.summary["rows"]}
-    first = json.loads((digits_run.path / "metrics.jsonl").read_text().splitlines()[0])
-    alone = json.loads((digits_run.path / "labels_only/metrics.jsonl").read_text().splitlines()[0])
-    assert first["labeled_loss"] == pytest.approx(alone["loss"], rel=0.2)
-    assert rows["labels_only"] != rows["layermatch"]
+def test_labels_only_and_the_method_begin_with_the_same_parameters_but_end_apart(tmp_path, rng_images, monkeypatch):
+    begun, begin = {}, train.begin
+
+    def noted(job, method):
+        state, feed = begin(job, method)
+        parameters = {name: t.clone() for name, t in state.network.classifier.state_dict().items()}
+        begun.setdefault(type(method).__name__, []).append(parameters)
+        return state, feed
+
+    monkeypatch.setattr(train, "begin", noted)
+    run = fewlabels.fit(rng_images, labels_per_class=5, out=tmp_path / "r", **SMALL)
+    assert begun.keys() == {"Supervised", "LayerMatch"}
+    first, *others = (parameters for several in begun.values() for parameters in several)
+    for other in others:
+        assert_same(first, other)
+    ends = [load_file(max(folder.glob("checkpoint/*"))) for folder in (run.path, run.path / "labels_only")]
+    heads = [end["learner/network.classifier.head.weight"] for end in ends]
+    assert not torch.equal(*heads)
+    assert all(not torch.equal(head, first["head.weight"]) for head in heads)
 
 
 def test_arrays_without_a_test_split_keep_all_their_labels(tmp_path, rng_images):

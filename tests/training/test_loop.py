@@ -19,7 +19,7 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.runs.job import begin
 from fewlabels.runs.train import train
-from fewlabels.training.loop import run, set_batch_norm_memory, update
+from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 from tests.eager import MIXES, OTHER, WITH_UNLABELED, eager
 from tests.training import two_processes
@@ -76,7 +76,7 @@ def test_a_captured_step_copies_nothing_from_the_host(small_job, as_on_a_gpu, na
     state, feed = begin(job if name.split()[0] in MIXES else with_rule(job), eager(name, **options))
     for step in range(3):
         inputs = feed.inputs(step)
-        with NoCopies() if step else nullcontext():  # in the first constants are made and kept
+        with NoCopies() if step else nullcontext():  # the optimizer makes its memories in the first
             update(state, feed.batch_of(inputs, state.step))
 
 
@@ -133,9 +133,9 @@ def graphs(monkeypatch):
         return module.forward
 
     monkeypatch.setattr(torch, "compile", partial(compiler, backend=backend))
-    torch._dynamo.reset()
+    torch.compiler.reset()
     yield seen
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("name", [name for name in (*WITH_UNLABELED, *OTHER) if name != "layermatch"])
@@ -155,7 +155,7 @@ def test_a_captured_run_equals_the_other_on_a_gpu(small_job, optimizer):
     def job(**recipe):
         made = small_job(steps=12, optimizer=optimizer, **recipe)
         images = ResidentImages(made.rows.images.images.cuda())
-        return replace(made, rows=replace(made.rows, images=images))
+        return replace(made, rows=replace(made.rows, images=images), views=made.views.cuda())
 
     outcomes = []
     for recipe in ({}, {"compile": True}):
@@ -261,12 +261,6 @@ def test_norms_and_biases_do_not_decay(small_job):
     for group in state.optimizer.optimizer.param_groups:
         decays = {p.ndim > 1 for p in group["params"]}
         assert decays == {group["weight_decay"] > 0}
-
-
-def test_batch_norm_memory():
-    module = torch.nn.BatchNorm2d(3)
-    set_batch_norm_memory(module, 50)
-    assert module.momentum == 0.02
 
 
 def test_two_processes_equal_one(tmp_path):

@@ -5,14 +5,14 @@ import torch
 
 from fewlabels.keys import Key
 from fewlabels.views.images import ImageViews
-from fewlabels.views.mix import beta
+from fewlabels.views.mix import beta, beta_quantiles
 from fewlabels.views.vectors import Strength, VectorViews
 from tests.views.test_operations import noise
 
 
 @pytest.fixture
 def graphs():
-    torch._dynamo.reset()
+    torch.compiler.reset()
     seen = []
 
     def backend(module, inputs):
@@ -20,7 +20,7 @@ def graphs():
         return module.forward
 
     yield seen, backend
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("flip", ["none", "dihedral"])
@@ -59,8 +59,9 @@ def test_views_of_vectors_are_one_graph_that_is_compiled_once(graphs):
 def test_beta_is_compiled_whole(graphs):
     seen, backend = graphs
     key = Key(0).fold(torch.arange(5))
-    drawn = torch.compile(lambda state: beta(Key(state), 0.75), backend=backend, fullgraph=True)(key.state)
-    assert torch.equal(drawn, beta(key, 0.75))
+    table = beta_quantiles(0.75)
+    drawn = torch.compile(lambda state: beta(Key(state), table), backend=backend, fullgraph=True)(key.state)
+    assert torch.equal(drawn, beta(key, table))
     assert "tensor" not in seen[0]
 
 

@@ -9,11 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewlabels.keys import Key
 from fewlabels.views import operations
-from fewlabels.views.images import ImageViews, normalize
+from fewlabels.views.images import ImageViews, Normalize
 
 quick = settings(deadline=None, max_examples=30)
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 ALL = ("weak", "weak", "strong", "strong")
+normalize = Normalize(MEAN, STD)
 
 
 def views(channels=3, **options):
@@ -42,25 +43,25 @@ def same_images(first, second):
 def test_normalize_gives_pixels_the_mean_and_deviation(channels, n, seed):
     images = noise(n, channels, 3, 4, seed)
     mean, std = (np.array(values[:channels]).reshape(1, -1, 1, 1) for values in (MEAN, STD))
-    normal = normalize(images, MEAN[:channels], STD[:channels])
+    normal = Normalize(MEAN[:channels], STD[:channels])(images)
     assert normal.dtype == torch.float32
     np.testing.assert_allclose(normal, (images.numpy() / 255 - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def test_the_channels_of_a_normalized_batch_come_last_in_memory():
-    assert normalize(noise(4), MEAN, STD).is_contiguous(memory_format=torch.channels_last)
+    assert normalize(noise(4)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_views_are_normalized():
     images = noise(5, 3, 1, 1)  # which weak views leave as they are
     (weak,) = views(flip="dihedral").make(images, ("weak",), keys(5))
-    assert torch.equal(weak, normalize(images, MEAN, STD))
+    assert torch.equal(weak, normalize(images))
 
 
 def test_a_strong_view_without_operations_is_a_weak_one_with_a_hole():
     images = torch.full((40, 3, 16, 16), 200, dtype=torch.uint8)
     (strong,) = views(operations=0).make(images, ("strong",), keys(40))
-    whole, hole = normalize(images, MEAN, STD), normalize(torch.full_like(images, 127), MEAN, STD)
+    whole, hole = normalize(images), normalize(torch.full_like(images, 127))
     assert ((strong == whole) | (strong == hole)).all()
     assert (strong == whole).any()
     assert (strong == hole)[:, 0].any(1).sum(1).max() == 8  # the widest of 40 holes: half the side
@@ -83,7 +84,7 @@ def test_all_views_are_flipped_as_told(flip, mirrored, turned):
 def test_a_strong_view_is_shifted_as_a_weak_one():
     images = noise(100, height=16, width=16) // 3  # without a pixel of the hole's gray
     (strong,) = views(operations=0).make(images, ("strong",), keys(100))
-    whole, hole = normalize(images, MEAN, STD), normalize(torch.full_like(images, 127), MEAN, STD)
+    whole, hole = normalize(images), normalize(torch.full_like(images, 127))
     unmoved = ((strong == whole) | (strong == hole)).flatten(1).all(1)
     assert unmoved.float().mean() < 0.15  # 25 shifts
 
@@ -220,36 +221,35 @@ def test_views_are_made_without_a_read_to_the_host(flip, channels, height, width
 
 def test_views_are_made_of_images_without_data():
     """A meta tensor has a shape and no values, so whatever needs a value fails: `tolist` and `numpy` too."""
-    seen = views(flip="dihedral").make(noise(6).to("meta"), ALL, Key(keys(6).state.to("meta")))
+    seen = views(flip="dihedral").to("meta").make(noise(6).to("meta"), ALL, Key(keys(6).state.to("meta")))
     assert [view.shape for view in seen] == [(6, 3, 8, 8)] * len(ALL)
 
 
 def test_views_are_made_by_the_same_operations_and_shapes_whatever_the_images_and_keys_hold(as_on_a_gpu):
     records = []
     for images, key in ((noise(6), keys(6)), (torch.zeros_like(noise(6)), keys(6, "other"))):
-        views().make(images, ALL, key)  # makes the constants that are kept
+        made = views()
         with WatchedDevice() as device:
-            views().make(images, ALL, key)
+            made.make(images, ALL, key)
         records.append(device.record)
     assert records[0] == records[1]
 
 
 def test_views_copy_no_constants_from_the_host(as_on_a_gpu):
-    images, key = noise(6), keys(6)
-    views().make(images, ALL, key)  # makes the constants that are kept
+    images, key, made = noise(6), keys(6), views()
     with WatchedDevice(refuse_constants=True):
-        views().make(images, ALL, key)
+        made.make(images, ALL, key)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_makes_the_views_of_the_cpu_without_waiting():
     images, key = noise(64, height=32, width=32), keys(64)
-    here = views(flip="dihedral").make(images, ALL, key)
-    images, key = images.cuda(), Key(key.state.cuda())
-    views(flip="dihedral").make(images, ALL, key)  # makes the constants that are kept
+    made = views(flip="dihedral")
+    here = made.make(images, ALL, key)
+    images, key, made = images.cuda(), Key(key.state.cuda()), made.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        there = views(flip="dihedral").make(images, ALL, key)
+        there = made.make(images, ALL, key)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for one, other in zip(here, there, strict=True):

@@ -9,11 +9,12 @@ from PIL import Image
 from scipy import stats
 
 from fewlabels.keys import Key
-from fewlabels.views.mix import beta, cutmix, mixup, resize_mix
+from fewlabels.views.mix import beta, beta_quantiles, cutmix, mixup, resize_mix
 from fewlabels.views.resample import Box, random_resized_crop, resample, whole
 from tests.views.test_operations import from_pillow, noise, to_pillow
 
 quick = settings(deadline=None, max_examples=60)
+EVEN = beta_quantiles(1.0)
 sides = st.tuples(st.integers(1, 24), st.integers(1, 24))
 
 
@@ -73,7 +74,7 @@ def test_crops_follow_their_keys():
 
 @pytest.mark.parametrize("alpha", [0.2, 0.75, 1.0, 16.0])
 def test_beta_has_its_distribution(alpha):
-    drawn = beta(keys(20_000), alpha).numpy()
+    drawn = beta(keys(20_000), beta_quantiles(alpha)).numpy()
     assert drawn.min() >= 0 and drawn.max() <= 1
     assert stats.kstest(drawn, stats.beta(alpha, alpha).cdf).statistic < 0.02
 
@@ -109,7 +110,7 @@ def test_cutmix_leaves_about_the_wanted_share_or_more():
 @pytest.mark.parametrize(("draw", "expected"), [(0.0, 0.0), (0.5, 0.5), (1 - 2**-24, 1 - 2**-24)])
 def test_beta_reaches_both_ends(monkeypatch, draw, expected):
     monkeypatch.setattr(Key, "uniform", lambda self: torch.tensor([draw]))
-    assert beta(keys(1), 1.0).item() == pytest.approx(expected, abs=1e-7)
+    assert beta(keys(1), EVEN).item() == pytest.approx(expected, abs=1e-7)
 
 
 def test_resize_mix_pastes_the_whole_other_image():
@@ -132,14 +133,14 @@ def test_resize_mix_shows_the_other_image_made_smaller():
 
 def test_normalized_images_are_pasted_as_the_same_bytes_would_be():
     images, others = noise(40, 1, 9, 9).split(20)
-    of_bytes, first = resize_mix(images, others, keys(20), alpha=1.0)
-    of_floats, second = resize_mix(images.double() / 255, others.double() / 255, keys(20), alpha=1.0)
+    of_bytes, first = resize_mix(images, others, keys(20), quantiles=EVEN)
+    of_floats, second = resize_mix(images.double() / 255, others.double() / 255, keys(20), quantiles=EVEN)
     assert torch.equal(first, second)
     assert (of_floats * 255 - of_bytes).abs().max() <= 1.01
 
 
 def test_the_pasted_side_is_the_root_of_a_beta():
-    _, share = resize_mix(torch.zeros(4000, 1, 100, 100), torch.ones(4000, 1, 100, 100), keys(4000), alpha=1.0)
+    _, share = resize_mix(torch.zeros(4000, 1, 100, 100), torch.ones(4000, 1, 100, 100), keys(4000), quantiles=EVEN)
     side = (1 - share).sqrt()
     expected = 0.1 + 0.7 * np.sqrt(np.random.default_rng(0).uniform(size=200_000))
     assert side.mean() == pytest.approx(expected.mean(), abs=0.01)

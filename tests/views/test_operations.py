@@ -48,9 +48,13 @@ def from_pillow(image):
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
+FROM_FIXMATCH = operations.strength_ranges("fixmatch")
+
+
 def strength_of(name, draw, pool="fixmatch"):
     """The strength that a draw in [0, 1) gives, as float32 [1]."""
-    return operations.strengths(torch.tensor([operations.number(name)]), torch.tensor([draw]), pool)
+    ranges = operations.strength_ranges(pool)
+    return operations.strengths(torch.tensor([operations.number(name)]), torch.tensor([draw]), ranges)
 
 
 def apply_one(image, name, strength):
@@ -110,7 +114,7 @@ def test_strengths_fill_their_range(name):
 
 def test_each_image_has_a_strength_of_its_own():
     draws = torch.linspace(0, 0.99, 14)
-    together = operations.strengths(torch.arange(14), draws)
+    together = operations.strengths(torch.arange(14), draws, FROM_FIXMATCH)
     alone = [strength_of(name, draw).item() for name, draw in zip(OPERATIONS, draws.tolist(), strict=True)]
     assert together.tolist() == alone
 
@@ -225,7 +229,8 @@ def test_operations_of_torchvisions_pool_equal_pillow(name, image, draw):
 def test_a_mixed_batch_equals_each_image_done_alone(channels):
     given = noise(28, channels, 20, 17) // torch.tensor([1, 2, 3, 5] * 7, dtype=torch.uint8)[:, None, None, None]
     chosen = torch.arange(28) * 5 % 14
-    strength = operations.strengths(chosen, torch.from_numpy(np.random.default_rng(0).random(28, np.float32)))
+    draws = torch.from_numpy(np.random.default_rng(0).random(28, np.float32))
+    strength = operations.strengths(chosen, draws, FROM_FIXMATCH)
     before = given.clone()
     together = operations.apply(given, chosen, strength)
     assert torch.equal(given, before)
@@ -235,7 +240,8 @@ def test_a_mixed_batch_equals_each_image_done_alone(channels):
 
 def test_an_empty_batch_stays_empty():
     none = torch.zeros(0, dtype=torch.int64)
-    assert operations.apply(noise(0, 3, 8, 8), none, operations.strengths(none, torch.zeros(0))).shape == (0, 3, 8, 8)
+    strength = operations.strengths(none, torch.zeros(0), FROM_FIXMATCH)
+    assert operations.apply(noise(0, 3, 8, 8), none, strength).shape == (0, 3, 8, 8)
 
 
 def test_warp_fills_the_outside():

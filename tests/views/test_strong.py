@@ -9,6 +9,8 @@ from fewlabels.keys import Key
 from fewlabels.views import operations
 from fewlabels.views.strong import cutout, rand_augment
 
+RANGES = operations.strength_ranges("fixmatch")
+
 GRAY = 127
 quick = settings(deadline=None, max_examples=20)
 
@@ -98,12 +100,12 @@ def applied(monkeypatch):
 
 def test_no_operation_is_the_identity():
     images = noise(8, 3, 8, 8)
-    assert torch.equal(rand_augment(images, keys(8), count=0), images)
+    assert torch.equal(rand_augment(images, keys(8), RANGES, count=0), images)
 
 
 def test_operations_follow_each_other_in_place(applied):
     images = noise(50, 3, 8, 8)
-    seen = rand_augment(images, keys(50), count=3)
+    seen = rand_augment(images, keys(50), RANGES, count=3)
     assert len(applied) == 3
     for operation, strength in applied.copy():
         images = operations.apply(images, operation, strength)
@@ -112,7 +114,7 @@ def test_operations_follow_each_other_in_place(applied):
 
 def test_pairs_of_operations_are_evenly_drawn_with_repetition(applied):
     n = 14 * 14 * 40
-    rand_augment(black(n, 1, 1), keys(n))
+    rand_augment(black(n, 1, 1), keys(n), RANGES)
     (first, _), (second, _) = applied
     counts = torch.bincount(first * 14 + second, minlength=14 * 14)
     assert len(counts) == 14 * 14
@@ -122,7 +124,7 @@ def test_pairs_of_operations_are_evenly_drawn_with_repetition(applied):
 
 def test_strengths_fill_the_range_of_their_operation(applied):
     n = 14 * 400
-    rand_augment(black(n, 1, 1), keys(n), count=1)
+    rand_augment(black(n, 1, 1), keys(n), RANGES, count=1)
     [(operation, strength)] = applied
     for name in operations.OPERATIONS:
         drawn = strength[operation == operations.number(name)]
@@ -133,7 +135,7 @@ def test_strengths_fill_the_range_of_their_operation(applied):
 
 
 def test_strengths_of_two_places_do_not_correlate(applied):
-    rand_augment(black(6_000, 1, 1), keys(6_000))
+    rand_augment(black(6_000, 1, 1), keys(6_000), RANGES)
     low, high = torch.tensor([operations.FIXMATCH.get(name, (0, 1)) for name in operations.OPERATIONS]).T
     draws = [(strength - low[operation]) / (high - low)[operation] for operation, strength in applied]
     both = (draws[0] > 0) & (draws[1] > 0)
@@ -143,9 +145,9 @@ def test_strengths_of_two_places_do_not_correlate(applied):
 # --- each image by its own key ---------------------------------------------------------------------------
 
 STRONG = {
-    "rand_augment": rand_augment,
+    "rand_augment": lambda images, key: rand_augment(images, key, RANGES),
     "cutout": cutout,
-    "both": lambda images, key: cutout(rand_augment(images, key), key),
+    "both": lambda images, key: cutout(rand_augment(images, key, RANGES), key),
 }
 
 

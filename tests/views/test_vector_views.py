@@ -9,7 +9,7 @@ from fewlabels.data.feed import Feed, Share
 from fewlabels.data.vectors import Vectors, vector_statistics
 from fewlabels.keys import Key
 from fewlabels.views.batch import Views
-from fewlabels.views.vectors import Strength, VectorViews, standardize
+from fewlabels.views.vectors import Standardize, Strength, VectorViews
 
 ALL = ("weak", "weak", "medium", "strong", "strong")
 N, D = 400, 50
@@ -38,14 +38,14 @@ def test_standardized_rows_have_mean_0_and_deviation_1_and_constant_columns_are_
     x[:, 0] = 0.1  # in float64 the mean of these differs from them
     vectors, rows = Vectors(torch.from_numpy(x)), np.arange(0, 300, 2)
     mean, std = vector_statistics(vectors, rows)
-    out = standardize(vectors.take(rows), mean, std).numpy()
+    out = Standardize(mean, std)(vectors.take(rows)).numpy()
     assert std[0] == 0
     np.testing.assert_array_equal(out[:, 0], 0)
     np.testing.assert_allclose(out[:, 1:].mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(out[:, 1:].std(0), 1, rtol=1e-3)
     np.testing.assert_allclose(mean, x[rows].mean(0, dtype=float), rtol=1e-9)
     other = torch.tensor([[9.0, 3.0, 3.0, 3.0]])  # what the training never saw counts for nothing
-    assert standardize(other, mean, std)[0, 0] == 0
+    assert Standardize(mean, std)(other)[0, 0] == 0
 
 
 def test_views_without_strength_are_the_standardized_rows():

@@ -26,9 +26,7 @@ def of_rows(key: Key, name: str, *blocks: Tensor) -> Key:
     states: list[Tensor] = []
     for number, rows in enumerate(blocks):
         first = first_of(rows)
-        state = key.fold(name, number).each(range(first, first + len(rows)), rows.device).state
-        assert isinstance(state, Tensor)
-        states.append(state)
+        states.append(key.fold(name, number).each(range(first, first + len(rows)), rows.device).tensor)
     return Key(torch.cat(states))
 
 
@@ -45,22 +43,22 @@ def unit(x: Tensor) -> Tensor:
     return x / lengths.view(-1, *[1] * (x.ndim - 1))
 
 
-def mix_rows(key: Key, images: Sequence[Tensor], targets: Sequence[Tensor], alpha: float) -> tuple[Tensor, Tensor]:
+def mix_rows(key: Key, images: Sequence[Tensor], targets: Sequence[Tensor], quantiles: Tensor) -> tuple[Tensor, Tensor]:
     """Mix each row with one of all, of which it takes the smaller part (Berthelot et al. 2019).
 
     With l ~ Beta(alpha, alpha) and l' = max(l, 1 - l): l' of the row and 1 - l' of the other, of images and targets.
-    The others are of the same process.
+    The smaller alpha, the less is mixed. The others are of the same process.
 
     Args:
         key: of the batch.
         images: blocks of rows, [n, C, H, W] each.
         targets: of each block, [n, K].
-        alpha: the smaller, the less is mixed.
+        quantiles: of Beta(alpha, alpha), from `beta_quantiles`.
 
     Returns:
         Images and targets of all blocks under each other.
     """
-    share = beta(of_rows(key, "share", *images), alpha)
+    share = beta(of_rows(key, "share", *images), quantiles)
     order = of_rows(key, "order", *images).uniform().argsort()
     x, y = torch.cat(list(images)), torch.cat(list(targets))
     share = torch.maximum(share, 1 - share).to(x.dtype)

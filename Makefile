@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO = runs/digits-layermatch-0
 
-.PHONY: install demo test test-slow lint clean
+# The oldest torch and torchvision that pyproject.toml allows.
+LOWEST = torch==2.11.* torchvision==0.26.*
+
+.PHONY: install demo test test-slow test-lowest lint clean
 
 install: .venv/installed
 
@@ -30,10 +33,21 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# What depends on torch most, on the oldest that is allowed, in an environment of its own: what compiles, exports, loads,
+# saves and resumes.
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile -m "versions and not slow"
+
+.venv-lowest/installed: pyproject.toml Makefile
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip
+	.venv-lowest/bin/python -m pip install --quiet $(LOWEST) --editable ".[dev]"
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv runs .test-run .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-lowest runs .test-run .pytest_cache .ruff_cache .hypothesis .coverage

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -41,6 +42,21 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Collect what is compiled, without the minutes that a compiler of machine code takes."""
+    seen, compiler = [], torch.compile
+
+    def backend(module, inputs):
+        seen.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", partial(compiler, backend=backend))
+    torch.compiler.reset()
+    yield seen
+    torch.compiler.reset()
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from fewlabels.runs.train import train
 from fewlabels.training.loop import run
 from tests.conftest import assert_same
 
+pytestmark = pytest.mark.versions
+
 
 def probed(job, method, steps=0):
     state, feed = begin(job, method)
@@ -185,7 +187,7 @@ def test_a_method_that_gives_no_unlabeled_loss_is_named(small_job):
 
 
 @pytest.mark.parametrize("recipe", [{}, {"accumulate": 2}, {"compile": True}], ids=str)
-def test_the_training_does_not_notice_the_probe(small_job, tmp_path, recipe):
+def test_the_training_does_not_notice_the_probe(small_job, graphs, tmp_path, recipe):
     """The same bytes in each checkpoint and each line, with and without."""
     found = {}
     for every in (None, 5):

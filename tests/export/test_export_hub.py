@@ -16,6 +16,8 @@ from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.export.hub import FILES, model_card, push, write_hub_folder
 
+pytestmark = pytest.mark.versions
+
 
 @pytest.fixture
 def hub(monkeypatch):

@@ -26,6 +26,8 @@ from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card
 from fewlabels.views.images import Normalize
 
+pytestmark = pytest.mark.versions
+
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 CALIBRATION = {"scale": (1.5, 0.7, 0.9), "bias": (0.1, 0.2, -0.3)}

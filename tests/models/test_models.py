@@ -19,6 +19,8 @@ from fewlabels.models.network import LayerRule, Network
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
+pytestmark = pytest.mark.versions
+
 
 def card(model="small_cnn", channels=1, size=16, classes="abc"):
     return Card(model, tuple(classes), Form(channels, (size, size)), (0.5,) * channels, (0.5,) * channels)

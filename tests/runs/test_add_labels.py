@@ -20,6 +20,8 @@ from fewlabels.files import csv_text, read_csv, replace_text
 from fewlabels.runs.read_labels import read_labels
 from fewlabels.runs.show import Show
 
+pytestmark = pytest.mark.versions
+
 QUICK = {"steps": 30, "device": "cpu", "threads": 1}
 
 

@@ -19,6 +19,8 @@ from fewlabels import FewLabelClassifier, UserError
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.feature_mlp import FeatureMLP
 
+pytestmark = pytest.mark.versions
+
 X, TRUTH = load_digits(return_X_y=True)
 LABELED = np.flatnonzero(np.random.default_rng(1000).random(len(TRUTH)) < 0.05)
 Y = np.full(len(TRUTH), -1)

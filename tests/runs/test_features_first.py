@@ -22,6 +22,8 @@ from fewlabels.models.build import build_classifier, on_features
 from fewlabels.models.classifier import Classifier
 from fewlabels.runs.show import Show
 
+pytestmark = pytest.mark.versions
+
 QUICK = {"device": "cpu", "threads": 1, "budget": "quick"}
 
 

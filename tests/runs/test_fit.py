@@ -18,6 +18,8 @@ from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.runs import train
 from tests.conftest import assert_same
 
+pytestmark = pytest.mark.versions
+
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
     "next_to_label.csv",
@@ -180,6 +182,8 @@ def test_weights_and_freeze(tmp_path, rng_images, digits_run):
         "labels_per_class": 5,
         "freeze": True,
         "optimizer": "sgd",
+        "budget": "quick",
+        "calibrate": "no",
     }
     with pytest.raises(UserError, match="keeps pseudo-labels from all that learns"):
         fewlabels.fit(rng_images, out=tmp_path / "r", model="small_cnn", **options, **SMALL)

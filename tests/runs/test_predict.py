@@ -15,6 +15,8 @@ from fewlabels.evaluation.reference import NAME, Reference
 from fewlabels.models.classifier import Outputs
 from fewlabels.runs.outputs import Said, abstentions, said_columns, say
 
+pytestmark = pytest.mark.versions
+
 STEPS = 200  # seconds; enough to tell digits from noise
 
 

@@ -120,6 +120,7 @@ def test_processes_decode_a_folder_together(photos, undisturbed):
     assert np.array_equal(np.delete(stored, list(broken), 0), pixels.numpy())
 
 
+@pytest.mark.slow
 def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path, monkeypatch):
     out, cache = tmp_path / "run", tmp_path / "cache"
     # Probes too, which must change nothing.

@@ -12,6 +12,8 @@ from fewlabels.errors import UserError
 from fewlabels.training import checkpoint
 from fewlabels.training.checkpoint import load, save
 
+pytestmark = pytest.mark.versions
+
 
 def content(step):
     return {"w": torch.full((3,), float(step)), "step": torch.tensor(step)}

@@ -1,10 +1,11 @@
 """The loop: it never waits for the device, it continues bit for bit, and processes share it."""
 
+import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 from tests.eager import MIXES, OTHER, WITH_UNLABELED, eager
 from tests.training import two_processes
+
+pytestmark = pytest.mark.versions
 
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "_unique2", "item"}
 
@@ -106,10 +109,28 @@ def test_a_compiled_run_is_compiled_once_and_equals_the_other(small_job, passes,
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_many_compiled_trainings_one_after_another(small_job, graphs, tmp_path):
+NO_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is None
+
+
+@pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("rows", ["vectors", pytest.param("images", marks=pytest.mark.slow)])
+def test_a_training_in_machine_code_equals_the_other(small_job, vector_job, rows):
+    """By the whole of `torch.compile`; the tests above leave its second half out, which takes minutes."""
+    outcomes = []
+    for compiled in (False, True):
+        job = {"images": small_job, "vectors": vector_job}[rows](steps=5, compile=compiled)
+        torch.compiler.reset()
+        state, feed = begin(job, LayerMatch(outputs="averaged"))
+        run(state, feed, 0, 5, watch=lambda *_: None)
+        outcomes.append(parameters_of(state))
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(outcomes[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_many_compiled_trainings_one_after_another(vector_job, graphs, tmp_path):
     """A compiler refuses the ninth form of one function; each training is to begin anew."""
     for seed in range(9):
-        train(small_job(steps=2, compile=True, seed=1000 + seed), FixMatch(), "fixmatch", tmp_path / str(seed))
+        train(vector_job(steps=2, compile=True, seed=1000 + seed), FixMatch(), "fixmatch", tmp_path / str(seed))
     assert len(graphs) == 2 * 9
 
 
@@ -121,21 +142,6 @@ def test_what_cannot_be_compiled_is_said(small_job, graphs, tmp_path):
 
     with pytest.raises(UserError, match="leave --compile yes out"):
         train(small_job(steps=2, compile=True), Reads(), "reads", tmp_path)
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """Collect what is compiled, without the minutes that a compiler of machine code takes."""
-    seen, compiler = [], torch.compile
-
-    def backend(module, inputs):
-        seen.append(module)
-        return module.forward
-
-    monkeypatch.setattr(torch, "compile", partial(compiler, backend=backend))
-    torch.compiler.reset()
-    yield seen
-    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("name", [name for name in (*WITH_UNLABELED, *OTHER) if name != "layermatch"])

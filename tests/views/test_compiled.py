@@ -9,6 +9,8 @@ from fewlabels.views.mix import beta, beta_quantiles
 from fewlabels.views.vectors import Strength, VectorViews
 from tests.views.test_operations import noise
 
+pytestmark = pytest.mark.versions
+
 
 @pytest.fixture
 def graphs():

@@ -21,10 +21,10 @@ demo: install
 	$(BIN)/fewlabels train digits --labels-per-class 1 --out $(DEMO)
 	@echo "open $(DEMO)/report.html"
 
-# The suite with coverage, the files of tests shared out over two processes; then the main command in small, in a folder
-# of its own.
+# The suite, the files of tests shared out over two processes; then the main command in small, in a folder of its own.
+# `make test PYTEST="--cov --cov-report=term"` also measures coverage, which takes a fifth longer.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 	rm -rf .test-run
 	$(BIN)/fewlabels train digits --labels-per-class 4 --budget quick --out .test-run
 	test -s .test-run/report.html -a -s .test-run/predictions.parquet -a -s .test-run/summary.json

@@ -36,6 +36,12 @@ def own_cache(tmp_path_factory):
     os.environ["FEWLABELS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Let no test depend on which ones ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def float64():
     """Compute in the precision of the oracles."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from benchmarks.mutations import color_picture, encoded, gray_picture, samples, turned_exif
+from benchmarks.damaged_images import color_picture, encoded, gray_picture, samples, turned_exif
 from fewlabels.data import decode as module
 from fewlabels.data.decode import Form, decode, decode_into
 from fewlabels.data.image import FORMATS, MOST_BYTES, Slice, image_name, reason_of

@@ -10,7 +10,7 @@ import time
 import pytest
 from safetensors import safe_open
 
-pytestmark = pytest.mark.versions
+pytestmark = pytest.mark.slow
 
 STEPS = 160
 
@@ -60,7 +60,6 @@ def assert_equal_outcome(first, second):
     assert len(list((second / "checkpoint").iterdir())) == 2
 
 
-@pytest.mark.slow
 def test_a_run_killed_twice_ends_in_the_same_bytes(undisturbed, tmp_path):
     out, chance = tmp_path / "run", random.Random(0)
     for low in (20, 90):

@@ -195,12 +195,13 @@ def test_wrong_options_leave_no_folder(tmp_path, capsys, words, said):
 
 
 def test_strategies_from_the_command_line_for_every_threshold(tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays())
+    small = ["--batch", "4", "--steps", "2", "--no-baseline", "--threads", "1"]
     for threshold in ("fixed", "self_adaptive", "soft"):
         for policy, memory in (("all", "0"), ("grad_relu", "0"), ("all", "0.1"), ("grad_relu", "0.1")):
             out = tmp_path / f"{threshold}-{policy}-{memory}"
-            words = ["--policy", policy, "--center-memory", memory, "--method.threshold", threshold, "--steps", "2"]
-            assert main(["train", "digits", "--labels-per-class", "1", "--no-baseline", "--threads", "1", *words,
-                         "--out", str(out)]) == 0  # fmt: skip
+            words = ["--policy", policy, "--center-memory", memory, "--method.threshold", threshold, *small]
+            assert main(["train", str(tmp_path / "data.npz"), *words, "--out", str(out)]) == 0
             text = (out / "config.yaml").read_text()
             assert f"threshold: {threshold}" in text and f"center_memory: {float(memory)}" in text
             assert f"policy: {policy}" in text

@@ -142,6 +142,7 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbe
         assert now["cosine_all"] == pytest.approx(then["cosine_all"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
     out = tmp_path / "run"
     process = Launcher(*DIGITS, "--steps", 5000, "--out", out)

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import mutations
-from benchmarks.mutations import MUTATIONS, Worker, mutant, samples, try_mutants
+from benchmarks import damaged_images
+from benchmarks.damaged_images import MUTATIONS, Worker, mutant, samples, try_mutants
 from fewlabels.data.decode import Form, decode_into
 
 COUNT = 2000
@@ -61,7 +61,7 @@ def crash_or_hang(pipe):
 
 
 def test_a_crash_and_a_hang_are_seen_and_the_others_are_tried(monkeypatch):
-    monkeypatch.setattr(mutations, "serve", crash_or_hang)
+    monkeypatch.setattr(damaged_images, "serve", crash_or_hang)
     worker = Worker()
     try:
         assert [worker.decode(k, limit=0.3)[0] for k in range(4)] == ["decoded", "crashed", "hung", "decoded"]

@@ -1,6 +1,6 @@
 """The decoder under damaged images: each is decoded or refused with a reason, soon, and none takes the process with it.
 
-    python benchmarks/mutations.py --count 20000 --out benchmarks/results/mutations.json
+    python benchmarks/damaged_images.py --count 20000 --out benchmarks/results/damaged_images.json
 
 A mutant is a function of its number: `mutant(samples(), 17)` gives the bytes again. Worker processes decode them; one
 that crashes, or takes longer than the limit, is counted and named by its number. The workers need a POSIX system.
@@ -376,7 +376,7 @@ def main(count: int = 20_000, out: Path | None = None, first: int = 0, workers: 
     total["slowest_seconds"] = max(one.slowest_seconds for one in found.values())
     total["most_memory_mb"] = max(one.most_memory_mb for one in found.values())
     result = {
-        "command": f"python benchmarks/mutations.py --count {count}" + (f" --first {first}" if first else ""),
+        "command": f"python benchmarks/damaged_images.py --count {count}" + (f" --first {first}" if first else ""),
         "limits": {"seconds_an_image": PATIENCE_ONE, "address_space_gb": MEMORY / (1 << 30)},
         "where": _where(),
         "seconds": round(time.perf_counter() - start, 1),

@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO = runs/digits-layermatch-0
 
-# The oldest torch and torchvision that pyproject.toml allows.
-LOWEST = torch==2.11.* torchvision==0.26.*
+# The oldest torch and torchvision that pyproject.toml allows, as torch==A torchvision==B.
+LOWEST = $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}\)>=\(.*\)".*/\1==\3/p' pyproject.toml)
 
 .PHONY: install demo test test-slow test-lowest lint clean
 
@@ -22,9 +22,10 @@ demo: install
 	@echo "open $(DEMO)/report.html"
 
 # The suite, the files of tests shared out over two processes; then the main command in small, in a folder of its own.
-# `make test PYTEST="--cov --cov-report=term"` also measures coverage, which takes a fifth longer.
+# PYTEST_OPTIONS="--cov --cov-report=term" also measures coverage, which takes longer.
+PYTEST_OPTIONS =
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_OPTIONS)
 	rm -rf .test-run
 	$(BIN)/fewlabels train digits --labels-per-class 4 --budget quick --out .test-run
 	test -s .test-run/report.html -a -s .test-run/predictions.parquet -a -s .test-run/summary.json

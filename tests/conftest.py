@@ -38,7 +38,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Let no test depend on which ones ran before it."""
+    """Let what a test draws from the global generator not depend on the tests before it."""
     torch.manual_seed(0)
 
 

@@ -36,7 +36,7 @@ def form_of(fields: Mapping[str, Any]) -> AnyForm:
 
 
 def to_input(form: AnyForm, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
-    """Return what turns rows as a provider gives them into what a backbone takes: float32, mean 0, deviation 1."""
+    """Return what makes float32 of mean 0 and standard deviation 1 of rows as a provider gives them."""
     return Standardize(mean, std) if isinstance(form, VectorForm) else Normalize(mean, std)
 
 

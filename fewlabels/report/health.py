@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,22 @@ WIDEST = 0.1  # half of the interval of the accuracy; with less than it hardly a
 ERRORS = 2.0  # standard errors that a difference must have
 
 
+WarningId: TypeAlias = Literal[
+    "collapse",
+    "classes_never_predicted",
+    "classes_without_pseudo_labels",
+    "few_pseudo_labels_kept",
+    "pseudo_labels_wrong",
+    "labeled_loss_rose",
+    "unlabeled_data_harmed",
+    "training_free_is_better",
+    "probabilities_off",
+    "many_unknown",
+    "many_quarantined",
+    "few_test_rows",
+]
+
+
 @dataclass(frozen=True)
 class HealthWarning:
     """What is likely to be wrong with a run.
@@ -51,7 +67,7 @@ class HealthWarning:
         text: one or two sentences, and what to try.
     """
 
-    id: str
+    id: WarningId
     severity: Literal["high", "low"]
     text: str
 

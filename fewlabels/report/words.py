@@ -36,7 +36,9 @@ def tested(summary: Mapping[str, Any]) -> str:
     return f"test {things(summary)[:-1]}"
 
 
-Verdict: TypeAlias = Literal["no_test", "no_unlabeled", "no_baseline", "unchanged", "not_settled", "helped", "harmed"]
+Verdict: TypeAlias = Literal[
+    "no_test", "no_unlabeled", "no_baseline", "unchanged", "not_significant", "helped", "harmed"
+]
 
 
 def verdict_id(summary: Mapping[str, Any]) -> Verdict:
@@ -51,7 +53,7 @@ def verdict_id(summary: Mapping[str, Any]) -> Verdict:
     if gain["value"] == gain["standard_error"] == 0:
         return "unchanged"
     if not gain["clear"]:
-        return "not_settled"
+        return "not_significant"
     return "helped" if gain["value"] > 0 else "harmed"
 
 
@@ -69,8 +71,8 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test {things(summary)})"
     if which == "unchanged":
         return [f"The unlabeled data changed nothing: the same test {things(summary)} are right as with labels only."]
-    if which == "not_settled":
-        return [f"Whether the unlabeled data helped is not settled: {against}."]
+    if which == "not_significant":
+        return [f"The difference is not statistically significant: {against}."]
     return [f"The unlabeled data {'helped' if which == 'helped' else 'did harm'}: {against}."]
 
 

@@ -62,7 +62,7 @@ class VectorViews(nn.Module):
         self.strengths = dict(zip(KINDS, (weak, medium, strong), strict=True))
         self.standardize = Standardize(mean, std)
         self.pool = nn.Buffer(pool, persistent=False)
-        self.table = nn.Buffer(torch.tensor([*self.strengths.values()], dtype=torch.float32), persistent=False)
+        self.strength_table = nn.Buffer(torch.tensor([*self.strengths.values()], dtype=torch.float32), persistent=False)
 
     def make(self, taken: Tensor, kinds: Sequence[Kind], key: Key) -> tuple[Tensor, ...]:
         """Make one view a kind, each drawn on its own: float [n, D] -> float32 [n, D] each, standardized.
@@ -74,7 +74,7 @@ class VectorViews(nn.Module):
         strengths = [self.strengths[kind] for kind in kinds]
         rows = Key(key.fold("view").each(range(len(kinds)), taken.device).tensor.flatten())
         x = self.standardize(taken).repeat(len(kinds), 1)
-        of_views = torch.stack([self.table[KINDS.index(kind)] for kind in kinds], 1)
+        of_views = torch.stack([self.strength_table[KINDS.index(kind)] for kind in kinds], 1)
         noise, replaced, mixed = of_views.repeat_interleave(len(taken), 1)[:, :, None]
         if any(strength.mixed for strength in strengths):
             which, share = rows.fold("mixed").uniforms(2)

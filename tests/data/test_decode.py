@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from benchmarks.damaged_images import color_picture, encoded, gray_picture, samples, turned_exif
 from fewlabels.data import decode as module
@@ -548,7 +548,7 @@ def test_other_formats_are_never_opened(name, monkeypatch):
     for kind in set(Image.OPEN) - set(FORMATS):
         monkeypatch.setitem(Image.OPEN, kind, (open_it, Image.OPEN[kind][1]))
     assert refused(OTHERS[name]) == "not an image in a format that is read"
-    with pytest.raises(OSError):
+    with pytest.raises(UnidentifiedImageError):
         look(OTHERS[name])
 
 

@@ -216,7 +216,7 @@ def test_arrays_that_are_none_are_refused(arrays):
 
 
 def test_no_rows_are_refused():
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="no rows"):
         draw_split(open_table((X[:0], Y[:0])), None, 0)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_true_targets_agree_wholly_and_their_opposite_not_at_all(small_job, pass
     found, _, _ = probed(job, true_targets(job.rows, sign, threshold="fixed", confidence=0.0, passes=passes), steps=3)
     assert found.wrong == 0 and found.kept == 1 and found.against == "hidden"
     for layer in found.layers:
-        assert layer.cosine_all == layer.cosine_kept == pytest.approx(1 if sign > 0 else -1, abs=1e-5)
+        assert (layer.cosine_all, layer.cosine_kept) == pytest.approx((math.copysign(1, sign),) * 2, abs=1e-5)
         assert layer.ratio == pytest.approx(abs(sign), rel=1e-4)
 
 

@@ -3,10 +3,11 @@
 import math
 
 import pytest
+import torch
 
+from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names
 from fewlabels.runs.job import begin
-from fewlabels.runs.train import predict_rows
 from fewlabels.training.loop import run
 from tests.eager import OWN_LABELED_LOSS, WITH_UNLABELED
 
@@ -14,14 +15,16 @@ NUMBERS = {"steps": 200, "batch": 16, "ema_memory": 10.0, "batch_norm_memory": 1
 ON_IMAGES = ("regmixmatch",)  # the others learn from the digits as vectors, in a fifth of the time
 WITHOUT = {"crmatch": {"rotation": 0.0}, "remixmatch": {"rotation": 0.0}}  # vectors cannot be turned
 
-LEAST_GAIN = 0.03  # measured on this seed: 6 to 11 points
-# So short a run gains -3 to 2 points by these, whose paper has long ones: make test-slow trains them for longer.
-SLOW_TO_GAIN = ("mean_teacher", "mixmatch", "pi_model", "pseudo_label")
-MOST_LOST = 0.08
+LEAST_GAIN = 0.03  # in accuracy over supervised training; measured on this seed: 0.06 to 0.11
+# So short a run gains -0.03 to 0.02 by these. What they ask of the predictions on unlabeled rows it shows all the same:
+# two views get the same one (measured: 0.19 to 0.69 of what supervised training leaves), or it is confident (0.67).
+AGREE = ("mean_teacher", "mixmatch", "pi_model")
+CONFIDENT = ("pseudo_label",)
+MOST_LEFT = 0.85
 
 
 def train(job, method):
-    """Train; return the accuracy on the hidden labels, and what was recorded of each step."""
+    """Train; return accuracy, disagreement of two weak views and entropy on the hidden rows, and the record."""
     state, feed = begin(job, method)
     seen = []
     run(
@@ -31,9 +34,16 @@ def train(job, method):
         job.recipe.steps,
         watch=lambda _, __, found: seen.append({k: float(v) for k, v in found.items()}),
     )
-    chosen = job.rows.hidden
-    right = predict_rows(state.averaged, job.rows, chosen).argmax(1) == job.rows.truth[chosen]
-    return float(right.mean()), seen
+    rows, averaged = job.rows.hidden, state.averaged.eval()
+    views = job.views.make(job.rows.images.take(rows), ("weak", "weak"), Key(0).fold(torch.arange(len(rows))))
+    with torch.no_grad():
+        p, other = (averaged(view).softmax(1) for view in views)
+    found = {
+        "accuracy": float((p.argmax(1).numpy() == job.rows.truth[rows]).mean()),
+        "disagreement": float((p - other).square().sum(1).mean()),
+        "entropy": float(-(p * p.clamp(min=1e-9).log()).sum(1).mean()),
+    }
+    return found, seen
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,8 @@ def test_a_short_training_on_digits_learns_from_the_unlabeled_rows(small_job, ve
     job = small_job(unlabeled_batch=48, **NUMBERS) if images else vector_job(unlabeled_batch=112, **NUMBERS)
     if images not in supervised:
         supervised[images], _ = train(job, method_class("supervised")())
-    reached, seen = train(job, method_class(name)(**WITHOUT.get(name, {})))
+    found, seen = train(job, method_class(name)(**WITHOUT.get(name, {})))
+    alone = supervised[images]
     assert all(math.isfinite(value) for line in seen for value in line.values())
     labeled = [line.get("labeled_loss", line["loss"]) for line in seen]
     if name not in OWN_LABELED_LOSS:
@@ -56,4 +67,9 @@ def test_a_short_training_on_digits_learns_from_the_unlabeled_rows(small_job, ve
     if name in WITH_UNLABELED:
         assert sum(line.get("kept", 1.0) for line in seen) > 0  # where images are mixed, all are kept
         assert sum(line["unlabeled_loss"] for line in seen) > 0
-        assert reached > supervised[images] + (-MOST_LOST if name in SLOW_TO_GAIN else LEAST_GAIN)
+    if name in AGREE:
+        assert found["disagreement"] < MOST_LEFT * alone["disagreement"]
+    elif name in CONFIDENT:
+        assert found["entropy"] < MOST_LEFT * alone["entropy"]
+    elif name in WITH_UNLABELED:
+        assert found["accuracy"] > alone["accuracy"] + LEAST_GAIN

@@ -63,12 +63,16 @@ def one(id_, summary=None, lines=None, findings=None):
     """Check that there is this one warning, and that what it says to try can be tried; return its text."""
     found = warnings_of(summary or summary_of(), lines or lines_of(), findings or findings_of(EVEN, EVEN))
     assert [warning["id"] for warning in found] == [id_]
-    assert found[0]["severity"] in ("high", "low")
+    assert found[0]["severity"] == ("low" if id_ in LOW else "high")
     commands = re.findall(r"`([^`]+)`", found[0]["text"])
     assert commands or id_ in ("many_unknown", "few_test_rows")  # there images are to be looked at, or labeled
     for command in commands:
         can_be_tried(command)
     return found[0]["text"]
+
+
+# The result may be good, and what is said of it is not to be relied on.
+LOW = ("probabilities_off", "many_unknown", "many_quarantined", "few_test_rows")
 
 
 def can_be_tried(command):

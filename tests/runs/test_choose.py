@@ -1,5 +1,7 @@
 """The automatic choices: each sensible, each with its reason, each overridable."""
 
+import platform
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from fewlabels.config import Options
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
-from fewlabels.runs.choose import choose_device, make_plan
+from fewlabels.runs.choose import choose_device, fast_bfloat16, make_plan
 from fewlabels.runs.folder import RunFolder
 from fewlabels.training.recipe import Recipe
 
@@ -118,3 +120,24 @@ def test_a_newer_or_damaged_configuration_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("][")
     with pytest.raises(UserError, match="damaged"):
         RunFolder(tmp_path).config()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"amx_bf16": True, "amx_tile": True}, True),
+        ({"amx_bf16": False, "amx_tile": True}, False),
+        ({"neon": True}, False),
+    ],
+)
+def test_on_a_cpu_bfloat16_is_fast_where_matrix_units_multiply_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fast_bfloat16(CPU) is expected
+    plan = make_plan(Options(), table_of(28), CPU)
+    assert plan.recipe.precision == ("bfloat16" if expected else "float32")
+
+
+@pytest.mark.versions
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other names")
+def test_torch_tells_whether_there_are_such_units():
+    assert isinstance(torch.cpu.get_capabilities()["amx_bf16"], bool)

@@ -90,7 +90,7 @@ def test_mixup_blends():
 def test_cutmix_tells_what_is_left():
     n = 500
     first, second = torch.zeros(n, 3, 16, 12), torch.ones(n, 3, 16, 12)
-    mixed, left = cutmix(first, second, keys(n), torch.rand(n))
+    mixed, left = cutmix(first, second, keys(n), keys(n, 1).uniform())
     torch.testing.assert_close(1 - mixed.mean((1, 2, 3)), left)
     rows, columns = mixed[:, 0].amax(2), mixed[:, 0].amax(1)
     assert torch.equal(mixed[:, 0], rows[:, :, None] * columns[:, None, :])  # rectangles
@@ -101,7 +101,7 @@ def test_cutmix_leaves_about_the_wanted_share_or_more():
     n = 400
     first, second = torch.zeros(n, 1, 32, 32), torch.ones(n, 1, 32, 32)
     assert (cutmix(first, second, keys(n), torch.ones(n))[1] == 1).all()
-    wanted = torch.rand(n)
+    wanted = keys(n, 1).uniform()
     left = cutmix(first, second, keys(n), wanted)[1]
     assert (left >= wanted - 0.04).all()  # whole pixels
     assert ((left - wanted).abs() < 0.04).any()

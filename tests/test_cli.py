@@ -96,6 +96,9 @@ def test_methods_and_data(capsys):
     assert run("methods", "freematch") == 0
     shown = capsys.readouterr().out
     assert "--method.fairness (default 0.01" in shown and "the loss that keeps classes apart" in shown
+    assert run("methods", "mixmatch") == 0
+    mixes = capsys.readouterr().out
+    assert ("no --policy" in mixes, "no --policy" in shown) == (True, False)
     assert run("data", "digits") == 0
     assert "8x8x1 (1000)" in capsys.readouterr().out
 

@@ -88,6 +88,11 @@ def test_momentum_rises_to_that_of_its_memory(start, first):
     assert found[50] == pytest.approx(51 / (50 + start)) and (found.diff() >= 0).all()
 
 
+def test_by_default_the_start_is_10():
+    assert momentum(100.0, torch.tensor(0)) == pytest.approx(0.1)
+    assert Ema(nn.Linear(1, 1), 100.0).start == 10
+
+
 def test_with_a_start_of_2_the_average_is_the_mean_of_all():
     values, mean = torch.tensor([3.0, -1.0, 4.0, 8.0]), torch.tensor(0.0)
     for step, value in enumerate([0.0, *values]):

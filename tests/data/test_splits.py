@@ -176,6 +176,16 @@ def test_what_was_done_is_noted():
     assert draw_split(table_of([0, 1, -1]), None, 0).notes == ()
 
 
+def test_classes_that_gave_no_test_row_are_named_and_whole_groups_are_said():
+    (note,) = draw_split(table_of([0] * 10 + [1] * 4, classes=["many", "few"]), None, 0).notes
+    assert "few" in note and "many" not in note and "group" not in note
+    (note,) = draw_split(table_of([0] * 10 + [1] * 10, classes=["many", "few"]), None, 0).notes
+    assert "few" not in note and "many" not in note
+    grouped = replace(table_of([0, 1] * 10), groups=tuple(f"g{i // 2}" for i in range(20)))
+    (note,) = draw_split(grouped, None, 0).notes
+    assert "group" in note
+
+
 def test_hiding_labels_of_a_set_with_unlabeled_rows_is_refused():
     with pytest.raises(UserError, match=r"has 2 unlabeled rows already\. Leave the option out"):
         draw_split(table_of([0, 1, -1, -1]), 1, 0)

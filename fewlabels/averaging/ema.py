@@ -35,6 +35,9 @@ class Ema(nn.Module):
         super().__init__()
         self.module = deepcopy(source).requires_grad_(False)
         self.memory, self.start = memory, start
+        averaged = {id(tensor) for tensor in averaged_tensors(self.module)}
+        saved = self.module.state_dict().keys()  # without constants
+        self.copied = [name for name, t in self.module.named_buffers() if name in saved and id(t) not in averaged]
 
     @torch.no_grad()
     def update(self, source: nn.Module, step: Tensor) -> None:
@@ -44,7 +47,5 @@ class Ema(nn.Module):
         differences = torch._foreach_sub(values, averages)  # pyright: ignore[reportPrivateUsage]
         torch._foreach_mul_(differences, share)  # pyright: ignore[reportPrivateUsage]
         torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateUsage]
-        averaged = {id(t) for t in averages}
-        for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
-            if id(mine) not in averaged:
-                mine.copy_(theirs)  # counters, memories, statistics of other norms: as they are now
+        for name in self.copied:  # counters, memories, statistics of other norms: as they are now
+            self.module.get_buffer(name).copy_(source.get_buffer(name))

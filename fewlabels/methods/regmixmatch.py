@@ -56,7 +56,7 @@ class RegMixMatch(WeakStrong):
 
     def setup(self, task: Task) -> None:
         """Start the running means, and make the tables that sides of pasted images are drawn from."""
-        self.of_sure, self.of_unsure = (nn.Buffer(beta_quantiles(a), persistent=False) for a in (1.0, 16.0))
+        self.sure_sides, self.unsure_sides = (nn.Buffer(beta_quantiles(a), persistent=False) for a in (1.0, 16.0))
         self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps))
         self.labeled_joins = task.labeled >= MANY * task.classes
 
@@ -92,7 +92,7 @@ class RegMixMatch(WeakStrong):
         pool = torch.cat([known & self.labeled_joins, sure])
         other = shuffled(pool, of_rows(batch.key, "order", labeled, strong).uniform())
         pasted, share = resize_mix(
-            images, images[other], of_rows(batch.key, "sure", labeled, strong), quantiles=self.of_sure
+            images, images[other], of_rows(batch.key, "sure", labeled, strong), quantiles=self.sure_sides
         )
         joined, joined_target = _where(pool, pasted, images, share, y[other], y)
 
@@ -100,7 +100,9 @@ class RegMixMatch(WeakStrong):
         wished = torch.where(second, p.topk(2, 1).indices[:, 1], p.argmax(1))
         draws = of_rows(batch.key, "partner", p).uniforms(len(images)).T
         partner, found = of_class(wished, classes, torch.cat([known, sure]), draws)
-        pasted, share = resize_mix(strong, images[partner], of_rows(batch.key, "unsure", p), quantiles=self.of_unsure)
+        pasted, share = resize_mix(
+            strong, images[partner], of_rows(batch.key, "unsure", p), quantiles=self.unsure_sides
+        )
         mixed, mixed_target = _where(found & ~sure, pasted, strong, share, y[partner], p)
 
         with statistics_kept(net):

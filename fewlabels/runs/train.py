@@ -29,8 +29,8 @@ from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.boards import Board
 from fewlabels.training.checkpoint import Checkpoint
-from fewlabels.training.loop import State, run, update
-from fewlabels.training.processes import any_of, first_says, is_lost, send_from_first
+from fewlabels.training.loop import CompiledStepError, State, run, update
+from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record, append_line, rewind
 
@@ -183,12 +183,10 @@ def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
                 job.show.line(f"{name}: compiling the step, which may take minutes; the time left is wrong until then")
                 torch.compiler.reset()  # what was compiled for other trainings counts against a limit
             run(state, feed, first, last, watch=watch)
-        except RuntimeError as error:
-            if not job.recipe.compile or isinstance(error, torch.OutOfMemoryError) or is_lost(error):
-                raise
-            # The compiler's errors have no public type. Whatever this one is, training without it tells.
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{name}: the compiled step failed ({said}); leave --compile yes out") from error
+        except CompiledStepError as error:
+            cause = error.__cause__
+            said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            raise UserError(f"{name}: the compiled step failed ({said}); leave --compile yes out") from cause
         except ExplodedError as error:
             raise UserError(_exploded(error, name, job.recipe, watch.saved, folder)) from error
     return Trained(state.averaged.eval(), watch.seconds)

@@ -18,7 +18,7 @@ from fewlabels.models.network import Network
 from fewlabels.models.teacher import follow
 from fewlabels.training.captured import Captured
 from fewlabels.training.optimizer import ScheduledOptimizer
-from fewlabels.training.processes import mean_gradients, share
+from fewlabels.training.processes import is_lost, mean_gradients, share
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.schedule import cosine
 from fewlabels.views.batch import Batch
@@ -130,6 +130,10 @@ def run(state: State, feed: AnyFeed, first_step: int, last_step: int, *, branch:
         watch(state, step + 1, metrics)
 
 
+class CompiledStepError(Exception):
+    """A compiled step failed, in the compiler or in what it made; the cause says how."""
+
+
 def _nothing() -> None:
     pass
 
@@ -141,7 +145,13 @@ def _compiled_step(state: State, feed: AnyFeed, branch: int) -> Step:
         state.method.compile(dynamic=False, fullgraph=True)
 
         def step_of(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-            return update(state, feed.batch_of(inputs, state.step, branch))
+            try:
+                return update(state, feed.batch_of(inputs, state.step, branch))
+            except RuntimeError as error:
+                # The compiler's errors have no public type. Whether this is one, a training without it tells.
+                if isinstance(error, torch.OutOfMemoryError) or is_lost(error):
+                    raise
+                raise CompiledStepError from error
 
         state.compiled[branch] = Captured(step_of) if state.step.device.type == "cuda" else step_of
     return state.compiled[branch]

@@ -16,6 +16,7 @@ class Learner(nn.Module):
         super().__init__()
         self.layer, self.norm = nn.Linear(2, 3), nn.BatchNorm1d(3)
         self.memory = nn.Buffer(torch.arange(4.0))
+        self.constant = nn.Buffer(torch.ones(2), persistent=False)
 
     def forward(self, x):
         return self.norm(self.layer(x))
@@ -26,7 +27,7 @@ def changed(learner, step):
     generator = torch.Generator().manual_seed(step)
     with torch.no_grad():
         for tensor in (*learner.parameters(), *learner.buffers()):
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and tensor is not learner.constant:
                 tensor += torch.rand(tensor.shape, generator=generator)
     learner.norm.num_batches_tracked += 1
 
@@ -43,6 +44,7 @@ def test_parameters_and_running_statistics_are_averaged_and_all_else_is_copied()
         for name, tensor in learner.state_dict().items():
             now = tensor.numpy().astype(np.float64)
             expected[name] = m * expected[name] + (1 - m) * now if name in averaged else now
+    assert ema.copied == ["memory", "norm.num_batches_tracked"]  # no constants
     for name, tensor in ema.module.state_dict().items():
         np.testing.assert_allclose(tensor, expected[name], rtol=1e-5, err_msg=name)
 

@@ -90,7 +90,7 @@ def draws_of_regmixmatch(batch, method):
 
     def paste(image, other, which, place):
         keys = of_rows(batch.key, which, *(blocks if which == "sure" else [rows])).state
-        quantiles = method.of_sure if which == "sure" else method.of_unsure
+        quantiles = method.sure_sides if which == "sure" else method.unsure_sides
         pair = (torch.tensor(x)[None] for x in (image, other))
         mixed, share = resize_mix(*pair, Key(keys[place : place + 1]), quantiles=quantiles)
         return mixed[0].numpy(), float(share)

@@ -148,6 +148,30 @@ def test_what_cannot_be_compiled_is_said(small_job, graphs, tmp_path):
 ON_IMAGES = ("crmatch", "remixmatch", "regmixmatch")  # they turn images or paste them; vectors compile in half the time
 
 
+def broken(*_):
+    raise RuntimeError("a bug in saving")
+
+
+def test_what_fails_outside_of_the_compiled_step_is_no_fault_of_the_compiler(vector_job, graphs, tmp_path, monkeypatch):
+    monkeypatch.setattr("fewlabels.training.checkpoint.save", broken)
+    with pytest.raises(RuntimeError, match="a bug in saving"):
+        train(vector_job(steps=2, compile=True), Supervised(), "supervised", tmp_path)
+
+
+LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
+
+
+@pytest.mark.parametrize("error", [RuntimeError(LOST), torch.OutOfMemoryError("no room")])
+def test_a_lost_process_and_a_small_memory_are_no_fault_of_the_compiler(vector_job, graphs, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("fewlabels.training.loop.update", fails)
+    state, feed = begin(vector_job(steps=2, compile=True), Supervised())
+    with pytest.raises(type(error), match=str(error)[-9:]):
+        run(state, feed, 0, 2, watch=lambda *_: None)
+
+
 @pytest.mark.parametrize("name", [name for name in (*WITH_UNLABELED, *OTHER) if name != "layermatch"])
 def test_every_method_compiles_to_the_same_step(small_job, vector_job, name, graphs):
     make = small_job if name.split()[0] in ON_IMAGES else vector_job

@@ -3,11 +3,11 @@
     python benchmarks/mutation_score.py --out benchmarks/results/mutation_score.json
 
 First the suite runs once and records which test executes which line, and for how long. Then each mutant is run against
-the tests that execute its line, the nearest and quickest first, until one fails or `--seconds` are over, so the score is
-a lower bound. In the end the tests that failed are run without a mutant: what fails then found nothing. All work is done
-on a copy of the repository. Interrupt it at any time; rerun the same command to resume. `--again` takes the tests as they
-are now and reruns the mutants that none found; such a score belongs to these mutants, and another `--seed` tells how
-good the tests are for others. It needs a system that can fork.
+the tests that execute its line, the nearest and quickest first, until one fails or `--seconds` are over, so the score
+is a lower bound. In the end the tests that failed are run without a mutant: what fails then found nothing. All work is
+done on a copy of the repository. Interrupt it at any time; rerun the same command to resume. `--again` takes the tests
+as they are now and reruns the mutants that none found; such a score belongs to these mutants, and another `--seed`
+tells how good the tests are for others. It needs a system that can fork.
 """
 
 from __future__ import annotations

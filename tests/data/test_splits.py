@@ -186,6 +186,16 @@ def test_classes_that_gave_no_test_row_are_named_and_whole_groups_are_said():
     assert "group" in note
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_whole_groups_no_class_gives_more_than_a_fifth(seed):
+    """Many small groups: without a count of what is left all of them would go."""
+    table = replace(table_of([0, 1] * 30), groups=tuple(f"g{i // 4}" for i in range(60)))
+    test = draw_split(table, None, seed).test
+    assert test.sum() > 0 and all(test[table.labels == k].sum() <= 30 // 5 for k in (0, 1))
+    tested = {group for group, chosen in zip(table.groups, test, strict=True) if chosen}
+    assert tested.isdisjoint(group for group, chosen in zip(table.groups, test, strict=True) if not chosen)
+
+
 def test_hiding_labels_of_a_set_with_unlabeled_rows_is_refused():
     with pytest.raises(UserError, match=r"has 2 unlabeled rows already\. Leave the option out"):
         draw_split(table_of([0, 1, -1, -1]), 1, 0)

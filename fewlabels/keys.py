@@ -69,7 +69,7 @@ _CRC32 = tuple(_crc32_of_byte(byte) for byte in range(256))
 def crc32(name: str) -> int:
     """Return what `zlib.crc32` returns of the name's bytes; in Python, which `torch.compile` can trace."""
     found = 0xFFFFFFFF
-    for byte in list(name.encode()):  # torch 2.11 cannot trace the bytes themselves
+    for byte in name.encode():
         found = (found >> 8) ^ _CRC32[(found ^ byte) & 0xFF]
     return found ^ 0xFFFFFFFF
 

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from fewlabels.errors import UserError
+from fewlabels.methods.parts.heads import auxiliary_head
 from fewlabels.runs.job import begin
 from tests.eager import eager
 
@@ -38,3 +40,25 @@ def test_a_run_of_two_classes_has_a_finite_loss(small_job, digits_rows):
     job = small_job(rows=dataclasses.replace(digits_rows, labels=labels, labeled=labeled))
     state, feed = begin(job, eager("shrinkmatch"))
     assert state.method(state.network, feed.batch(0, state.step))["loss"].isfinite()
+
+
+def test_freematch_takes_a_clip_of_one_value_and_none_that_is_upside_down():
+    assert eager("freematch", clip=(0.9, 0.9)).clip == (0.9, 0.9)
+    with pytest.raises(UserError, match="lowest"):
+        eager("freematch", clip=(0.95, 0.9))
+
+
+def test_the_auxiliary_head_narrows_to_a_quarter_and_to_no_less_than_one():
+    def sizes(head):
+        return [module.out_features for module in head if isinstance(module, torch.nn.Linear)]
+
+    assert sizes(auxiliary_head(64, 10)) == [16, 16, 10]
+    assert sizes(auxiliary_head(3, 2)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["mixmatch", "remixmatch", "regmixmatch"])
+def test_tables_of_constants_are_in_no_checkpoint(small_job, name):
+    state, _ = begin(small_job(), eager(name))
+    constants = {buffer for buffer, tensor in state.method.named_buffers() if tensor.shape == (4097,)}
+    assert constants and constants.isdisjoint(state.method.state_dict())
+    assert not any(tensor.shape == (4097,) for tensor in state.tensors().values())

@@ -16,10 +16,10 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
     ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
-# Calls `x.name(...)` that give something of x's own kind, so that `x` alone can stand in their place.
+# Calls `x.name(...)` that give something of x's own kind, so that `x` alone can stand in their place. Not `to`: on one
+# device, and where types are promoted, nothing would change.
 DROPPED = {
     "abs", "clamp", "clamp_", "clone", "contiguous", "detach", "exp", "floor", "log", "round", "sort", "sqrt", "square",
-    "to",
 }  # fmt: skip
 
 
@@ -49,7 +49,8 @@ class Mutant:
 def mutants_of(source: str) -> list[Mutant]:
     """Return all mutants of a module, in the order of its text.
 
-    Not changed are annotations, docstrings, texts, and what is raised: no test should depend on their words.
+    Not changed are annotations, docstrings, texts, and what is raised: no test should depend on their words. Nor is
+    `strict=True`, which says what cannot happen.
     """
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
@@ -76,8 +77,19 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         if name in ("annotation", "returns", "decorator_list", "format_spec"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and not isinstance(child, ast.Raise | ast.JoinedStr | ast.Assert):
+            if isinstance(child, ast.AST) and not _is_said(child):
                 yield from _changes(child)
+
+
+def _is_said(node: ast.AST) -> bool:
+    """Tell what is there for readers and type checkers."""
+    match node:
+        case ast.Raise() | ast.JoinedStr() | ast.Assert() | ast.keyword("strict"):
+            return True
+        case ast.AnnAssign(annotation=ast.Name("TypeAlias")):
+            return True
+        case _:
+            return False
 
 
 def _may_be_left_out(node: ast.AST) -> bool:

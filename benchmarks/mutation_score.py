@@ -50,11 +50,15 @@ LEAST = 50  # of each group, or all where there are fewer
 # Tests that start processes of their own, where nothing records what they execute.
 IN_PROCESSES = {
     "fewlabels/training/processes.py": [
+        "tests/training/test_together.py",
         "tests/training/test_loop.py::test_two_processes_equal_one",
         "tests/runs/test_processes.py",
     ],
-    "fewlabels/methods/parts/across.py": ["tests/training/test_loop.py::test_two_processes_equal_one"],
+    "fewlabels/methods/parts/across.py": ["tests/training/test_together.py"],
+    "fewlabels/methods/parts/draws.py": ["tests/training/test_together.py"],
 }
+# Tests that see most faults of a room, to be run before others.
+SHARPEST = {"methods": ("test_methods_and_their_oracles.py", "test_against_oracles.py")}
 HANGS = 900.0  # seconds after which a mutant's tests are ended
 MISSED = ("survived", "not executed", "fails without it")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", re.MULTILINE)
@@ -170,12 +174,14 @@ class Suite:
         itself = self._named(context for context in contexts if context.endswith("|run"))
         # What is executed on import belongs to no test: any that uses the module may find it.
         tests = self._named(contexts) or self._named(context for every in by_line.values() for context in every)
-        room, stem = "tests/" + case.file.split("/")[1].removesuffix(".py"), Path(case.file).stem
+        room = case.file.split("/")[1].removesuffix(".py")
+        sharpest = (f"test_{Path(case.file).stem}.py", *SHARPEST.get(room, ()))
 
         def distance(test: str) -> tuple[bool, bool, bool, float]:
-            return f"test_{stem}.py" not in test, test not in itself, not test.startswith(room), self.seconds[test]
+            near = test.startswith(f"tests/{room}")
+            return not any(name in test for name in sharpest), test not in itself, not near, self.seconds[test]
 
-        files = {str(path.relative_to(self.tree)) for path in self.tree.glob(f"{room}/**/test_*.py")}
+        files = {str(path.relative_to(self.tree)) for path in self.tree.glob(f"tests/{room}/**/test_*.py")}
         chosen, spent = [*sorted(files - self.of_files.keys()), *IN_PROCESSES.get(case.file, [])], 0.0
         for test in sorted(tests, key=distance):
             spent += self.seconds[test]
@@ -363,7 +369,7 @@ def copy_tracked(tree: Path, *folders: str) -> None:
 
 def main(
     out: Path | None = None, work: Path = ROOT / "runs/mutation_score", count: int = 400, seed: int = 0,
-    seconds: float = 40.0, workers: int = 2, again: bool = False,
+    seconds: float = 60.0, workers: int = 2, again: bool = False,
 ) -> None:  # fmt: skip
     """Run a sample of mutants against the tests and print the score.
 

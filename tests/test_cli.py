@@ -99,6 +99,9 @@ def test_methods_and_data(capsys):
     assert run("methods", "mixmatch") == 0
     mixes = capsys.readouterr().out
     assert ("no --policy" in mixes, "no --policy" in shown) == (True, False)
+    assert run("methods", "supervised") == 0  # which has no options
+    alone = capsys.readouterr().out
+    assert "Options" not in alone and len(alone.splitlines()) > 3
     assert run("data", "digits") == 0
     assert "8x8x1 (1000)" in capsys.readouterr().out
 

@@ -49,7 +49,10 @@ class WandB(Service):
             self.write(id, step, numbers)
             handle.step = step + 1
 
-        handle = SimpleNamespace(step=last, log=log, finish=lambda exit_code: run.ends.append(exit_code == 0))
+        def finish(exit_code):
+            run.ends.append({0: True, 1: False}[exit_code])
+
+        handle = SimpleNamespace(step=last, log=log, finish=finish)
         return handle
 
 
@@ -161,8 +164,9 @@ def test_each_number_comes_once_however_often_a_training_is_stopped(service, sma
     ((_, run),) = service.runs.items()
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert run.numbers == [(line.pop("step"), line) for line in lines] and len(lines) == STEPS
-    if kind != "tensorboard":  # which knows no end
+    if kind != "tensorboard":  # which knows no end and no facts
         assert run.ends == [False, False, True]
+        assert run.facts["data"] == "digits"
 
 
 @pytest.mark.parametrize("service", ["wandb"], indirect=True)
@@ -198,11 +202,19 @@ def test_a_board_that_is_gone_ends_no_training(service, small_job, tmp_path):
     assert len(read_lines(tmp_path / "metrics.jsonl")) == job.recipe.steps
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConnectionError("no answer\n  from it."), "no answer from it"), (ConnectionError(), "ConnectionError")],
+)
 @pytest.mark.parametrize("service", ["mlflow"], indirect=True)
-def test_a_board_that_cannot_be_opened_is_the_users_to_mend(service, tmp_path):
-    service.experiments = None
-    with pytest.raises(UserError, match=r"--log mlflow: .*The run can be continued without --log"):
+def test_a_board_that_cannot_be_opened_is_the_users_to_mend(service, error, said, tmp_path, monkeypatch):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(service, "get_experiment_by_name", fail)
+    with pytest.raises(UserError) as failure:
         open_board("mlflow", Training(tmp_path, "a", 0, {}))
+    assert f"--log mlflow: {said}. " in str(failure.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -23,7 +23,7 @@ demo: install
 	@echo "open $(DEMO)/report.html"
 
 # The suite, the files of tests shared out over two processes; then the main command in small, in a folder of its own.
-# PYTEST_OPTIONS="--cov --cov-report=term" also measures coverage, which takes longer.
+# PYTEST_OPTIONS="--cov --cov-report=term" also measures coverage, and -m 'not slow' compiles machine code: both take longer.
 PYTEST_OPTIONS =
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_OPTIONS)

@@ -45,6 +45,9 @@ WITH_UNLABELED = [name for name in method_names() if name != "supervised"]
 MIXES = [name for name in WITH_UNLABELED if method_class(name).mixes]
 
 
+# They turn images or paste them into each other, which vectors, quicker to train on and to compile, do not show.
+ON_IMAGES = ("crmatch", "remixmatch", "regmixmatch")
+
 # With options that make other steps of a method: what holds for the methods holds for these.
 OTHER = {
     "pseudo_label two": {"passes": "two"},

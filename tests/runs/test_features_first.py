@@ -194,7 +194,7 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
 def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp_path, monkeypatch, features):
     """In each of its trainings: labels only, the method, and those that judge what was left out."""
     options = dict(
-        weights=weights, model="small_cnn", features=features, labels_per_class=5, steps=40, method="fixmatch",
+        weights=weights, model="small_cnn", features=features, labels_per_class=5, steps=24, method="fixmatch",
         calibrate="cross", **QUICK,
     )  # fmt: skip
     whole, out, sittings = fewlabels.fit(data, out=tmp_path / "whole", **options), tmp_path / "run", 0
@@ -202,7 +202,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp
     @contextmanager
     def sitting():
         asked = count()
-        yield lambda: next(asked) > 60
+        yield lambda: next(asked) > 40
 
     monkeypatch.setattr("fewlabels.runs.fit.noted_signals", sitting)
     while not (out / "summary.json").exists():

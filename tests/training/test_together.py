@@ -1,8 +1,6 @@
 """What processes do together, in forks of this one: exchanges, sums over rows, and how they find each other."""
 
-import multiprocessing
 import os
-import socket
 import threading
 import time
 from datetime import timedelta
@@ -26,49 +24,9 @@ from fewlabels.training.processes import (
     share,
     speaks,
 )
+from tests.training.together import CAN_FORK, CPU, together
 
-pytestmark = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="what a test does is handed to forks"
-)
-CPU = torch.device("cpu")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def together(task, size=2, join=True):
-    """Let so many processes do a task, as `torchrun` would start them; give what it returned or raised in each."""
-    context = multiprocessing.get_context("fork")
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free_port()}", "WORLD_SIZE": f"{size}"}
-    pipes = [context.Pipe(duplex=False) for _ in range(size)]
-
-    def work(rank):
-        torch.set_num_threads(1)  # a fork has no threads but its own
-        local = {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "LOCAL_WORLD_SIZE": f"{size}"}
-        os.environ.update(address | local)
-        try:
-            if join:
-                with joined(CPU):
-                    found = task(rank)
-            else:
-                found = task(rank)
-        except Exception as error:
-            found = error
-        pipes[rank][1].send(found)
-
-    workers = [context.Process(target=work, args=(rank,), daemon=True) for rank in range(size)]
-    for worker in workers:
-        worker.start()
-    answers = []
-    for receiver, _ in pipes:
-        assert receiver.poll(60), "a process does not answer"
-        answers.append(receiver.recv())
-    for worker in workers:
-        worker.join()
-    return answers
+pytestmark = pytest.mark.skipif(not CAN_FORK, reason="what a test does is handed to forks")
 
 
 # --- who is who ---
@@ -97,7 +55,7 @@ def test_who_has_joined_joins_no_second_time_and_all_leave_in_the_end():
     def task(rank):
         with joined(CPU) as outer:
             with joined(CPU) as inner:
-                inside = (outer.count, inner.world)
+                inside = (outer.world, inner.world)
             still = world()
         return inside, still, world()
 

@@ -1,7 +1,6 @@
-"""Train a little on digits and save the parameters; run by a test, alone and by `torchrun`."""
+"""Train a little on digits and save the parameters; run by a test, alone and by two processes."""
 
 import dataclasses
-import sys
 from functools import partial
 from typing import Any
 
@@ -32,7 +31,7 @@ APART = ("mixmatch", "remixmatch", "regmixmatch", "shrinkmatch")
 NAMES = [name for name in (*WITH_UNLABELED, *OTHER) if name.split()[0] not in APART]
 METHODS = {name: partial(eager, name) for name in NAMES} | {
     "fixmatch": lambda: eager("fixmatch", threshold=0.12),
-    # With 2 sigmas two classes of a row come so near each other that rounding decides its target, at step 7.
+    # With 2 sigmas two classes of a row can come so near each other that rounding decides its target.
     "softmatch": lambda: eager("softmatch", sigmas=1.0),
     "fullmatch": lambda: eager("fullmatch", threshold=0.5),  # by which likelier classes are not left out
     "vat": lambda: eager("vat", trial=10.0),  # of a short trial rounding decides much
@@ -56,7 +55,7 @@ def main(out: str) -> None:
         torch.manual_seed(0)
         return Classifier(SmallCNN(1, (8, 16), "group"), 16, card)
 
-    recipe = small_recipe(steps=8)
+    recipe = small_recipe(steps=5)
     rules: dict[str, Any] = {
         "layermatch": {"center_memory": 0.5},
         "policy": {"policy": {"head": 0.5, "backbone.stage1": 0.25}},
@@ -76,7 +75,3 @@ def main(out: str) -> None:
             run(state, feed, 0, recipe.steps, watch=lambda *_: None)
             found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}
             save_file(found, f"{out}-{name}-{share.rank}.safetensors")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

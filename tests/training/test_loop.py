@@ -299,6 +299,16 @@ def test_the_average_is_what_is_evaluated_and_differs_from_the_last_parameters(s
     assert not state.averaged.head.weight.requires_grad
 
 
+def test_each_step_enters_the_average(small_job):
+    state, feed = begin(small_job(ema_memory=3.0), FixMatch())
+    expected = state.network.classifier.head.weight.detach().clone()
+    for step in range(5):
+        update(state, feed.batch(step, state.step))
+        kept = min(2 / 3, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * state.network.classifier.head.weight.detach()
+        torch.testing.assert_close(state.averaged.head.weight, expected)
+
+
 def test_norms_and_biases_do_not_decay(small_job):
     state, _ = begin(small_job(weight_decay=0.1), FixMatch())
     for group in state.optimizer.optimizer.param_groups:

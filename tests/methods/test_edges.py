@@ -50,6 +50,12 @@ def test_freematch_takes_a_clip_of_one_value_and_none_that_is_upside_down():
         eager("freematch", clip=(0.95, 0.9))
 
 
+@pytest.mark.parametrize(("name", "option", "value"), [("fixmatch", "threshold", 1.5), ("vat", "weight", -1.0)])
+def test_an_option_that_is_not_allowed_is_refused_by_name(name, option, value):
+    with pytest.raises(UserError, match=f"{option}.*{value}"):
+        eager(name, **{option: value})
+
+
 def test_the_auxiliary_head_narrows_to_a_quarter_and_to_no_less_than_one():
     def sizes(head):
         return [module.out_features for module in head if isinstance(module, torch.nn.Linear)]

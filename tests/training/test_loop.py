@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewlabels.averaging.batch_norm import batch_norms
 from fewlabels.data.feed import Feed
 from fewlabels.data.images import ResidentImages
 from fewlabels.errors import UserError
@@ -307,6 +308,12 @@ def test_each_step_enters_the_average(small_job):
         kept = min(2 / 3, (1 + step) / (10 + step))
         expected = kept * expected + (1 - kept) * state.network.classifier.head.weight.detach()
         torch.testing.assert_close(state.averaged.head.weight, expected)
+
+
+@pytest.mark.parametrize(("memory", "momentum"), [(4.0, 0.25), (None, 0.1)])
+def test_running_statistics_remember_what_the_recipe_says_or_what_the_network_has(small_job, memory, momentum):
+    state, _ = begin(small_job(batch_norm_memory=memory), FixMatch())
+    assert {norm.momentum for norm in batch_norms(state.network)} == {momentum}
 
 
 def test_norms_and_biases_do_not_decay(small_job):

@@ -223,7 +223,7 @@ def _parse(kind: Any, words: list[str], prog: str, description: str | None = Non
 
 def _say(text: str) -> None:
     if "LOCAL_RANK" in os.environ:
-        from fewlabels.training.processes import speaks
+        from fewlabels.processes import speaks
 
         if not speaks(text):
             return

@@ -21,7 +21,7 @@ class Interval(NamedTuple):
     high: float = float("inf")
 
 
-Share: TypeAlias = Annotated[float, Interval(0, 1)]
+Fraction: TypeAlias = Annotated[float, Interval(0, 1)]
 NotNegative: TypeAlias = Annotated[float, Interval(0)]
 Positive: TypeAlias = Annotated[float, Interval(1e-6)]
 Count: TypeAlias = Annotated[int, Interval(1)]
@@ -44,7 +44,7 @@ class Options:
     policy: str = "auto"
     """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
-    center_memory: Share | None = None
+    center_memory: Fraction | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
     """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name; of vectors mlp"""
@@ -69,9 +69,9 @@ class Options:
     """whose strengths these operations have"""
     noise: NotNegative | None = None
     """deviation of the noise on a strong view of a vector, in deviations of its dimensions"""
-    replaced: Share | None = None
+    replaced: Fraction | None = None
     """share of its entries that are replaced by those of other rows"""
-    mixed: Share | None = None
+    mixed: Fraction | None = None
     """largest share of another row that is mixed in"""
     unlabeled: MaybePath = None
     """a folder of more images without labels; of vectors an .npz or a sheet"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -14,22 +13,8 @@ from fewlabels.data.images import Provider, cores
 from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
+from fewlabels.processes import ALONE, Process
 from fewlabels.views.batch import Batch, Kind, Viewer, Views
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of the global batch this process makes: process `rank` of `world`."""
-
-    rank: int = 0
-    world: int = 1
-
-    def of(self, count: int) -> slice:
-        """Give the slots of a global batch of `count` that are this process's."""
-        return slice(self.rank * count // self.world, (self.rank + 1) * count // self.world)
-
-
-WHOLE = Share()
 
 
 class Inputs(NamedTuple):
@@ -57,7 +42,7 @@ class Feed:
         wanted: the views that the method asks for.
         views: makes them.
         key: the run's key.
-        share: this process's part.
+        process: which of the run's this is: it makes its part of the batch.
     """
 
     def __init__(
@@ -73,7 +58,7 @@ class Feed:
         wanted: Views,
         views: Viewer,
         key: Key,
-        share: Share = WHOLE,
+        process: Process = ALONE,
     ) -> None:
         self.images = images
         self.labels = torch.from_numpy(labels).to(images.device)
@@ -81,7 +66,7 @@ class Feed:
         places[torch.from_numpy(labeled)] = torch.arange(len(labeled))
         self.places = places.to(images.device)
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
-        self.share = share
+        self.process = process
         self._labeled = (labeled, batch)
         self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
         self._samplers: dict[int, tuple[Sampler, Sampler]] = {}
@@ -103,7 +88,7 @@ class Feed:
 
         Where the network works with one thread and a core is idle: more threads and this one wait for each other.
         """
-        if self.images.device.type == "cpu" and torch.get_num_threads() == 1 and self.share.world < cores():
+        if self.images.device.type == "cpu" and torch.get_num_threads() == 1 and self.process.world_size < cores():
             self._coming = (step, branch), self._ahead.submit(self._make, step, branch)
 
     def inputs(self, step: int, branch: int = 0) -> Inputs:
@@ -143,7 +128,7 @@ class Feed:
         )
 
     def _see(self, taken: Tensor, kinds: tuple[Kind, ...], key: Key, batch: int) -> tuple[Tensor, ...]:
-        first = self.share.of(batch).start
+        first = self.process.slots(batch).start
         return self.views.make(taken, kinds, key.each(range(first, first + len(taken)), taken.device))
 
     def _put_together(self, inputs: Inputs, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
@@ -154,7 +139,7 @@ class Feed:
             unlabeled=seen[1],
             rows=inputs.unlabeled_rows,
             step=step_tensor,
-            share=step_tensor.to(torch.float32) / self.steps,
+            progress=step_tensor.to(torch.float32) / self.steps,
             key=key.fold("method"),
         )
 
@@ -166,7 +151,7 @@ class Feed:
         return labeled.step(step), unlabeled.step(step)
 
     def _mine(self, rows: Labels) -> Labels:
-        return rows[self.share.of(len(rows))]
+        return rows[self.process.slots(len(rows))]
 
     def _samplers_of(self, branch: int) -> tuple[Sampler, Sampler]:
         if branch not in self._samplers:

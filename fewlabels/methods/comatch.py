@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import Count, NotNegative, Positive, Share
+from fewlabels.config import Count, Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.banks import RecentBank
 from fewlabels.methods.parts.forward import target_logits
@@ -41,17 +41,17 @@ class CoMatch(WeakStrong):
     The authors' code adds 1e-7 within the logarithm of S.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the loss of the targets"""
     contrast: NotNegative = 1.0
     """factor on the loss of the embeddings (the paper: 5 on STL-10)"""
-    smoothing: Share = 0.9
+    smoothing: Fraction = 0.9
     """share of an image's own prediction in its target; the rest is its neighbors'"""
     temperature: Positive = 0.2
     """of likeness; the smaller, the fewer neighbors count"""
-    edge: Share = 0.8
+    edge: Fraction = 0.8
     """targets this like are joined"""
     embedding: Count = 64
     """E, size of the embeddings"""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
@@ -35,7 +35,7 @@ class DebiasPL(WeakStrong):
     after.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on (the paper: .8 on ImageNet)"""
     strength: NotNegative = 0.5
     """how much of the mean prediction is taken off (the paper: .4 on ImageNet)"""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import consistency, seen
@@ -28,7 +28,7 @@ class DeFixMatch(Method):
     With no unlabeled rows nothing is taken off.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 0.5
     """factor on the loss of pseudo-labels, unlabeled and labeled"""

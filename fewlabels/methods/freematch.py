@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.errors import UserError
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, fairness, seen
@@ -39,7 +39,7 @@ class FreeMatch(WeakStrong):
     """factor on the loss that keeps classes apart (the paper: .001 to .01)"""
     memory: NotNegative = 1000.0
     """steps that the running means remember in a run of the paper's length (.999)"""
-    clip: tuple[Share, Share] | None = None
+    clip: tuple[Fraction, Fraction] | None = None
     """lowest and highest tau (the paper, on SVHN: (.9, .95))"""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.across import gather_rows
 from fewlabels.methods.parts.losses import consistency, mean_loss, mean_over, seen
@@ -37,7 +37,7 @@ class FullMatch(WeakStrong):
     commands they do not wait (0), and in their code t has a gradient (`target_learns`).
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the loss of the targets"""

@@ -66,7 +66,7 @@ class MixMatch(Method):
         labeled_loss = F.cross_entropy(z[:count], targets[:count])
         unlabeled_loss = mean_loss(squared_error(z[count:], targets[count:]))
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.rises) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.progress, self.rises) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "confidence": mean_rows(q.amax(1)),

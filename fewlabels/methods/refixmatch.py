@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
 from fewlabels.methods.parts.targets import sharpen
 from fewlabels.methods.parts.thresholds import at_least
@@ -30,7 +30,7 @@ class ReFixMatch(WeakStrong):
     and divides the strong views' logits by the temperature too.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row has a class as target from this probability of it on"""
     temperature: Positive = 0.5
     """of the other rows' targets; the smaller, the sharper"""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import statistics_kept
@@ -41,7 +41,7 @@ class RegMixMatch(WeakStrong):
     first class or of any; it multiplies the mean error by the mean c^3, and L_m by no weight.
     """
 
-    sure: Share = 0.999
+    sure: Fraction = 0.999
     """an image is sure from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the losses of targets"""

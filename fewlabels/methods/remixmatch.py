@@ -83,7 +83,7 @@ class ReMixMatch(Method):
         strong_loss, rotation_loss = self._losses_of_strong(net, batch, first, q)
         guessed = self.weight * unlabeled_loss + self.strong * strong_loss
         return {
-            "loss": labeled_loss + ramp(batch.share, self.rises) * guessed + self.rotation * rotation_loss,
+            "loss": labeled_loss + ramp(batch.progress, self.rises) * guessed + self.rotation * rotation_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "strong_loss": strong_loss,

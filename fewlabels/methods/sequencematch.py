@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
@@ -33,7 +33,7 @@ class SequenceMatch(WeakStrong):
     rows of each divergence by a fixed threshold on its source.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a prediction is sure from this probability on, as in FlexMatch"""
     temperature: Positive = 0.5
     """of the predictions that are passed on; the smaller, the sharper"""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.heads import auxiliary_head
@@ -37,7 +37,7 @@ class ShrinkMatch(WeakStrong):
     CIFAR-10.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row is sure from this probability on"""
     weight: NotNegative = 1.0
     """factor on the loss of sure rows"""

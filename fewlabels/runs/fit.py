@@ -20,6 +20,7 @@ from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
 from fewlabels.models.of_function import Backbone, OfFunction, as_module
+from fewlabels.processes import first_says, joined
 from fewlabels.runs.choose import GIVEN, choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.features import embedded, enough, features_stage
@@ -32,7 +33,6 @@ from fewlabels.runs.split import with_split
 from fewlabels.runs.train import PROBES
 from fewlabels.runs.work import Work
 from fewlabels.training.interrupt import noted_signals
-from fewlabels.training.processes import first_says, joined
 
 
 def fit(
@@ -75,8 +75,8 @@ def fit(
         chosen = replace(chosen, features="only")  # there is nothing else to train
     device = choose_device(chosen.device)
     threads = torch.get_num_threads()
-    with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
-        show = show if show is not None and share.rank == 0 else Show(None)
+    with joined(device) as process, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
+        show = show if show is not None and process.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
         if isinstance(backbone, OfFunction) and vectors_of(table.images) is not None:
             raise UserError(
@@ -89,7 +89,7 @@ def fit(
             reason = GIVEN
         work = prepare(
             table, chosen, given, reason, backbone, device,
-            share=share, stop=stop, show=show, held=held, source=source_of(data),
+            process=process, stop=stop, show=show, held=held, source=source_of(data),
         )  # fmt: skip
         _say_how_shared(work)
         torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
@@ -137,10 +137,10 @@ def read_options(
 
 
 def _say_how_shared(work: Work) -> None:
-    processes = work.job.share.world
+    processes = work.job.process.world_size
     if processes > 1 and work.job.rows.images.device.type == "cpu":
         work.show.line(
-            f"{processes} processes share each batch; batch norm takes the statistics of a process's own share"
+            f"{processes} processes share each batch; batch norm takes the statistics of a process's own part"
         )
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.config import Options
-from fewlabels.data.feed import WHOLE
 from fewlabels.data.table import Table
 from fewlabels.evaluation.calibration import calibrate
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import read_policy
+from fewlabels.processes import ALONE
 from fewlabels.runs.checks import check_rule, check_shares
 from fewlabels.runs.job import Job, begin
 from fewlabels.runs.make_job import make_job
@@ -54,7 +54,7 @@ def train_in_memory(
     """
     table, show = with_split(table, options), Show(None)
     plan = plan_for(options, table, device)
-    check_shares(plan, options, WHOLE)
+    check_shares(plan, options, ALONE)
     brought = modality_of(plan).bring(table, options, device, lambda: False, show)
     policy = None if options.policy == "auto" else read_policy(options.policy)
     job = replace(make_job(brought.table, brought.images, options, plan, backbone), policy=policy)

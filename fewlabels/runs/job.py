@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.data.feed import WHOLE, Feed, Share
+from fewlabels.data.feed import Feed
 from fewlabels.data.images import Provider
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.errors import UserError
@@ -21,6 +21,7 @@ from fewlabels.methods.base import Method, Task
 from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
+from fewlabels.processes import ALONE, Process
 from fewlabels.runs.show import Show
 from fewlabels.training.boards import Board
 from fewlabels.training.loop import State
@@ -71,7 +72,7 @@ class Job:
     show: Show
     policy: Policy | None = None
     center_memory: float | None = None
-    share: Share = WHOLE
+    process: Process = ALONE
     start: Path | None = None
     stop: Callable[[], bool] = lambda: False
     board: Callable[[str, int], Board] | None = None
@@ -109,13 +110,13 @@ def begin(job: Job, method: Method) -> tuple[State, Feed]:
     with torch.random.fork_rng():
         torch.manual_seed(job.key.fold("method").seed())  # it draws its own parameters
         method.setup(task)
-    if job.share.world > 1 and classifier.device.type == "cuda":
+    if job.process.world_size > 1 and classifier.device.type == "cuda":
         for module in (classifier, method):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
     network = Network(classifier, layer_rule(job, method), recipe.precision, recipe.steps).to(classifier.device)
     state = State(network, method.to(classifier.device), recipe)
     sizes = recipe.batch, recipe.unlabeled_batch
-    return state, _feed(job, rows.labeled, unlabeled, sizes, method.views(), job.key, job.share)
+    return state, _feed(job, rows.labeled, unlabeled, sizes, method.views(), job.key, job.process)
 
 
 def _feed(
@@ -125,7 +126,7 @@ def _feed(
     sizes: tuple[int, int],
     wanted: Views,
     key: Key,
-    share: Share = WHOLE,
+    process: Process = ALONE,
 ) -> Feed:
     return Feed(
         job.rows.images,
@@ -138,7 +139,7 @@ def _feed(
         wanted=wanted,
         views=job.views,
         key=key,
-        share=share,
+        process=process,
     )
 
 
@@ -156,7 +157,7 @@ def make_probe(job: Job, method: Method) -> Probe:
         raise UserError(f"nothing to probe: {what}, so there are no pseudo-labels")
     key, hidden, parts = job.key.fold("probe"), rows.hidden, job.recipe.accumulate
     if rows.images.device.type == "cpu":
-        parts *= job.share.world  # there batch norm sees a process's share
+        parts *= job.process.world_size  # there batch norm sees a process's share
     sizes = job.recipe.batch // parts, job.recipe.unlabeled_batch // parts
     batches = math.ceil(ROWS / sizes[1])
     if len(hidden):

@@ -24,13 +24,13 @@ from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.probe import Probe
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
+from fewlabels.processes import any_of, first_says, send_from_first
 from fewlabels.runs.job import Job, Rows, begin, make_probe
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.boards import Board
 from fewlabels.training.checkpoint import Checkpoint
 from fewlabels.training.loop import CompiledStepError, State, run, update
-from fewlabels.training.processes import any_of, first_says, send_from_first
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record, append_line, rewind
 
@@ -151,10 +151,10 @@ def _fitted(job: Job, name: str, work: Callable[[Job], T]) -> T:
 
 def _in_more_parts(job: Job, name: str, error: torch.OutOfMemoryError) -> Job:
     batch, unlabeled, now = job.recipe.batch, job.recipe.unlabeled_batch, job.recipe.accumulate
-    shared = math.gcd(batch, unlabeled) // job.share.world
+    shared = math.gcd(batch, unlabeled) // job.process.world_size
     # Batch norm needs two images of each kind.
     parts = next((n for n in range(2 * now, shared // 2 + 1) if shared % n == 0), None)
-    if parts is None or job.share.world > 1:
+    if parts is None or job.process.world_size > 1:
         raise UserError(
             f"{name}: out of memory with {batch} labeled and {unlabeled} unlabeled images a step ({error}). "
             f"Give {f'--accumulate {parts}, ' if parts else ''}a smaller --batch or --size, or a smaller --model."
@@ -209,7 +209,7 @@ class _Watch:
 
     def __init__(self, job: Job, method: Method, name: str, folder: Path) -> None:
         self.job, self.name, self.folder = job, name, folder
-        self.writes = job.share.rank == 0
+        self.writes = job.process.rank == 0
         self.record = Record(folder / METRICS, max(1, job.recipe.steps // LINES))
         self.method = method
         self.probe: Probe | None = None
@@ -283,7 +283,7 @@ class _Watch:
         if self.job.probe_every and (last or step % self.job.probe_every == 0):
             self._probe(state)
         # Several processes stop together: they ask each other, which costs an exchange, so not in each step.
-        stop = (due or self.job.share.world == 1) and any_of(self.job.stop())
+        stop = (due or self.job.process.world_size == 1) and any_of(self.job.stop())
         if last or stop or step % max(1, self.job.recipe.steps // CHECKPOINTS) == 0:
             self._save(state, step)
         if stop and not last:
@@ -341,7 +341,7 @@ class _Watch:
             "seconds": self.seconds,
             "accumulate": state.recipe.accumulate,
             "threads": torch.get_num_threads(),  # sums depend on it
-            "processes": self.job.share.world,
+            "processes": self.job.process.world_size,
         }
         checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, notes)
 

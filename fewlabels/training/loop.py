@@ -16,9 +16,9 @@ from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.network import Network
 from fewlabels.models.teacher import follow
+from fewlabels.processes import is_lost, mean_gradients, this_process
 from fewlabels.training.captured import Captured
 from fewlabels.training.optimizer import ScheduledOptimizer
-from fewlabels.training.processes import is_lost, mean_gradients, share
 from fewlabels.training.recipe import Recipe
 from fewlabels.training.schedule import cosine
 from fewlabels.views.batch import Batch
@@ -121,7 +121,7 @@ def run(state: State, feed: AnyFeed, first_step: int, last_step: int, *, branch:
     state.ema.module.train()  # as a teacher it is normalized by the batch, like who learns from it
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
-        _seed(feed.key.fold(branch, "framework", step, share().rank).seed(), state.step.device)
+        _seed(feed.key.fold(branch, "framework", step, this_process().rank).seed(), state.step.device)
         if state.recipe.compile:
             metrics = _compiled_step(state, feed, branch)(feed.inputs(step, branch))
         else:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.feed import Feed, Share
+from fewlabels.data.feed import Feed
 from fewlabels.data.images import ResidentImages
 from fewlabels.keys import Key
+from fewlabels.processes import Process
 from fewlabels.views.batch import Views
 from fewlabels.views.images import ImageViews
 
@@ -48,14 +49,14 @@ def numbers_shown(view):
 @pytest.mark.parametrize("world", [2, 1])
 def test_the_shares_put_under_each_other_are_the_whole_batch(step, world):
     whole = batch_of(feed_of(), step)
-    shares = [batch_of(feed_of(share=Share(rank, world)), step) for rank in range(world)]
+    shares = [batch_of(feed_of(process=Process(rank, world)), step) for rank in range(world)]
     for part, tensor in zip(zip(*map(tensors_of, shares), strict=True), tensors_of(whole), strict=True):
         assert len(part[0]) == len(tensor) / world
         assert torch.equal(torch.cat(part), tensor)
 
 
 def test_shares_cover_a_batch_that_does_not_divide():
-    slots = [np.arange(7)[Share(rank, 2).of(7)] for rank in range(2)]
+    slots = [np.arange(7)[Process(rank, 2).slots(7)] for rank in range(2)]
     assert np.concatenate(slots).tolist() == list(range(7))
 
 
@@ -140,13 +141,13 @@ def test_two_strong_views_of_a_row_differ():
     assert not same_views.any()
 
 
-@pytest.mark.parametrize("share", [Share(), Share(1, 2)])
-def test_without_unlabeled_rows_the_views_are_there_and_empty(share):
-    batch = batch_of(feed_of(unlabeled=np.zeros(0, np.int64), share=share))
+@pytest.mark.parametrize("process", [Process(), Process(1, 2)])
+def test_without_unlabeled_rows_the_views_are_there_and_empty(process):
+    batch = batch_of(feed_of(unlabeled=np.zeros(0, np.int64), process=process))
     assert [tuple(view.shape) for view in batch.unlabeled] == [(0, 1, 16, 16)] * 3
     assert batch.rows.shape == (0,)
     assert batch.rows.dtype == torch.int64
-    assert len(batch.labels) == 6 // share.world
+    assert len(batch.labels) == 6 // process.world_size
 
 
 def test_a_method_that_asks_for_no_unlabeled_views_gets_no_unlabeled_rows():
@@ -165,7 +166,7 @@ def test_the_labeled_part_does_not_depend_on_the_unlabeled_rows():
 def test_a_batch_knows_its_step_and_the_share_of_the_run():
     batch = batch_of(feed_of(steps=50), step=20)
     assert int(batch.step) == 20
-    assert float(batch.share) == pytest.approx(0.4)
+    assert float(batch.progress) == pytest.approx(0.4)
 
 
 def test_what_a_method_draws_is_not_what_the_views_drew():

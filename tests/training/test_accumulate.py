@@ -31,7 +31,7 @@ def batch_of(labeled=8, unlabeled=12):
         unlabeled=(view(unlabeled, 100), view(unlabeled, 200)),
         rows=torch.arange(unlabeled) + 50,
         step=torch.tensor(3),
-        share=torch.tensor(0.5),
+        progress=torch.tensor(0.5),
         key=Key(7),
     )
 
@@ -48,7 +48,7 @@ def test_the_parts_put_under_each_other_are_the_batch(count):
     for part in parts:
         assert torch.equal(part.labeled[0].flatten().long(), part.labels)
         assert torch.equal(part.unlabeled[1].flatten().long() - 150, part.rows)
-        assert (int(part.step), float(part.share)) == (3, 0.5)
+        assert (int(part.step), float(part.progress)) == (3, 0.5)
 
 
 def test_each_part_draws_on_its_own():

@@ -231,9 +231,9 @@ class Trainings:
         points = []
         for first, end in pairwise([0, *ends]):
             run(state, feed, first, end, watch=lambda *_: None)
-            points.append({"step": end} | measured(state.averaged, job.rows, cell.watches == "features"))
+            points.append({"step": end} | measured(state.averaged.classifier, job.rows, cell.watches == "features"))
             if cell.watches == "probe":
-                points[-1] |= flat(make_probe(job, method)(state.network, state.method, state.step))
+                points[-1] |= flat(make_probe(job, method)(state.learner.network, state.learner.method, state.step))
         return points
 
 

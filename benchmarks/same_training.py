@@ -28,7 +28,8 @@ import fewlabels
 from fewlabels.methods import method_class, method_names
 
 STEPS = 20
-NO_VECTORS = {"crmatch": {"rotation": 0.0}, "remixmatch": {"rotation": 0.0}}  # they cannot be turned
+NO_TURNS = {"crmatch": {"rotation": 0.0}, "remixmatch": {"rotation": 0.0}}  # of vectors
+ON_IMAGES = ("regmixmatch",)  # which pastes them
 
 
 def trained(data: Any, method: str, out: Path, **options: Any) -> dict[str, Any]:
@@ -87,8 +88,9 @@ def main(out: tyro.conf.Positional[Path], against: Path | None = None, names: Pa
         with tempfile.TemporaryDirectory() as folder:
             for method in method_names():
                 found[f"{method} images"] = trained("digits", method, Path(folder, f"{method}-images"))
-                options = NO_VECTORS.get(method, {})
-                found[f"{method} vectors"] = trained(vectors, method, Path(folder, f"{method}-vectors"), **options)
+                if method not in ON_IMAGES:
+                    options = NO_TURNS.get(method, {})
+                    found[f"{method} vectors"] = trained(vectors, method, Path(folder, f"{method}-vectors"), **options)
                 print(method, flush=True)
         out.write_text(json.dumps(found, indent=1) + "\n")
     if against is None:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fewlabels import __version__
 from fewlabels.config import Budget, MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
+from fewlabels.version import __version__
 
 _METHOD_OPTION = "--method."
 _KEPT_BACK = 10.0  # seconds that a process with a wrong command waits for the first of its machine to say so

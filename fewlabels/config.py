@@ -105,8 +105,12 @@ class Options:
     """not on norms and biases"""
     layer_decay: Annotated[float, Interval(1e-6, 1)] | None = None
     """factor on the learning rate from each layer to the one below"""
+    schedule: Literal["auto", "cosine", "cosine_to_zero", "linear", "constant"] = "auto"
+    """how the learning rate falls; cosine is FixMatch's, which ends at a fifth"""
     warm_up: Annotated[int, Interval(0)] | None = None
-    """steps over which the learning rate rises"""
+    """steps over which the learning rate rises before"""
+    clip_norm: Positive | None = None
+    """largest norm of the gradient of all parameters together; larger ones are scaled down to it"""
     ema_memory: Annotated[float, Interval(1)] | None = None
     """steps that the average of the parameters remembers; it is what gets evaluated"""
     batch_norm_memory: Annotated[float, Interval(1)] | None = None

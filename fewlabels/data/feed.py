@@ -14,6 +14,7 @@ from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
 from fewlabels.processes import ALONE, Process
+from fewlabels.training.feed import Feed
 from fewlabels.views.batch import Batch, Kind, Viewer, Views
 
 
@@ -30,7 +31,7 @@ _Seen: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """the views of labeled and of unlabeled rows"""
 
 
-class Feed:
+class RowFeed(Feed[Batch]):
     """Batches of rows.
 
     Args:
@@ -74,14 +75,14 @@ class Feed:
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
         self._coming: tuple[tuple[int, int], Future[tuple[Inputs, _Seen]]] | None = None
 
-    def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
+    def batch(self, step: int, now: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
         coming, self._coming = self._coming, None
         if coming is not None:
             wait([coming[1]])  # also where it is not wanted: two at once would share samplers
         made = coming[1].result() if coming and coming[0] == (step, branch) else self._make(step, branch)
-        now = step if self.images.device.type == "cpu" else step_tensor  # so that methods draw on the device
-        return self._put_together(*made, step_tensor, self._key(now, branch))
+        drawn = step if self.images.device.type == "cpu" else now  # so that methods draw on the device
+        return self._put_together(*made, now, self._key(drawn, branch))
 
     def prepare(self, step: int, branch: int = 0) -> None:
         """Begin to make the batch of `step` in another thread; it will be the same.
@@ -104,11 +105,11 @@ class Feed:
         self.images.expect(*map(self._mine, self._rows(step + 1, branch)))
         return chosen
 
-    def batch_of(self, inputs: tuple[Tensor, ...], step_tensor: Tensor, branch: int = 0) -> Batch:
+    def batch_of(self, inputs: tuple[Tensor, ...], now: Tensor, branch: int = 0) -> Batch:
         """Make the batch of what `inputs` gave from tensors alone, as a captured step needs it; it equals `batch`."""
         chosen = Inputs(*inputs)
         see = self._see_at if self._compiled is None else self._compiled
-        return self._put_together(chosen, see(chosen, step_tensor, branch), step_tensor, self._key(step_tensor, branch))
+        return self._put_together(chosen, see(chosen, now, branch), now, self._key(now, branch))
 
     def compile(self) -> None:
         """Let `batch_of` make its views by one compiled function."""

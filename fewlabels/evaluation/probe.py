@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.data.feed import Feed
+from fewlabels.data.feed import RowFeed
 from fewlabels.errors import UserError
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import statistics_kept
@@ -84,7 +84,7 @@ class Probe:
         batches: how many.
     """
 
-    def __init__(self, feed: Feed, truth: Tensor | None, held_out: Feed | None, batches: int) -> None:
+    def __init__(self, feed: RowFeed, truth: Tensor | None, held_out: RowFeed | None, batches: int) -> None:
         assert (truth is None) != (held_out is None)
         self.feed, self.truth, self.held_out, self.batches = feed, truth, held_out, batches
 

@@ -20,6 +20,7 @@ from fewlabels.models.layers import read_policy
 from fewlabels.processes import ALONE
 from fewlabels.runs.checks import check_rule, check_shares
 from fewlabels.runs.job import Job, begin
+from fewlabels.runs.learner import MethodLearner
 from fewlabels.runs.make_job import make_job
 from fewlabels.runs.modality import modality_of, plan_for
 from fewlabels.runs.show import Show
@@ -79,14 +80,14 @@ def _trained(job: Job, method: Method) -> tuple[Classifier, Lines]:
     steps = job.recipe.steps
     means, lines = Means(max(1, steps // LINES)), Lines()
 
-    def watch(state: State, step: int, metrics: dict[str, Tensor]) -> None:
+    def watch(state: State[MethodLearner], step: int, metrics: dict[str, Tensor]) -> None:
         del state
         means.add(step, metrics)
         if means.due(step) or step == steps:
             lines.append({"step": step, **means.flush(step)})
 
     run(state, feed, 0, steps, watch=watch)
-    return state.averaged.eval(), lines
+    return state.averaged.classifier.eval(), lines
 
 
 def _calibrated(classifier: Classifier, job: Job) -> Classifier:

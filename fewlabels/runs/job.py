@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.data.feed import Feed
+from fewlabels.averaging.batch_norm import set_batch_norm_memory
+from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import Provider
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.errors import UserError
@@ -22,10 +23,11 @@ from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
 from fewlabels.processes import ALONE, Process
+from fewlabels.runs.learner import MethodLearner
+from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
 from fewlabels.training.boards import Board
 from fewlabels.training.loop import State
-from fewlabels.training.recipe import Recipe
 from fewlabels.views.batch import KINDS, Viewer, Views
 
 
@@ -65,7 +67,7 @@ class Job:
 
     rows: Rows
     views: Viewer
-    recipe: Recipe
+    recipe: ClassifierRecipe
     build: Callable[[], Classifier]
     labeled_in_unlabeled: bool
     key: Key
@@ -88,7 +90,7 @@ def layer_rule(job: Job, method: Method) -> LayerRule:
     )
 
 
-def begin(job: Job, method: Method) -> tuple[State, Feed]:
+def begin(job: Job, method: Method) -> tuple[State[MethodLearner], RowFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build()
     if job.start is not None:
@@ -114,7 +116,10 @@ def begin(job: Job, method: Method) -> tuple[State, Feed]:
         for module in (classifier, method):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
     network = Network(classifier, layer_rule(job, method), recipe.precision, recipe.steps).to(classifier.device)
-    state = State(network, method.to(classifier.device), recipe)
+    if recipe.batch_norm_memory is not None:
+        set_batch_norm_memory(network, recipe.batch_norm_memory)
+    state = State(MethodLearner(network, method.to(classifier.device)), recipe)
+    state.learner.look_at(state.averaged)
     sizes = recipe.batch, recipe.unlabeled_batch
     return state, _feed(job, rows.labeled, unlabeled, sizes, method.views(), job.key, job.process)
 
@@ -127,8 +132,8 @@ def _feed(
     wanted: Views,
     key: Key,
     process: Process = ALONE,
-) -> Feed:
-    return Feed(
+) -> RowFeed:
+    return RowFeed(
         job.rows.images,
         job.rows.labels,
         labeled=labeled,

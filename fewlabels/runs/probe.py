@@ -200,4 +200,4 @@ def _probed(job: Job, method: Method, found: checkpoint.Checkpoint) -> dict[str,
     state, _ = begin(job, copy.deepcopy(method))
     state.load({name: tensor for name, tensor in found.tensors.items() if not name.startswith("record/")})
     state.learner.train()
-    return asdict(make_probe(job, method)(state.network, state.method, state.step))
+    return asdict(make_probe(job, method)(state.learner.network, state.learner.method, state.step))

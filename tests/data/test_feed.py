@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.feed import Feed
+from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import ResidentImages
 from fewlabels.keys import Key
 from fewlabels.processes import Process
@@ -25,7 +25,7 @@ def feed_of(images=NOISE, **changes):
         "labeled": np.flatnonzero(LABELS >= 0), "unlabeled": np.flatnonzero(LABELS < 0), "batch": 6,
         "unlabeled_batch": 10, "steps": 50, "wanted": WANTED, "views": PLAIN, "key": Key(7),
     }  # fmt: skip
-    return Feed(ResidentImages(images), LABELS, **options | changes)
+    return RowFeed(ResidentImages(images), LABELS, **options | changes)
 
 
 def batch_of(feed, step=3, branch=0):

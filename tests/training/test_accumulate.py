@@ -70,14 +70,14 @@ def test_the_gradient_in_parts_is_that_of_the_whole(small_job, parts, method):
         state, feed = begin(small_job(norm="group", accumulate=accumulate), method())
         batch = feed.batch(0, state.step)
         metrics = update(state, batch)
-        outcomes.append((metrics, {name: p.detach().clone() for name, p in state.network.named_parameters()}))
+        outcomes.append((metrics, {name: p.detach().clone() for name, p in state.learner.network.named_parameters()}))
     (whole, first), (in_parts, second) = outcomes
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-6, msg=name)
     for name, value in whole.items():
         torch.testing.assert_close(in_parts[name], value, rtol=1e-4, atol=1e-5, msg=name)
     start, _ = begin(small_job(norm="group"), method())
-    assert any(not torch.equal(first[name], p) for name, p in start.network.named_parameters())
+    assert any(not torch.equal(first[name], p) for name, p in start.learner.network.named_parameters())
 
 
 # --- out of memory ---

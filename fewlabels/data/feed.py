@@ -37,8 +37,7 @@ class RowFeed(Feed[Batch]):
     Args:
         images: of all rows, or their vectors.
         labels: int64 [N], -1 unlabeled.
-        labeled, unlabeled: row numbers to learn from with and without labels.
-        batch, unlabeled_batch: B and M, of all processes together.
+        labeled, unlabeled: choose the rows to learn from with and without labels, B and M a step.
         steps: length of the run.
         wanted: the views that the method asks for.
         views: makes them.
@@ -51,10 +50,8 @@ class RowFeed(Feed[Batch]):
         images: Provider,
         labels: Labels,
         *,
-        labeled: Labels,
-        unlabeled: Labels,
-        batch: int,
-        unlabeled_batch: int,
+        labeled: Sampler,
+        unlabeled: Sampler,
         steps: int,
         wanted: Views,
         views: Viewer,
@@ -64,13 +61,11 @@ class RowFeed(Feed[Batch]):
         self.images = images
         self.labels = torch.from_numpy(labels).to(images.device)
         places = torch.zeros(len(labels), dtype=torch.int64)
-        places[torch.from_numpy(labeled)] = torch.arange(len(labeled))
+        places[torch.from_numpy(labeled.rows)] = torch.arange(len(labeled.rows))
         self.places = places.to(images.device)
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
         self.process = process
-        self._labeled = (labeled, batch)
-        self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
-        self._samplers: dict[int, tuple[Sampler, Sampler]] = {}
+        self._labeled, self._unlabeled = labeled, unlabeled
         self._compiled: Callable[[Inputs, Tensor, int], _Seen] | None = None
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
         self._coming: tuple[tuple[int, int], Future[tuple[Inputs, _Seen]]] | None = None
@@ -124,8 +119,8 @@ class RowFeed(Feed[Batch]):
     def _see_at(self, inputs: Inputs, step: int | Tensor, branch: int) -> _Seen:
         key = self._key(step, branch)
         return (
-            self._see(inputs.labeled, self.wanted.labeled, key.fold("labeled"), self._labeled[1]),
-            self._see(inputs.unlabeled, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled[1]),
+            self._see(inputs.labeled, self.wanted.labeled, key.fold("labeled"), self._labeled.batch),
+            self._see(inputs.unlabeled, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled.batch),
         )
 
     def _see(self, taken: Tensor, kinds: tuple[Kind, ...], key: Key, batch: int) -> tuple[Tensor, ...]:
@@ -148,17 +143,9 @@ class RowFeed(Feed[Batch]):
         return self.key.fold(branch, "views").fold(step)
 
     def _rows(self, step: int, branch: int) -> tuple[Labels, Labels]:
-        labeled, unlabeled = self._samplers_of(branch)
-        return labeled.step(step), unlabeled.step(step)
+        wanted = self.wanted.unlabeled
+        unlabeled = self._unlabeled.step(step, branch) if wanted else self._unlabeled.rows[:0]
+        return self._labeled.step(step, branch), unlabeled
 
     def _mine(self, rows: Labels) -> Labels:
         return rows[self.process.slots(len(rows))]
-
-    def _samplers_of(self, branch: int) -> tuple[Sampler, Sampler]:
-        if branch not in self._samplers:
-            key = self.key.fold(branch, "sampler")
-            self._samplers[branch] = (
-                Sampler(*self._labeled, key.fold("labeled")),
-                Sampler(*self._unlabeled, key.fold("unlabeled")),
-            )
-        return self._samplers[branch]

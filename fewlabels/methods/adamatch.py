@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative, Positive
@@ -69,7 +68,7 @@ class AdaMatch(Method):
         row_weight = at_least(aligned, threshold)
         target = aligned if self.target == "aligned" else aligned.argmax(1)
 
-        labeled_loss = F.cross_entropy(z, batch.labels.repeat(2))
+        labeled_loss = self.supervise(z, batch.labels.repeat(2))
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * cosine_ramp(batch.progress) * unlabeled_loss,

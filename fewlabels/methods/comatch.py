@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, Fraction, NotNegative, Positive
@@ -78,7 +77,7 @@ class CoMatch(WeakStrong):
         q = self._targets(target_logits(net, f_w).softmax(1), f_w, f, batch)
         row_weight = at_least(q, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, q, row_weight)
         contrast_loss = contrast(self.projector(f_1), self.projector(f_2), target_graph(q, self.edge), self.temperature)
         return {

@@ -62,7 +62,7 @@ class CRMatch(WeakStrong):
         p, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_s)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         a = self.projection(learning_features(net, weak)[0]) if self.weak_learns else self.projection(f_w).detach()
         alike = F.cosine_similarity(a, self.projection(f_s), dim=1)

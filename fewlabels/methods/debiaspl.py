@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
@@ -58,7 +57,7 @@ class DebiasPL(WeakStrong):
         p = (z_w - (bias if before is None else before)).softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s + bias, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

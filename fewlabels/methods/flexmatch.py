@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
@@ -49,7 +48,7 @@ class FlexMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
@@ -57,7 +56,7 @@ class FreeMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         fairness_loss = fairness(self.threshold.p_mean, self.threshold.histogram, z_s, row_weight)
         return {

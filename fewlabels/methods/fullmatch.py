@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import Fraction, NotNegative
@@ -60,7 +59,7 @@ class FullMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         negative_loss, entropy_loss = (
             loss * (batch.step >= self.begins) for loss in self._losses_of_others(p, z_s.softmax(1), row_weight)

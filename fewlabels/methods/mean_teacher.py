@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
@@ -48,7 +47,7 @@ class MeanTeacher(Method):
         z_u = net.unlabeled_logits(learning_features(net, first)[0])
         target = target_logits(net.teacher, target_features(net.teacher, second)).softmax(1)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(z_u, target))
         return {
             "loss": labeled_loss + self.weight * ramp(batch.progress, self.ramp, self.rise) * unlabeled_loss,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
@@ -49,7 +48,7 @@ class PiModel(Method):
         first, second = (net.unlabeled_logits(f) for f in learning_features(net, *batch.unlabeled))
         target = first.softmax(1)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(second, target if self.gradient == "both" else target.detach()))
         return {
             "loss": labeled_loss + self.weight * ramp(batch.progress, self.ramp, self.rise) * unlabeled_loss,

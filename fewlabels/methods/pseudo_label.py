@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
@@ -55,7 +54,7 @@ class PseudoLabel(Method):
         p = z_w.detach().softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(own), batch.labels)
+        labeled_loss = self.supervise(net.logits(own), batch.labels)
         unlabeled_loss = consistency(z_w, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * ramp(batch.progress, self.ramp) * unlabeled_loss,

@@ -66,7 +66,7 @@ class RegMixMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         fairness_loss = fairness(self.threshold.p_mean, self.threshold.histogram, z_s, row_weight)
         mix_loss, unsure_loss = self._losses_of_mixed(net, batch, p) if len(p) else (p.sum(), p.sum())

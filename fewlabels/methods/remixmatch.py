@@ -78,7 +78,7 @@ class ReMixMatch(Method):
         y = one_hot(batch.labels, q.shape[1], like=q)
         images, targets = mix_rows(batch.key, [labeled, first, second, weak], [y, q, q, q], self.quantiles)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
-        labeled_loss = F.cross_entropy(z[:count], targets[:count])
+        labeled_loss = self.supervise(z[:count], targets[:count])
         unlabeled_loss = mean_loss(F.cross_entropy(z[count:], targets[count:], reduction="none"))
         strong_loss, rotation_loss = self._losses_of_strong(net, batch, first, q)
         guessed = self.weight * unlabeled_loss + self.strong * strong_loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
@@ -54,7 +53,7 @@ class SequenceMatch(WeakStrong):
         p, z_m, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_m), net.unlabeled_logits(f_s)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         q, q_m = sharpen(p, self.temperature), sharpen(z_m.detach().softmax(1), self.temperature)
         passed = divergence(z_m, q) + divergence(z_s, q_m) + divergence(z_s, q)
         passed_loss = mean_loss(row_weight * passed)

@@ -63,7 +63,7 @@ class ShrinkMatch(WeakStrong):
         p = align(p, 1.0, self.average(p)) if self.align else p
         row_weight = at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, p, row_weight)
         shrink_loss = self._shrink_loss(f_s, p, row_weight, batch.step)
         return {

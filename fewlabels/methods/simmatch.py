@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, Fraction, NotNegative, Positive
@@ -81,7 +80,7 @@ class SimMatch(Method):
         target, likeness = self._targets(net, f, batch)
         z_s, row_weight = net.unlabeled_logits(f_s), at_least(target, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         student = self.bank.similarity(self.projector(f_s), self.temperature).log_softmax(1)
         instance_loss = mean_loss(-(likeness * student.masked_fill(student.isinf(), 0.0)).sum(1))

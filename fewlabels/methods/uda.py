@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.parts.losses import consistency, mean_over, seen
@@ -56,7 +55,7 @@ class UDA(WeakStrong):
         }
 
     def _labeled_loss(self, z: Tensor, batch: Batch) -> Tensor:
-        losses = F.cross_entropy(z, batch.labels, reduction="none")
+        losses = self.supervise(z, batch.labels, reduction="none")
         if self.annealing == "none":
             return losses.mean()
         classes, t = z.shape[1], batch.progress

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.keys import Key
@@ -62,7 +61,7 @@ class VAT(Method):
         p = z_u.detach().softmax(1)
         z_r = net.unlabeled_logits(learning_features(net, weak + self._worst_change(net, weak, batch.key))[0])
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         entropy_loss = mean_loss(-(z_u.softmax(1) * z_u.log_softmax(1)).sum(1))
         unlabeled_loss = mean_loss(divergence(z_r, p))
         weight = self.weight * ramp(batch.progress, self.ramp, self.rise)

@@ -14,6 +14,7 @@ from torch import nn
 from fewlabels.averaging.batch_norm import set_batch_norm_memory
 from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import Provider
+from fewlabels.data.samplers import Epochs
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.errors import UserError
 from fewlabels.evaluation.probe import ROWS, Probe
@@ -136,10 +137,8 @@ def _feed(
     return RowFeed(
         job.rows.images,
         job.rows.labels,
-        labeled=labeled,
-        unlabeled=unlabeled,
-        batch=sizes[0],
-        unlabeled_batch=sizes[1],
+        labeled=Epochs(labeled, sizes[0], key, "labeled"),
+        unlabeled=Epochs(unlabeled, sizes[1], key, "unlabeled"),
         steps=job.recipe.steps,
         wanted=wanted,
         views=job.views,

@@ -8,6 +8,7 @@ import torch
 
 from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import ResidentImages
+from fewlabels.data.samplers import Epochs
 from fewlabels.keys import Key
 from fewlabels.processes import Process
 from fewlabels.views.batch import Views
@@ -24,8 +25,12 @@ def feed_of(images=NOISE, **changes):
     options = {
         "labeled": np.flatnonzero(LABELS >= 0), "unlabeled": np.flatnonzero(LABELS < 0), "batch": 6,
         "unlabeled_batch": 10, "steps": 50, "wanted": WANTED, "views": PLAIN, "key": Key(7),
-    }  # fmt: skip
-    return RowFeed(ResidentImages(images), LABELS, **options | changes)
+    } | changes  # fmt: skip
+    for stream, batch in (("labeled", "batch"), ("unlabeled", "unlabeled_batch")):
+        size = options.pop(batch)
+        if not isinstance(options[stream], Epochs):
+            options[stream] = Epochs(options[stream], size, options["key"], stream)
+    return RowFeed(ResidentImages(images), LABELS, **options)
 
 
 def batch_of(feed, step=3, branch=0):
@@ -214,3 +219,16 @@ def test_a_batch_from_tensors_is_the_same_and_its_key_draws_on_their_device():
     mine, theirs = batch_of(feed, 4), feed.batch_of(feed.inputs(4), torch.tensor(4))
     assert same(mine, theirs)
     assert torch.equal(mine.key.uniforms(3), theirs.key.uniforms(3))
+
+
+def test_another_sampler_of_labeled_rows_is_asked_for_each_step_and_branch():
+    class Second(Epochs):
+        """Chooses one row again and again."""
+
+        def step(self, step, branch=0):
+            return np.full(self.batch, self.rows[step + 4 * branch])
+
+    feed = feed_of(labeled=Second(np.flatnonzero(LABELS >= 0), 6, Key(7), "labeled"))
+    for step, branch in ((0, 0), (2, 0), (1, 1)):
+        found = feed.batch(step, torch.tensor(step), branch)
+        assert found.places.tolist() == [step + 4 * branch] * 6

@@ -194,6 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest, method_words = _split_method_words(words)
     try:
         command = _parse(Command, rest, "fewlabels", "Learning from few labels.")
+        from fewlabels.data.image import ignore_warnings_of_pillow
+
+        ignore_warnings_of_pillow()  # the process is ours
         _RUNNERS[type(command)](command, method_words)
     except UserError as error:
         _say(f"{error}")
@@ -222,12 +225,8 @@ def _parse(kind: Any, words: list[str], prog: str, description: str | None = Non
 
 
 def _say(text: str) -> None:
-    if "LOCAL_RANK" in os.environ:
-        from fewlabels.processes import speaks
-
-        if not speaks(text):
-            return
-    print(f"fewlabels: {text}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK") if "LOCAL_RANK" in os.environ else None  # set by torchrun: each process speaks
+    print(f"fewlabels{f' (process {rank})' if rank else ''}: {text}", file=sys.stderr, flush=True)
 
 
 def _again(words: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -24,7 +23,6 @@ T = TypeVar("T")
 # An exchange may take so long: the others wait while the first evaluates a large set alone. Torch has half an hour.
 PATIENCE = timedelta(hours=2)
 _SITTING = "fewlabels/sitting"  # where the store has the name of the newest sitting
-KEPT_BACK = 1.0  # seconds that a process stays which leaves it to another one to speak
 
 
 @dataclass(frozen=True)
@@ -155,26 +153,6 @@ def _own_part(store: dist.Store, rank: int, size: int) -> dist.Store:
 def is_lost(error: RuntimeError) -> bool:
     """Tell a failed exchange from any other error: gloo has no type of its own for it."""
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error)
-
-
-def speaks(text: str) -> bool:
-    """Tell whether this process is to print an error: of those that `torchrun` started here, the first that asks.
-
-    An error that all have is printed once on each machine, and one that a single process has by that one. The others
-    wait a little, since `torchrun` ends all as soon as one has ended.
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
-    sitting = "/".join(os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "GROUP_RANK"))
-    key = f"fewlabels/said/{sitting}/{hashlib.sha256(text.encode()).hexdigest()}"
-    try:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        first = dist.TCPStore(host, port, timeout=timedelta(seconds=5)).add(key, 1) == 1
-    except RuntimeError:
-        return True  # what started them is gone
-    if not first:
-        time.sleep(KEPT_BACK)
-    return first
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:

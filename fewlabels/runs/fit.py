@@ -25,6 +25,7 @@ from fewlabels.runs.choose import GIVEN, choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.features import embedded, enough, features_stage
 from fewlabels.runs.finish import finish
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.phases import Done, free_phase, network_stage, say_estimate, train_stage
 from fewlabels.runs.prepare import prepare
 from fewlabels.runs.run import Run
@@ -74,8 +75,7 @@ def fit(
     if isinstance(backbone, OfFunction) and chosen.features == "auto":
         chosen = replace(chosen, features="only")  # there is nothing else to train
     device = choose_device(chosen.device)
-    threads = torch.get_num_threads()
-    with joined(device) as process, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
+    with host_settings_kept(), joined(device) as process, noted_signals() as stop, ExitStack() as held:
         show = show if show is not None and process.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
         if isinstance(backbone, OfFunction) and vectors_of(table.images) is not None:
@@ -92,12 +92,8 @@ def fit(
             process=process, stop=stop, show=show, held=held, source=source_of(data),
         )  # fmt: skip
         _say_how_shared(work)
-        torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
-        try:
-            torch.set_num_threads(work.plan.threads)
-            return _phases(work)
-        finally:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(work.plan.threads)
+        return _phases(work)
 
 
 def made_method(method: str | Method) -> Method:

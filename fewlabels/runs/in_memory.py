@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import read_policy
 from fewlabels.processes import ALONE
 from fewlabels.runs.checks import check_rule, check_shares
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.job import Job, begin
 from fewlabels.runs.learner import MethodLearner
 from fewlabels.runs.make_job import make_job
@@ -60,19 +59,10 @@ def train_in_memory(
     policy = None if options.policy == "auto" else read_policy(options.policy)
     job = replace(make_job(brought.table, brought.images, options, plan, backbone), policy=policy)
     check_rule(job, method, method_name(method))
-    with torch.random.fork_rng(), _threads(options.threads or THREADS):
+    with host_settings_kept():
+        torch.set_num_threads(options.threads or THREADS)
         trained, lines = _trained(job, method)
         return _calibrated(trained, job).cpu(), lines
-
-
-@contextmanager
-def _threads(number: int) -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _trained(job: Job, method: Method) -> tuple[Classifier, Lines]:

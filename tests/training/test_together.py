@@ -21,7 +21,6 @@ from fewlabels.processes import (
     local_process,
     mean_gradients,
     send_from_first,
-    speaks,
     this_process,
     world_size,
 )
@@ -216,22 +215,3 @@ def test_where_the_first_never_comes_the_others_give_up(monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=0.2))
     with pytest.raises(dist.DistError, match="did not answer"):
         processes._own_part(store, 1, 2)
-
-
-def test_an_error_is_said_by_the_first_that_asks(monkeypatch):
-    monkeypatch.setattr(processes, "KEPT_BACK", 0.3)
-    assert speaks("without torchrun") and speaks("without torchrun")
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
-    for name, value in {"USE_AGENT_STORE": "True", "RESTART_COUNT": "0"}.items():
-        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", f"{store.port}")
-    assert speaks("an error")
-    began = time.monotonic()
-    assert not speaks("an error")
-    assert time.monotonic() - began >= 0.3  # while the first one speaks
-    assert speaks("another error")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert speaks("an error")
-    monkeypatch.setenv("GROUP_RANK", "1")  # each machine
-    assert speaks("an error")

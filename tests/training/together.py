@@ -43,7 +43,7 @@ def together(task, size=2, join=True):
         worker.start()
     answers = []
     for receiver, _ in pipes:
-        assert receiver.poll(300), "a process does not answer"
+        assert receiver.poll(120), "a process does not answer"
         answers.append(receiver.recv())
     for worker in workers:
         worker.join()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay, horizon
+from fewlabels.averaging.memory import Memory
 from fewlabels.config import NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
@@ -14,7 +15,6 @@ from fewlabels.methods.parts.draws import mix_rows
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import mean_loss
 from fewlabels.methods.parts.marginals import RecentMean
-from fewlabels.methods.parts.memory import Memory
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, one_hot, sharpen

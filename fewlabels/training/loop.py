@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor
 
+from fewlabels.averaging.copies import combine, combined
 from fewlabels.averaging.ema import Ema
 from fewlabels.processes import is_lost, mean_gradients, this_process
 from fewlabels.training.captured import Captured
@@ -67,6 +68,21 @@ class State(Generic[L]):
         for turn, optimizer in self.optimizers.items():
             optimizer.load(parts.get(_part_of(turn), {}))
         self.step.copy_(parts["loop"]["step"])
+
+    def take_mean(self, copies: Sequence[State[L]]) -> None:
+        """Become the mean of copies that parted from this state and did a segment each, on branches of their own.
+
+        Parameters, averages and what the optimizers remember are averaged, memories combine by their own rules; see
+        `averaging.copies`. The copies are as many steps further, and so is this state then.
+        """
+        self.learner.load_state_dict(combined(self.learner, [copy.learner for copy in copies]))
+        self.ema.load_state_dict(combined(self.ema, [copy.ema for copy in copies]))
+        for turn, optimizer in self.optimizers.items():
+            remembered = [copy.optimizers[turn].tensors() for copy in copies]
+            optimizer.load(
+                {name: combine("mean", t, [r[name] for r in remembered]) for name, t in remembered[0].items()}
+            )
+        self.step.copy_(copies[0].step)
 
 
 def _part_of(turn: Turn) -> str:

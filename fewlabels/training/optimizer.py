@@ -64,7 +64,7 @@ class TurnOptimizer:
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             number, entry = name.split(".", 1)
-            state.setdefault(int(number), {})[entry] = value
+            state.setdefault(int(number), {})[entry] = value.clone()  # what was given may train on too
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         for parameter, entry in self.optimizer.state.items():

@@ -179,3 +179,55 @@ def test_layers_with_rates_of_their_own_are_the_learners_to_name():
 def test_one_update_takes_all_turns():
     state = pair()
     assert "critic_loss" in update(state, Sequences().batch(0, state.step))
+
+
+def episodes(state, stop=None):
+    """Train two copies on branches of their own, four steps at a time, and go on from their mean.
+
+    With a `stop` all is saved after so many steps of the second copy in the second episode, and loaded into new states.
+    """
+    for number, first in enumerate(range(0, STEPS, 4)):
+        copies = []
+        for branch in (1, 2):
+            copy = pair()
+            copy.load(state.tensors())
+            if (number, branch) == (1, 2) and stop is not None:
+                ran(copy, first, first + stop, branch=branch)
+                saved = [{n: t.clone() for n, t in each.tensors().items()} for each in (state, *copies, copy)]
+                state, *copies, copy = loaded = [pair() for _ in saved]
+                for each, tensors in zip(loaded, saved, strict=True):
+                    each.load(tensors)
+                ran(copy, first + stop, first + 4, branch=branch)
+            else:
+                ran(copy, first, first + 4, branch=branch)
+            copies.append(copy)
+        state.take_mean(copies)
+    return state
+
+
+def test_two_branches_are_averaged_and_train_on_and_stopped_within_it_is_the_same():
+    whole = episodes(pair())
+    assert int(whole.step) == STEPS
+    for stop in range(5):
+        assert_same(whole.tensors(), episodes(pair(), stop).tensors())
+    alone = pair()
+    ran(alone, branch=1)
+    assert not torch.equal(whole.learner.coder[0].weight, alone.learner.coder[0].weight)
+
+
+def test_the_mean_of_copies_is_that_of_all_that_they_have():
+    start, first, second = pair(), pair(), pair()
+    ran(first, 0, 5, branch=1)
+    ran(second, 0, 5, branch=2)
+    start.take_mean([first, second])
+    for name, found in start.tensors().items():
+        one, other = first.tensors()[name], second.tensors()[name]
+        expected = (one + other) / 2 if found.is_floating_point() else one
+        torch.testing.assert_close(found, expected, msg=name)
+
+
+def test_the_mean_of_one_copy_is_the_copy():
+    start, copy = pair(), pair()
+    ran(copy, 0, 5)
+    start.take_mean([copy])
+    assert_same(start.tensors(), copy.tensors())

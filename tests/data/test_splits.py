@@ -388,6 +388,12 @@ def test_a_test_row_without_a_label_is_refused(changed):
         changed(lambda text: text.replace(f"x[{row}],,train", f"x[{row}],,test"), table)
 
 
+def test_a_split_that_parts_a_group_is_refused(changed):
+    groups = tuple(f"g{i // 4}" for i in range(20))
+    with pytest.raises(UserError, match=r"g[0-4]"):
+        changed(lambda text: text, replace(TABLE, groups=groups))
+
+
 # --- parts that judge each other ---
 
 

@@ -1,9 +1,11 @@
 """Methods at the edges of what they are made for: two classes, one row, as many outputs as there are turns."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fewlabels.errors import UserError
 from fewlabels.methods.parts.heads import auxiliary_head
@@ -48,6 +50,12 @@ def test_freematch_takes_a_clip_of_one_value_and_none_that_is_upside_down():
         eager("freematch", clip=(0.95, 0.9))
 
 
+@pytest.mark.parametrize(("name", "option", "value"), [("fixmatch", "threshold", 1.5), ("vat", "weight", -1.0)])
+def test_an_option_that_is_not_allowed_is_refused_by_name(name, option, value):
+    with pytest.raises(UserError, match=f"{option}.*{value}"):
+        eager(name, **{option: value})
+
+
 def test_the_auxiliary_head_narrows_to_a_quarter_and_to_no_less_than_one():
     def sizes(head):
         return [module.out_features for module in head if isinstance(module, torch.nn.Linear)]
@@ -62,3 +70,23 @@ def test_tables_of_constants_are_in_no_checkpoint(small_job, name):
     constants = {buffer for buffer, tensor in state.learner.method.named_buffers() if tensor.shape == (4097,)}
     assert constants and constants.isdisjoint(state.learner.method.state_dict())
     assert not any(tensor.shape == (4097,) for tensor in state.tensors().values())
+
+
+TRUST = {  # UDA's share of the way from 1/K to 1 up to which a labeled row counts, at a part t of the run
+    "linear": lambda t: t,
+    "log": lambda t: 1 - math.exp(-5 * t),
+    "exp": lambda t: math.exp(5 * (t - 1)),
+}
+
+
+@pytest.mark.parametrize("annealing", TRUST)
+@pytest.mark.parametrize("t", [0.05, 0.5, 0.95])
+def test_uda_trains_on_labeled_rows_that_are_not_yet_told_too_surely(small_job, annealing, t):
+    state, feed = begin(small_job(), eager("uda", annealing=annealing))
+    logits, labels = torch.linspace(-9, 9, 5000)[:, None] * F.one_hot(torch.tensor(3), 10), torch.full((5000,), 3)
+    told = logits.softmax(1)[:, 3]
+    counts = told <= 0.1 + 0.9 * TRUST[annealing](t)
+    assert 0 < counts.sum() < 5000
+    batch = dataclasses.replace(feed.batch(0, state.step), labels=labels, progress=torch.tensor(t))
+    expected = -told[counts].log().mean()
+    torch.testing.assert_close(state.learner.method._labeled_loss(logits, batch), expected, rtol=1e-5, atol=1e-6)

@@ -169,6 +169,14 @@ def test_each_number_comes_once_however_often_a_training_is_stopped(service, sma
         assert run.facts["data"] == "digits"
 
 
+@pytest.mark.parametrize("service", ["tensorboard"], indirect=True)
+def test_tensorboard_forgets_what_comes_after_the_step_it_continues_from(service, tmp_path, monkeypatch):
+    opened, make = [], service.SummaryWriter
+    monkeypatch.setattr(service, "SummaryWriter", lambda *a, **options: opened.append(options) or make(*a, **options))
+    open_board("tensorboard", Training(tmp_path, "a", 4, {}))
+    assert opened == [{"purge_step": 5}]
+
+
 @pytest.mark.parametrize("service", ["wandb"], indirect=True)
 def test_labels_only_and_the_method_are_told_apart(service, tmp_path):
     options = {"method": "fixmatch", "labels_per_class": 1, "steps": 4, "device": "cpu", "threads": 1}

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewlabels.averaging.batch_norm import batch_norms
 from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import ResidentImages
 from fewlabels.errors import UserError
@@ -162,7 +163,7 @@ LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection cl
 
 @pytest.mark.parametrize("error", [RuntimeError(LOST), torch.OutOfMemoryError("no room")])
 def test_a_lost_process_and_a_small_memory_are_no_fault_of_the_compiler(vector_job, graphs, monkeypatch, error):
-    def fails(*_):
+    def fails(*_, **__):
         raise error
 
     monkeypatch.setattr("fewlabels.training.loop.update", fails)
@@ -297,6 +298,22 @@ def test_the_average_is_what_is_evaluated_and_differs_from_the_last_parameters(s
     run(state, feed, 0, 12, watch=lambda *_: None)
     assert not torch.equal(state.averaged.classifier.head.weight, state.learner.network.classifier.head.weight)
     assert not state.averaged.classifier.head.weight.requires_grad
+
+
+def test_each_step_enters_the_average(small_job):
+    state, feed = begin(small_job(ema_memory=3.0), FixMatch())
+    expected = state.learner.network.classifier.head.weight.detach().clone()
+    for step in range(5):
+        update(state, feed.batch(step, state.step))
+        kept = min(2 / 3, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * state.learner.network.classifier.head.weight.detach()
+        torch.testing.assert_close(state.averaged.classifier.head.weight, expected)
+
+
+@pytest.mark.parametrize(("memory", "momentum"), [(4.0, 0.25), (None, 0.1)])
+def test_running_statistics_remember_what_the_recipe_says_or_what_the_network_has(small_job, memory, momentum):
+    state, _ = begin(small_job(batch_norm_memory=memory), FixMatch())
+    assert {norm.momentum for norm in batch_norms(state.learner.network)} == {momentum}
 
 
 def test_norms_and_biases_do_not_decay(small_job):

@@ -36,8 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Options, Share
-from fewlabels.data.feed import WHOLE
+from fewlabels.config import Fraction, NotNegative, Options
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.evaluation.probe import Probed
@@ -51,6 +50,7 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
+from fewlabels.processes import ALONE
 from fewlabels.runs.choose import GIVEN
 from fewlabels.runs.job import Job, Rows, begin, make_probe
 from fewlabels.runs.prepare import prepare
@@ -118,7 +118,7 @@ class GivenTargets(Method):
         loss = mean CE(z, y) + weight * mean CE(logits(strong(u)), y^)
     """
 
-    noise: Share = 0.0
+    noise: Fraction = 0.0
     """share of wrong targets"""
     kind: Literal["uniform", "confused"] = "uniform"
     """what a wrong target is: any other class, or always the next one"""
@@ -207,7 +207,7 @@ class Trainings:
             )
             return prepare(
                 chosen, options, LayerMatch(), GIVEN, None, torch.device("cpu"),
-                share=WHOLE, stop=lambda: False, show=Show(None), held=held,
+                process=ALONE, stop=lambda: False, show=Show(None), held=held,
             ).job  # fmt: skip
 
     def outcome(self, cell: Cell) -> dict[str, Any]:
@@ -231,9 +231,9 @@ class Trainings:
         points = []
         for first, end in pairwise([0, *ends]):
             run(state, feed, first, end, watch=lambda *_: None)
-            points.append({"step": end} | measured(state.averaged, job.rows, cell.watches == "features"))
+            points.append({"step": end} | measured(state.averaged.classifier, job.rows, cell.watches == "features"))
             if cell.watches == "probe":
-                points[-1] |= flat(make_probe(job, method)(state.network, state.method, state.step))
+                points[-1] |= flat(make_probe(job, method)(state.learner.network, state.learner.method, state.step))
         return points
 
 

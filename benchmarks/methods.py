@@ -31,7 +31,6 @@ from accuracy import COMMIT, machine, subset
 
 import fewlabels
 from fewlabels.config import Options
-from fewlabels.data.feed import WHOLE
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import UNLABELED, Table
@@ -39,6 +38,7 @@ from fewlabels.files import replace_text
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.base import Task
 from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.processes import ALONE
 from fewlabels.runs.choose import GIVEN
 from fewlabels.runs.job import Job, begin
 from fewlabels.runs.prepare import prepare
@@ -201,7 +201,7 @@ def job_of(table: Table, question: Question) -> Job:
         options = Options(labels_per_class=labels, steps=question.steps, threads=1, device="cpu", out=out)
         return prepare(
             table, options, FixMatch(), GIVEN, None, torch.device("cpu"),
-            share=WHOLE, stop=lambda: False, show=Show(None), held=held,
+            process=ALONE, stop=lambda: False, show=Show(None), held=held,
         ).job  # fmt: skip
 
 

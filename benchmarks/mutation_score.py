@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {
     "methods/parts": ["fewlabels/methods/parts/*.py"],
     "methods": ["fewlabels/methods/*.py"],
-    "training": ["fewlabels/training/*.py"],
+    "training": ["fewlabels/training/*.py", "fewlabels/processes.py"],
     "averaging": ["fewlabels/averaging/*.py"],
     "keys": ["fewlabels/keys.py"],
     "data/splits and data/samplers": ["fewlabels/data/splits.py", "fewlabels/data/samplers.py"],
@@ -50,7 +50,7 @@ LEAST = 50  # of each group, or all where there are fewer
 # Tests of files, or of rooms, of which nothing records that they execute them: in processes of their own, or on import.
 UNRECORDED = {
     "fewlabels/methods/": ["tests/methods/test_defaults.py"],
-    "fewlabels/training/processes.py": [
+    "fewlabels/processes.py": [
         "tests/training/test_together.py",
         "tests/training/test_loop.py::test_two_processes_equal_one",
         "tests/runs/test_processes.py",

@@ -52,7 +52,7 @@ def main(question: Question) -> None:
         first = 20 + STEPS * number
         run(state, feed, first, first + STEPS, watch=lambda *_: None)
         middle = time.perf_counter()
-        probe(state.network, state.method, state.step)
+        probe(state.learner.network, state.learner.method, state.step)
         a_step.append((middle - start) / STEPS)
         a_probe.append(time.perf_counter() - middle)
     result = {"data": question.data, "pairs": question.pairs, "a_probe_in_steps": ratios(a_step, a_probe)}

@@ -41,9 +41,10 @@ from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.runs.choose import fast_bfloat16
 from fewlabels.runs.job import Job, Rows, begin
+from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
-from fewlabels.training.recipe import Recipe
+from fewlabels.training.recipe import OptimizerRecipe
 from fewlabels.views.images import ImageViews
 
 ROWS = 1000
@@ -108,9 +109,9 @@ def ours(
     """Give a function that does a number of our steps."""
     rows, labels = np.arange(ROWS), task.labels()
     precision = "bfloat16" if fast_bfloat16(device) else "float32"
-    recipe = Recipe(
-        steps=10**6, batch=task.batch, unlabeled_batch=task.unlabeled_batch, optimizer="sgd", lr=0.03,
-        weight_decay=5e-4, layer_decay=None, warm_up=0, ema_memory=1000.0, batch_norm_memory=1000.0,
+    recipe = ClassifierRecipe(
+        steps=10**6, batch=task.batch, unlabeled_batch=task.unlabeled_batch,
+        optimizer=OptimizerRecipe("sgd", lr=0.03, weight_decay=5e-4), ema_memory=1000.0, batch_norm_memory=1000.0,
         precision=precision, compile=compiled,
     )  # fmt: skip
     job = Job(

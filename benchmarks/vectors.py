@@ -101,7 +101,9 @@ def one(question: Question, table: Table, setting: str, seed: int) -> dict[str, 
         start = time.process_time()
         state, feed = begin(job, make_method(method))
         run(state, feed, 0, plan.recipe.steps, watch=lambda *_: None)
-        found[f"{method}, {setting}"] = hidden(rows, predict_rows(state.averaged, rows, rows.hidden).argmax(1))
+        found[f"{method}, {setting}"] = hidden(
+            rows, predict_rows(state.averaged.classifier, rows, rows.hidden).argmax(1)
+        )
         found[f"seconds of {method}, {setting}"] = time.process_time() - start
     if setting == question.settings[0]:
         train = np.concatenate([rows.labeled, rows.unlabeled])

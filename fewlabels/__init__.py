@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fewlabels.version import __version__
+
 if TYPE_CHECKING:
     from fewlabels.config import Options
     from fewlabels.data.sources.open import open_table
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from fewlabels.runs.probe import probe
     from fewlabels.runs.run import Run, load
 
-__version__ = "0.1.0"
 __all__ = [
     "BenchResult",
     "Classifier",
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Table",
     "UserError",
+    "__version__",
     "add_labels",
     "bench",
     "fit",
@@ -65,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

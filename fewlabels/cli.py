@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fewlabels import __version__
 from fewlabels.config import Budget, MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
+from fewlabels.version import __version__
 
 _METHOD_OPTION = "--method."
 _KEPT_BACK = 10.0  # seconds that a process with a wrong command waits for the first of its machine to say so
@@ -194,6 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest, method_words = _split_method_words(words)
     try:
         command = _parse(Command, rest, "fewlabels", "Learning from few labels.")
+        from fewlabels.data.image import ignore_warnings_of_pillow
+
+        ignore_warnings_of_pillow()  # the process is ours
         _RUNNERS[type(command)](command, method_words)
     except UserError as error:
         _say(f"{error}")
@@ -222,12 +225,8 @@ def _parse(kind: Any, words: list[str], prog: str, description: str | None = Non
 
 
 def _say(text: str) -> None:
-    if "LOCAL_RANK" in os.environ:
-        from fewlabels.training.processes import speaks
-
-        if not speaks(text):
-            return
-    print(f"fewlabels: {text}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK") if "LOCAL_RANK" in os.environ else None  # set by torchrun: each process speaks
+    print(f"fewlabels{f' (process {rank})' if rank else ''}: {text}", file=sys.stderr, flush=True)
 
 
 def _again(words: list[str]) -> str:

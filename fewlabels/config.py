@@ -21,7 +21,7 @@ class Interval(NamedTuple):
     high: float = float("inf")
 
 
-Share: TypeAlias = Annotated[float, Interval(0, 1)]
+Fraction: TypeAlias = Annotated[float, Interval(0, 1)]
 NotNegative: TypeAlias = Annotated[float, Interval(0)]
 Positive: TypeAlias = Annotated[float, Interval(1e-6)]
 Count: TypeAlias = Annotated[int, Interval(1)]
@@ -44,7 +44,7 @@ class Options:
     policy: str = "auto"
     """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
-    center_memory: Share | None = None
+    center_memory: Fraction | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
     """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name; of vectors mlp"""
@@ -69,9 +69,9 @@ class Options:
     """whose strengths these operations have"""
     noise: NotNegative | None = None
     """deviation of the noise on a strong view of a vector, in deviations of its dimensions"""
-    replaced: Share | None = None
+    replaced: Fraction | None = None
     """share of its entries that are replaced by those of other rows"""
-    mixed: Share | None = None
+    mixed: Fraction | None = None
     """largest share of another row that is mixed in"""
     unlabeled: MaybePath = None
     """a folder of more images without labels; of vectors an .npz or a sheet"""
@@ -105,8 +105,12 @@ class Options:
     """not on norms and biases"""
     layer_decay: Annotated[float, Interval(1e-6, 1)] | None = None
     """factor on the learning rate from each layer to the one below"""
+    schedule: Literal["auto", "cosine", "cosine_to_zero", "linear", "constant"] = "auto"
+    """how the learning rate falls; cosine is FixMatch's, which ends at a fifth"""
     warm_up: Annotated[int, Interval(0)] | None = None
-    """steps over which the learning rate rises"""
+    """steps over which the learning rate rises before"""
+    clip_norm: Positive | None = None
+    """largest norm of the gradient of all parameters together; larger ones are scaled down to it"""
     ema_memory: Annotated[float, Interval(1)] | None = None
     """steps that the average of the parameters remembers; it is what gets evaluated"""
     batch_norm_memory: Annotated[float, Interval(1)] | None = None

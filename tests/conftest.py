@@ -20,9 +20,10 @@ from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.feature_mlp import FeatureMLP
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.job import Job, Rows
+from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
 from fewlabels.runs.vectors import vector_views
-from fewlabels.training.recipe import Recipe
+from fewlabels.training.recipe import OptimizerRecipe
 from fewlabels.views import operations
 from fewlabels.views.images import ImageViews
 from fewlabels.views.vectors import Strength
@@ -76,7 +77,10 @@ def small_recipe(**changes):
         "steps": 12, "batch": 8, "unlabeled_batch": 16, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4,
         "layer_decay": None, "warm_up": 0, "ema_memory": 4.0, "batch_norm_memory": 4.0, "precision": "float32",
     }  # fmt: skip
-    return Recipe(**numbers | changes)
+    numbers |= changes
+    own = {field.name for field in dataclasses.fields(OptimizerRecipe)} & numbers.keys()
+    optimizer = OptimizerRecipe(numbers.pop("optimizer"), **{name: numbers.pop(name) for name in own})
+    return ClassifierRecipe(optimizer=optimizer, **numbers)
 
 
 @pytest.fixture(scope="session")

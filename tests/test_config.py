@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabels.config import Count, Interval, NotNegative, Options, Share, check_fields, describe, option_values
+from fewlabels.config import Count, Fraction, Interval, NotNegative, Options, check_fields, describe, option_values
 from fewlabels.errors import UserError
 
 FEW = settings(deadline=None, max_examples=30)
@@ -130,14 +130,14 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
         (Path, "a path"),
         (type(None), "None"),
         (dict, "dict"),
-        (Share, "a number, 0 to 1"),
+        (Fraction, "a number, 0 to 1"),
         (NotNegative, "a number, at least 0"),
         (Count, "a whole number, at least 1"),
         (Annotated[int, "a remark", Interval(2, 3)], "a whole number, 2 to 3"),
         (Annotated[int, Interval(0, 2**31 - 1)], "a whole number, 0 to 2147483647"),
         (Literal["a", 2], "a or 2"),
         (float | None, "a number or None"),
-        (tuple[Share, bool], "2 values (a number, 0 to 1; True or False)"),
+        (tuple[Fraction, bool], "2 values (a number, 0 to 1; True or False)"),
     ],
     ids=str,
 )
@@ -147,7 +147,7 @@ def test_what_a_hint_allows_is_said_in_words(hint, words):
 
 @dataclass
 class Pair:
-    both: tuple[Share, int] = (0.5, 1)
+    both: tuple[Fraction, int] = (0.5, 1)
     word: Literal[1, "a"] = 1
 
 

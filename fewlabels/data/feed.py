@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -14,22 +13,9 @@ from fewlabels.data.images import Provider, cores
 from fewlabels.data.samplers import Sampler
 from fewlabels.data.table import Labels
 from fewlabels.keys import Key
+from fewlabels.processes import ALONE, Process
+from fewlabels.training.feed import Feed
 from fewlabels.views.batch import Batch, Kind, Viewer, Views
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of the global batch this process makes: process `rank` of `world`."""
-
-    rank: int = 0
-    world: int = 1
-
-    def of(self, count: int) -> slice:
-        """Give the slots of a global batch of `count` that are this process's."""
-        return slice(self.rank * count // self.world, (self.rank + 1) * count // self.world)
-
-
-WHOLE = Share()
 
 
 class Inputs(NamedTuple):
@@ -45,19 +31,18 @@ _Seen: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """the views of labeled and of unlabeled rows"""
 
 
-class Feed:
+class RowFeed(Feed[Batch]):
     """Batches of rows.
 
     Args:
         images: of all rows, or their vectors.
         labels: int64 [N], -1 unlabeled.
-        labeled, unlabeled: row numbers to learn from with and without labels.
-        batch, unlabeled_batch: B and M, of all processes together.
+        labeled, unlabeled: choose the rows to learn from with and without labels, B and M a step.
         steps: length of the run.
         wanted: the views that the method asks for.
         views: makes them.
         key: the run's key.
-        share: this process's part.
+        process: which of the run's this is: it makes its part of the batch.
     """
 
     def __init__(
@@ -65,45 +50,41 @@ class Feed:
         images: Provider,
         labels: Labels,
         *,
-        labeled: Labels,
-        unlabeled: Labels,
-        batch: int,
-        unlabeled_batch: int,
+        labeled: Sampler,
+        unlabeled: Sampler,
         steps: int,
         wanted: Views,
         views: Viewer,
         key: Key,
-        share: Share = WHOLE,
+        process: Process = ALONE,
     ) -> None:
         self.images = images
         self.labels = torch.from_numpy(labels).to(images.device)
         places = torch.zeros(len(labels), dtype=torch.int64)
-        places[torch.from_numpy(labeled)] = torch.arange(len(labeled))
+        places[torch.from_numpy(labeled.rows)] = torch.arange(len(labeled.rows))
         self.places = places.to(images.device)
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
-        self.share = share
-        self._labeled = (labeled, batch)
-        self._unlabeled = (unlabeled if wanted.unlabeled else unlabeled[:0], unlabeled_batch)
-        self._samplers: dict[int, tuple[Sampler, Sampler]] = {}
+        self.process = process
+        self._labeled, self._unlabeled = labeled, unlabeled
         self._compiled: Callable[[Inputs, Tensor, int], _Seen] | None = None
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
         self._coming: tuple[tuple[int, int], Future[tuple[Inputs, _Seen]]] | None = None
 
-    def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
+    def batch(self, step: int, now: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
         coming, self._coming = self._coming, None
         if coming is not None:
             wait([coming[1]])  # also where it is not wanted: two at once would share samplers
         made = coming[1].result() if coming and coming[0] == (step, branch) else self._make(step, branch)
-        now = step if self.images.device.type == "cpu" else step_tensor  # so that methods draw on the device
-        return self._put_together(*made, step_tensor, self._key(now, branch))
+        drawn = step if self.images.device.type == "cpu" else now  # so that methods draw on the device
+        return self._put_together(*made, now, self._key(drawn, branch))
 
     def prepare(self, step: int, branch: int = 0) -> None:
         """Begin to make the batch of `step` in another thread; it will be the same.
 
         Where the network works with one thread and a core is idle: more threads and this one wait for each other.
         """
-        if self.images.device.type == "cpu" and torch.get_num_threads() == 1 and self.share.world < cores():
+        if self.images.device.type == "cpu" and torch.get_num_threads() == 1 and self.process.world_size < cores():
             self._coming = (step, branch), self._ahead.submit(self._make, step, branch)
 
     def inputs(self, step: int, branch: int = 0) -> Inputs:
@@ -119,11 +100,11 @@ class Feed:
         self.images.expect(*map(self._mine, self._rows(step + 1, branch)))
         return chosen
 
-    def batch_of(self, inputs: tuple[Tensor, ...], step_tensor: Tensor, branch: int = 0) -> Batch:
+    def batch_of(self, inputs: tuple[Tensor, ...], now: Tensor, branch: int = 0) -> Batch:
         """Make the batch of what `inputs` gave from tensors alone, as a captured step needs it; it equals `batch`."""
         chosen = Inputs(*inputs)
         see = self._see_at if self._compiled is None else self._compiled
-        return self._put_together(chosen, see(chosen, step_tensor, branch), step_tensor, self._key(step_tensor, branch))
+        return self._put_together(chosen, see(chosen, now, branch), now, self._key(now, branch))
 
     def compile(self) -> None:
         """Let `batch_of` make its views by one compiled function."""
@@ -138,12 +119,12 @@ class Feed:
     def _see_at(self, inputs: Inputs, step: int | Tensor, branch: int) -> _Seen:
         key = self._key(step, branch)
         return (
-            self._see(inputs.labeled, self.wanted.labeled, key.fold("labeled"), self._labeled[1]),
-            self._see(inputs.unlabeled, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled[1]),
+            self._see(inputs.labeled, self.wanted.labeled, key.fold("labeled"), self._labeled.batch),
+            self._see(inputs.unlabeled, self.wanted.unlabeled, key.fold("unlabeled"), self._unlabeled.batch),
         )
 
     def _see(self, taken: Tensor, kinds: tuple[Kind, ...], key: Key, batch: int) -> tuple[Tensor, ...]:
-        first = self.share.of(batch).start
+        first = self.process.slots(batch).start
         return self.views.make(taken, kinds, key.each(range(first, first + len(taken)), taken.device))
 
     def _put_together(self, inputs: Inputs, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
@@ -154,7 +135,7 @@ class Feed:
             unlabeled=seen[1],
             rows=inputs.unlabeled_rows,
             step=step_tensor,
-            share=step_tensor.to(torch.float32) / self.steps,
+            progress=step_tensor.to(torch.float32) / self.steps,
             key=key.fold("method"),
         )
 
@@ -162,17 +143,9 @@ class Feed:
         return self.key.fold(branch, "views").fold(step)
 
     def _rows(self, step: int, branch: int) -> tuple[Labels, Labels]:
-        labeled, unlabeled = self._samplers_of(branch)
-        return labeled.step(step), unlabeled.step(step)
+        wanted = self.wanted.unlabeled
+        unlabeled = self._unlabeled.step(step, branch) if wanted else self._unlabeled.rows[:0]
+        return self._labeled.step(step, branch), unlabeled
 
     def _mine(self, rows: Labels) -> Labels:
-        return rows[self.share.of(len(rows))]
-
-    def _samplers_of(self, branch: int) -> tuple[Sampler, Sampler]:
-        if branch not in self._samplers:
-            key = self.key.fold(branch, "sampler")
-            self._samplers[branch] = (
-                Sampler(*self._labeled, key.fold("labeled")),
-                Sampler(*self._unlabeled, key.fold("unlabeled")),
-            )
-        return self._samplers[branch]
+        return rows[self.process.slots(len(rows))]

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,10 +20,6 @@ from PIL import Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-# Pillow warns of odd metadata and of half its limit of pixels; neither keeps an image from being read. Ignored for
-# good, since `warnings.catch_warnings` around each image puts back the wrong filters where several threads decode.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -52,12 +49,7 @@ class Slice:
 ImageLike: TypeAlias = "Path | str | bytes | Slice | Image.Image | NDArray[Any] | Tensor"
 
 # What is opened: raster formats that Pillow decodes itself. Others (EPS) start programs, or are rarely photos.
-Image.init()
-FORMATS = [
-    name
-    for name in ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
-    if name in Image.OPEN
-]
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
@@ -71,6 +63,21 @@ DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 # Pillow's modes of grays with more than 8 bits
 
 _ORIENTATION = 0x0112  # EXIF's tag
+
+
+def ignore_warnings_of_pillow() -> None:
+    """Let a process that is our own say nothing of odd metadata and of half of Pillow's limit of pixels.
+
+    Neither keeps an image from being read. In a program that calls us the filters are that program's to choose.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@cache
+def _formats() -> list[str]:
+    """Return those of `FORMATS` that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def is_pixels(image: ImageLike) -> bool:
@@ -106,7 +113,7 @@ def opened(encoded: bytes) -> Generator[Image.Image]:
     """
     if not encoded:
         raise ValueError("the file is empty")
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
+    with Image.open(io.BytesIO(encoded), formats=_formats()) as file:
         if file.width * file.height > MOST_PIXELS:
             raise ValueError(f"{file.width}x{file.height} pixels; at most {MOST_PIXELS:,} are read")
         yield file

@@ -14,7 +14,7 @@ import numpy as np
 
 from fewlabels.data.decode import Form, decode_into
 from fewlabels.data.digest import digest_of, fetch
-from fewlabels.data.image import ImageLike, image_name, reason_of
+from fewlabels.data.image import ImageLike, ignore_warnings_of_pillow, image_name, reason_of
 from fewlabels.errors import UserError
 
 PATIENCE = 120.0  # seconds for a part, after which its images are tried one by one
@@ -157,6 +157,7 @@ def _check_workers(patience: float) -> None:
 def _decode_from(here: Path, part: Part, form: Form) -> tuple[int, Broken]:
     """Decode a part in a worker, which may have been started when relative paths meant something else."""
     os.chdir(here)
+    ignore_warnings_of_pillow()
     return decode_part(part, form)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.data.feed import Feed
+from fewlabels.data.feed import RowFeed
 from fewlabels.errors import UserError
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import statistics_kept
@@ -84,7 +84,7 @@ class Probe:
         batches: how many.
     """
 
-    def __init__(self, feed: Feed, truth: Tensor | None, held_out: Feed | None, batches: int) -> None:
+    def __init__(self, feed: RowFeed, truth: Tensor | None, held_out: RowFeed | None, batches: int) -> None:
         assert (truth is None) != (held_out is None)
         self.feed, self.truth, self.held_out, self.batches = feed, truth, held_out, batches
 
@@ -113,7 +113,7 @@ class Probe:
     def _add(self, sums: _Sums, method: Method, number: int, step: Tensor) -> None:
         # The batches are the same each time, and the method is told how far the run is.
         batch = self.feed.batch(number, torch.full_like(step, number))
-        batch = replace(batch, step=step, share=step.to(torch.float32) / self.feed.steps)
+        batch = replace(batch, step=step, progress=step.to(torch.float32) / self.feed.steps)
         # A copy each time: what the method remembers is as the next step of the training would find it.
         found: dict[str, Tensor] = deepcopy(method).forward(sums.network, batch)
         if missing := [name for name in _READ if name not in found]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from fewlabels import __version__
 from fewlabels.data.decode import Form
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, read_card
 from fewlabels.report.words import percent, things, verdict
+from fewlabels.version import __version__
 
 FILES = ("model.safetensors", "model.json", "README.md")
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels import __version__
 from fewlabels.data.decode import TRANSPARENT, Form
 from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
 from fewlabels.extras import import_extra, import_if_there
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, Classifier
+from fewlabels.version import __version__
 
 OUTPUTS = ("logits", "probabilities", "features")
 MOST_BYTES = 2**31  # of a file in ONNX's encoding (Protocol Buffers)

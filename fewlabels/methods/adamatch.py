@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import of_rows
@@ -40,7 +39,7 @@ class AdaMatch(Method):
     (`window` is of both); a popular library has the factor .95 and no interpolation.
     """
 
-    factor: Share = 0.9
+    factor: Fraction = 0.9
     """threshold, as a part of the labeled rows' mean largest probability"""
     target: Literal["class", "aligned"] = "class"
     """the largest class of the aligned distribution, or the distribution itself"""
@@ -69,10 +68,10 @@ class AdaMatch(Method):
         row_weight = at_least(aligned, threshold)
         target = aligned if self.target == "aligned" else aligned.argmax(1)
 
-        labeled_loss = F.cross_entropy(z, batch.labels.repeat(2))
+        labeled_loss = self.supervise(z, batch.labels.repeat(2))
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
-            "loss": labeled_loss + self.weight * cosine_ramp(batch.share) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * cosine_ramp(batch.progress) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "threshold": threshold,

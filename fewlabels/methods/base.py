@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import Field, dataclass, fields
-from typing import Any, ClassVar, Self, cast, dataclass_transform
+from typing import Any, ClassVar, Literal, Self, cast, dataclass_transform
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fewlabels.config import check_fields
 from fewlabels.models.network import LayerRule, Network
@@ -94,6 +95,18 @@ class Method(nn.Module):
     def layer_rule(self) -> LayerRule:
         """Say how unlabeled rows use the layers, where the user says nothing else."""
         return LayerRule()
+
+    def supervise(self, logits: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean") -> Tensor:
+        """Return the loss of labeled rows, here cross-entropy: 0-dim, or [B] without a reduction.
+
+        Every method takes it from here, so that another loss of labeled rows fits them all.
+
+        Args:
+            logits: [B, K].
+            target: int64 [B] classes or float [B, K] distributions.
+            reduction: "mean" over the rows, or "none".
+        """
+        return F.cross_entropy(logits, target, reduction=reduction)
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give the losses of a batch: 0-dim tensors are recorded, and the key `loss` is trained on.

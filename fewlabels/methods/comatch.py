@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import Count, NotNegative, Positive, Share
+from fewlabels.config import Count, Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.banks import RecentBank
 from fewlabels.methods.parts.forward import target_logits
@@ -41,17 +40,17 @@ class CoMatch(WeakStrong):
     The authors' code adds 1e-7 within the logarithm of S.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the loss of the targets"""
     contrast: NotNegative = 1.0
     """factor on the loss of the embeddings (the paper: 5 on STL-10)"""
-    smoothing: Share = 0.9
+    smoothing: Fraction = 0.9
     """share of an image's own prediction in its target; the rest is its neighbors'"""
     temperature: Positive = 0.2
     """of likeness; the smaller, the fewer neighbors count"""
-    edge: Share = 0.8
+    edge: Fraction = 0.8
     """targets this like are joined"""
     embedding: Count = 64
     """E, size of the embeddings"""
@@ -78,7 +77,7 @@ class CoMatch(WeakStrong):
         q = self._targets(target_logits(net, f_w).softmax(1), f_w, f, batch)
         row_weight = at_least(q, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, q, row_weight)
         contrast_loss = contrast(self.projector(f_1), self.projector(f_2), target_graph(q, self.edge), self.temperature)
         return {

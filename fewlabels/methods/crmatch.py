@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import features_of, learning_features, target_logits
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
@@ -35,7 +35,7 @@ class CRMatch(WeakStrong):
     four of other unlabeled images, as many as labeled ones. What is turned always has a pass of its own.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the loss of the targets"""
@@ -62,7 +62,7 @@ class CRMatch(WeakStrong):
         p, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_s)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         a = self.projection(learning_features(net, weak)[0]) if self.weak_learns else self.projection(f_w).detach()
         alike = F.cosine_similarity(a, self.projection(f_s), dim=1)

@@ -60,7 +60,7 @@ class Dash(WeakStrong):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor), `kept` and `rho`."""
         z, z_w, z_s = self.logits(net, batch)
-        labeled_losses = F.cross_entropy(z, batch.labels, reduction="none")
+        labeled_losses = self.supervise(z, batch.labels, reduction="none")
         rho = self._threshold(labeled_losses.detach(), batch.step)
         target = one_hot(z_w.argmax(1), z_w.shape[1], like=z_w)
         if self.soft:

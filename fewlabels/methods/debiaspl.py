@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
@@ -35,7 +34,7 @@ class DebiasPL(WeakStrong):
     after.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on (the paper: .8 on ImageNet)"""
     strength: NotNegative = 0.5
     """how much of the mean prediction is taken off (the paper: .4 on ImageNet)"""
@@ -58,7 +57,7 @@ class DebiasPL(WeakStrong):
         p = (z_w - (bias if before is None else before)).softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s + bias, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import consistency, seen
@@ -28,7 +27,7 @@ class DeFixMatch(Method):
     With no unlabeled rows nothing is taken off.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 0.5
     """factor on the loss of pseudo-labels, unlabeled and labeled"""
@@ -48,7 +47,7 @@ class DeFixMatch(Method):
         p, p_x = z_w.softmax(1), z[: len(own)].detach().softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels.repeat(2))
+        labeled_loss = self.supervise(z, batch.labels.repeat(2))
         unlabeled_loss = consistency(z_s, target, row_weight)
         counter_loss = consistency(own, p_x.argmax(1), at_least(p_x, self.threshold))
         return {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
@@ -25,7 +24,7 @@ class FixMatch(WeakStrong):
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
@@ -36,7 +35,7 @@ class FixMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold, Mapping
@@ -28,7 +27,7 @@ class FlexMatch(WeakStrong):
         loss = mean CE(z, y) + weight * mean(row weight * CE(z_s, sg y^))
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a prediction is sure from this probability on, and it is the highest threshold of a class"""
     mapping: Mapping = "convex"
     """from b to the part of the threshold: convex b / (2 - b), linear b, concave ln(b + 1) / ln 2"""
@@ -49,7 +48,7 @@ class FlexMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.errors import UserError
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, fairness, seen
@@ -39,7 +38,7 @@ class FreeMatch(WeakStrong):
     """factor on the loss that keeps classes apart (the paper: .001 to .01)"""
     memory: NotNegative = 1000.0
     """steps that the running means remember in a run of the paper's length (.999)"""
-    clip: tuple[Share, Share] | None = None
+    clip: tuple[Fraction, Fraction] | None = None
     """lowest and highest tau (the paper, on SVHN: (.9, .95))"""
 
     def __post_init__(self) -> None:
@@ -57,7 +56,7 @@ class FreeMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         fairness_loss = fairness(self.threshold.p_mean, self.threshold.histogram, z_s, row_weight)
         return {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.across import gather_rows
 from fewlabels.methods.parts.losses import consistency, mean_loss, mean_over, seen
@@ -37,7 +36,7 @@ class FullMatch(WeakStrong):
     commands they do not wait (0), and in their code t has a gradient (`target_learns`).
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the loss of the targets"""
@@ -60,7 +59,7 @@ class FullMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         negative_loss, entropy_loss = (
             loss * (batch.step >= self.begins) for loss in self._losses_of_others(p, z_s.softmax(1), row_weight)

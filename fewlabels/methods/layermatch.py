@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.output_average import OutputAverage
@@ -41,7 +40,7 @@ class LayerMatch(WeakStrong):
 
     threshold: Literal["fixed", "self_adaptive", "soft"] = "self_adaptive"
     """which rows count: as in FixMatch, FreeMatch, or SoftMatch (without its alignment)"""
-    confidence: Share = 0.95
+    confidence: Fraction = 0.95
     """a row counts from this probability of its target on (fixed threshold)"""
     outputs: Literal["now", "averaged"] = "now"
     """what makes the targets: the network's predictions, or their average over each row's visits"""
@@ -74,7 +73,7 @@ class LayerMatch(WeakStrong):
             p = self.average(p, batch.rows)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.step)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

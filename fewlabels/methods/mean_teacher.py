@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
@@ -32,7 +31,7 @@ class MeanTeacher(Method):
 
     weight: NotNegative = 50.0
     """factor on the unlabeled loss"""
-    ramp: Share = 0.4
+    ramp: Fraction = 0.4
     """part of the run over which this factor grows"""
     rise: Rise = "linear"
     """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2) as in the paper"""
@@ -48,10 +47,10 @@ class MeanTeacher(Method):
         z_u = net.unlabeled_logits(learning_features(net, first)[0])
         target = target_logits(net.teacher, target_features(net.teacher, second)).softmax(1)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(z_u, target))
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp, self.rise) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.progress, self.ramp, self.rise) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             **seen(z_u, target, z_u.new_ones(len(z_u))),

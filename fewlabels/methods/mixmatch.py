@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
@@ -63,10 +62,10 @@ class MixMatch(Method):
         images, targets = mix_rows(batch.key, [labeled, first, second], [y, q, q], self.quantiles)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
 
-        labeled_loss = F.cross_entropy(z[:count], targets[:count])
+        labeled_loss = self.supervise(z[:count], targets[:count])
         unlabeled_loss = mean_loss(squared_error(z[count:], targets[count:]))
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.rises) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.progress, self.rises) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "confidence": mean_rows(q.amax(1)),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
@@ -31,7 +30,7 @@ class PiModel(Method):
 
     weight: NotNegative = 10.0
     """factor on the unlabeled loss"""
-    ramp: Share = 0.4
+    ramp: Fraction = 0.4
     """part of the run over which this factor grows"""
     rise: Rise = "linear"
     """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2) as in the paper"""
@@ -49,10 +48,10 @@ class PiModel(Method):
         first, second = (net.unlabeled_logits(f) for f in learning_features(net, *batch.unlabeled))
         target = first.softmax(1)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(second, target if self.gradient == "both" else target.detach()))
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp, self.rise) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.progress, self.ramp, self.rise) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             **seen(second, target.detach(), second.new_ones(len(second))),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import consistency, seen
@@ -31,11 +30,11 @@ class PseudoLabel(Method):
     pass of their own, which moves no batch statistics (`passes=two`).
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
-    ramp: Share = 0.4
+    ramp: Fraction = 0.4
     """part of the run over which that factor rises from 0"""
     passes: Literal["one", "two"] = "one"
     """labeled and unlabeled rows share a pass through the network (one), or have one each (two)"""
@@ -55,10 +54,10 @@ class PseudoLabel(Method):
         p = z_w.detach().softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(own), batch.labels)
+        labeled_loss = self.supervise(net.logits(own), batch.labels)
         unlabeled_loss = consistency(z_w, target, row_weight)
         return {
-            "loss": labeled_loss + self.weight * ramp(batch.share, self.ramp) * unlabeled_loss,
+            "loss": labeled_loss + self.weight * ramp(batch.progress, self.ramp) * unlabeled_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             **seen(z_w, target, row_weight),

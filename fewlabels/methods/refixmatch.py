@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
 from fewlabels.methods.parts.targets import sharpen
 from fewlabels.methods.parts.thresholds import at_least
@@ -30,7 +29,7 @@ class ReFixMatch(WeakStrong):
     and divides the strong views' logits by the temperature too.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row has a class as target from this probability of it on"""
     temperature: Positive = 0.5
     """of the other rows' targets; the smaller, the sharper"""
@@ -43,7 +42,7 @@ class ReFixMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         rest_loss = mean_loss((1 - row_weight) * divergence(z_s, sharpen(p, self.temperature)))
         unlabeled_loss = consistency(z_s, target, row_weight) + rest_loss
         return {

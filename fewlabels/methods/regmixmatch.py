@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Share
+from fewlabels.config import Fraction, NotNegative
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import statistics_kept
@@ -41,7 +41,7 @@ class RegMixMatch(WeakStrong):
     first class or of any; it multiplies the mean error by the mean c^3, and L_m by no weight.
     """
 
-    sure: Share = 0.999
+    sure: Fraction = 0.999
     """an image is sure from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the losses of targets"""
@@ -66,7 +66,7 @@ class RegMixMatch(WeakStrong):
         p = z_w.softmax(1)
         target, row_weight = p.argmax(1), self.threshold(p, batch.step)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         fairness_loss = fairness(self.threshold.p_mean, self.threshold.histogram, z_s, row_weight)
         mix_loss, unsure_loss = self._losses_of_mixed(net, batch, p) if len(p) else (p.sum(), p.sum())

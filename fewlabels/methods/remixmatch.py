@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay, horizon
+from fewlabels.averaging.memory import Memory
 from fewlabels.config import NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
@@ -14,7 +15,6 @@ from fewlabels.methods.parts.draws import mix_rows
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import mean_loss
 from fewlabels.methods.parts.marginals import RecentMean
-from fewlabels.methods.parts.memory import Memory
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, one_hot, sharpen
@@ -78,12 +78,12 @@ class ReMixMatch(Method):
         y = one_hot(batch.labels, q.shape[1], like=q)
         images, targets = mix_rows(batch.key, [labeled, first, second, weak], [y, q, q, q], self.quantiles)
         z, count = net.logits(net.mixed_features(images)), len(labeled)
-        labeled_loss = F.cross_entropy(z[:count], targets[:count])
+        labeled_loss = self.supervise(z[:count], targets[:count])
         unlabeled_loss = mean_loss(F.cross_entropy(z[count:], targets[count:], reduction="none"))
         strong_loss, rotation_loss = self._losses_of_strong(net, batch, first, q)
         guessed = self.weight * unlabeled_loss + self.strong * strong_loss
         return {
-            "loss": labeled_loss + ramp(batch.share, self.rises) * guessed + self.rotation * rotation_loss,
+            "loss": labeled_loss + ramp(batch.progress, self.rises) * guessed + self.rotation * rotation_loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
             "strong_loss": strong_loss,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
@@ -33,7 +32,7 @@ class SequenceMatch(WeakStrong):
     rows of each divergence by a fixed threshold on its source.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a prediction is sure from this probability on, as in FlexMatch"""
     temperature: Positive = 0.5
     """of the predictions that are passed on; the smaller, the sharper"""
@@ -54,7 +53,7 @@ class SequenceMatch(WeakStrong):
         p, z_m, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_m), net.unlabeled_logits(f_s)
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         q, q_m = sharpen(p, self.temperature), sharpen(z_m.detach().softmax(1), self.temperature)
         passed = divergence(z_m, q) + divergence(z_s, q_m) + divergence(z_s, q)
         passed_loss = mean_loss(row_weight * passed)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.heads import auxiliary_head
@@ -37,7 +37,7 @@ class ShrinkMatch(WeakStrong):
     CIFAR-10.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row is sure from this probability on"""
     weight: NotNegative = 1.0
     """factor on the loss of sure rows"""
@@ -63,7 +63,7 @@ class ShrinkMatch(WeakStrong):
         p = align(p, 1.0, self.average(p)) if self.align else p
         row_weight = at_least(p, self.threshold)
 
-        labeled_loss = F.cross_entropy(net.logits(f), batch.labels)
+        labeled_loss = self.supervise(net.logits(f), batch.labels)
         unlabeled_loss = consistency(z_s, p, row_weight)
         shrink_loss = self._shrink_loss(f_s, p, row_weight, batch.step)
         return {

@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.config import Count, NotNegative, Positive, Share
+from fewlabels.config import Count, Fraction, NotNegative, Positive
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.banks import LabeledBank
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
@@ -43,13 +42,13 @@ class SimMatch(Method):
     first epoch there is neither L_i nor smoothing.
     """
 
-    threshold: Share = 0.95
+    threshold: Fraction = 0.95
     """a row counts from this probability of its target on"""
     weight: NotNegative = 1.0
     """factor on the loss of the classes"""
     instance: NotNegative = 1.0
     """factor on the loss of the likeness"""
-    smoothing: Share = 0.9
+    smoothing: Fraction = 0.9
     """share of an image's own prediction in its target; the rest is that of the labeled images it is like"""
     temperature: Positive = 0.1
     """of likeness; the smaller, the fewer labeled images count"""
@@ -59,7 +58,7 @@ class SimMatch(Method):
     """batches over which predictions are averaged for the alignment (ImageNet: 256), in a run of the paper's length"""
     targets_of: Literal["teacher", "own"] = "teacher"
     """whose predictions and embeddings make targets: those of the averaged parameters, or the network's own"""
-    bank_momentum: Share = 0.0
+    bank_momentum: Fraction = 0.0
     """how much of a labeled row's embedding in the bank stays when it comes again"""
 
     def setup(self, task: Task) -> None:
@@ -81,7 +80,7 @@ class SimMatch(Method):
         target, likeness = self._targets(net, f, batch)
         z_s, row_weight = net.unlabeled_logits(f_s), at_least(target, self.threshold)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         student = self.bank.similarity(self.projector(f_s), self.temperature).log_softmax(1)
         instance_loss = mean_loss(-(likeness * student.masked_fill(student.isinf(), 0.0)).sum(1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative
@@ -53,7 +52,7 @@ class SoftMatch(WeakStrong):
         aligned = align(p, 1.0, self.average(p, batch.step)) if self.align else p
         target, row_weight = p.argmax(1), self.row_weight(aligned, batch.step)
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = consistency(z_s, target, row_weight)
         return {
             "loss": labeled_loss + self.weight * unlabeled_loss,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewlabels.methods.base import Method
 from fewlabels.models.network import Network
@@ -22,4 +21,4 @@ class Supervised(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`."""
         (weak,) = batch.labeled
-        return {"loss": F.cross_entropy(net.logits(net.features(weak)), batch.labels)}
+        return {"loss": self.supervise(net.logits(net.features(weak)), batch.labels)}

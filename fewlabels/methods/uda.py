@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.methods.parts.losses import consistency, mean_over, seen
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import at_least
@@ -31,7 +30,7 @@ class UDA(WeakStrong):
     is already sure of: those with p_y > eta = a (1 - 1/K) + 1/K, where a grows from 0 to 1.
     """
 
-    threshold: Share = 0.8
+    threshold: Fraction = 0.8
     """a row counts from this largest probability on"""
     temperature: Positive = 0.4
     """of the targets; the smaller, the sharper"""
@@ -56,10 +55,10 @@ class UDA(WeakStrong):
         }
 
     def _labeled_loss(self, z: Tensor, batch: Batch) -> Tensor:
-        losses = F.cross_entropy(z, batch.labels, reduction="none")
+        losses = self.supervise(z, batch.labels, reduction="none")
         if self.annealing == "none":
             return losses.mean()
-        classes, t = z.shape[1], batch.share
+        classes, t = z.shape[1], batch.progress
         a = {"linear": t, "log": 1 - (-5 * t).exp(), "exp": (5 * (t - 1)).exp()}[self.annealing]
         right = (z.detach().softmax(1) * one_hot(batch.labels, classes, like=z)).sum(1)
         counts = (right <= a * (1 - 1 / classes) + 1 / classes).to(z.dtype)

@@ -6,9 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fewlabels.config import NotNegative, Positive, Share
+from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.draws import directions, unit
@@ -45,7 +44,7 @@ class VAT(Method):
     """length of the change for an image of 32x32x3 normalized values"""
     trial: Positive = 1e-2
     """likewise, the length at which the gradient is taken (in widespread code 1e-6, which float32 loses by rounding)"""
-    ramp: Share = 0.4
+    ramp: Fraction = 0.4
     """part of the run over which the weight grows"""
     rise: Rise = "linear"
     """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2)"""
@@ -62,10 +61,10 @@ class VAT(Method):
         p = z_u.detach().softmax(1)
         z_r = net.unlabeled_logits(learning_features(net, weak + self._worst_change(net, weak, batch.key))[0])
 
-        labeled_loss = F.cross_entropy(z, batch.labels)
+        labeled_loss = self.supervise(z, batch.labels)
         entropy_loss = mean_loss(-(z_u.softmax(1) * z_u.log_softmax(1)).sum(1))
         unlabeled_loss = mean_loss(divergence(z_r, p))
-        weight = self.weight * ramp(batch.share, self.ramp, self.rise)
+        weight = self.weight * ramp(batch.progress, self.ramp, self.rise)
         return {
             "loss": labeled_loss + weight * unlabeled_loss + self.entropy * entropy_loss,
             "labeled_loss": labeled_loss,

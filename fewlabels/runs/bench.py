@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fewlabels import __version__
 from fewlabels.data.sources.open import Array, Data, open_table
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.errors import Interrupted, UserError
@@ -31,6 +30,7 @@ from fewlabels.runs.phases import LABELS_ONLY
 from fewlabels.runs.run import Run
 from fewlabels.runs.show import Quiet, Show, cells_table
 from fewlabels.runs.split import with_split
+from fewlabels.version import __version__
 
 OF_ONE_RUN = ("method", "seed", "baseline")  # options that differ from run to run, and so are no options here
 _OF_UNLABELED = ("center_memory", "probe_every")  # options that labels only refuses

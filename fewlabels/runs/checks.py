@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from fewlabels.config import Options
-from fewlabels.data.feed import Share
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.methods import is_ours
 from fewlabels.methods.base import Method
 from fewlabels.models.layers import preset_of, scales_of
 from fewlabels.own_file import where_it_failed
+from fewlabels.processes import Process
 from fewlabels.runs.choose import Plan
 from fewlabels.runs.job import Job, layer_rule
 from fewlabels.runs.train import seconds_a_step
@@ -44,28 +44,28 @@ def check_rule(job: Job, method: Method, name: str) -> None:
         raise UserError(f"the policy {preset_of(policy)} names only layers that --freeze keeps as they are")
 
 
-def check_shares(plan: Plan, options: Options, share: Share) -> None:
+def check_shares(plan: Plan, options: Options, process: Process) -> None:
     """Check that batches can be shared out over processes, and parted.
 
     Raises:
         UserError: they cannot.
     """
     batch, unlabeled, parts = plan.recipe.batch, plan.recipe.unlabeled_batch, options.accumulate or 1
-    if batch % (share.world * parts) or unlabeled % (share.world * parts):
-        among = f"{share.world} processes" + (f" in {parts} parts each" if parts > 1 else "")
+    if batch % (process.world_size * parts) or unlabeled % (process.world_size * parts):
+        among = f"{process.world_size} processes" + (f" in {parts} parts each" if parts > 1 else "")
         raise UserError(
             f"{batch} labeled and {unlabeled} unlabeled images a step do not share out over {among}; "
-            f"give a --batch that {share.world * parts} divides"
+            f"give a --batch that {process.world_size * parts} divides"
         )
 
 
-def check_compiled(plan: Plan, device: torch.device, share: Share) -> None:
+def check_compiled(plan: Plan, device: torch.device, process: Process) -> None:
     """Check that what is to be compiled can be.
 
     Raises:
         UserError: it cannot.
     """
-    if plan.recipe.compile and device.type == "cuda" and share.world > 1:
+    if plan.recipe.compile and device.type == "cuda" and process.world_size > 1:
         raise UserError("--compile yes works with one GPU: batch norm over several cannot be compiled; leave it out")
 
 

@@ -20,7 +20,8 @@ from fewlabels.data.table import Table, spread
 from fewlabels.errors import UserError
 from fewlabels.models.build import OF_VECTORS, OWN, brings_statistics
 from fewlabels.models.inputs import AnyForm
-from fewlabels.training.recipe import Recipe
+from fewlabels.runs.recipe import ClassifierRecipe
+from fewlabels.training.recipe import OptimizerRecipe
 from fewlabels.views.weak import Flip
 
 # Measured on development seeds (docs/LOG.md).
@@ -52,7 +53,7 @@ class Plan:
 
     model: str
     form: AnyForm
-    recipe: Recipe
+    recipe: ClassifierRecipe
     threads: int
     calibrate: Calibrate
     why: dict[str, str]
@@ -269,7 +270,7 @@ def begins_with_weights(options: Options) -> bool:
 
 def make_recipe(
     options: Options, table: Table, model: str, device: torch.device, reasons: Reasons, steps_of: tuple[int, str]
-) -> Recipe:
+) -> ClassifierRecipe:
     """Choose the numbers of the training; `steps_of` is how many steps, where the user does not say it, and why."""
     pick, small = reasons.pick, device.type == "cpu"
     tuned = options.pretrained or options.weights is not None
@@ -286,25 +287,29 @@ def make_recipe(
     ratio = pick(
         "unlabeled_ratio", options.unlabeled_ratio, 3 if small else 7, "the papers' 7 on a GPU, 3 where steps are dear"
     )
-    optimizer = cast(Literal["sgd", "adamw"], pick("optimizer", options.optimizer, *_optimizer(tuned)))
-    adamw = optimizer == "adamw"
+    kind = cast(Literal["sgd", "adamw"], pick("optimizer", options.optimizer, *_optimizer(tuned)))
+    adamw = kind == "adamw"
     transformer = 0.65 if options.pretrained and any(word in model for word in ("vit", "deit", "beit")) else None
     bf16 = fast_bfloat16(device) and model not in OF_VECTORS
-    return Recipe(
+    return ClassifierRecipe(
         steps=steps,
         batch=batch,
         unlabeled_batch=batch * ratio,
-        optimizer=optimizer,
-        lr=pick("lr", options.lr, *_lr(adamw, model)),
-        weight_decay=pick("weight_decay", options.weight_decay, 5e-4, "the papers' for CIFAR-10 and its like"),
-        layer_decay=pick(
-            "layer_decay",
-            options.layer_decay,
-            transformer,
-            "pretrained transformers: lower layers change less" if transformer else "for pretrained transformers",
-        ),
-        warm_up=pick(
-            "warm_up", options.warm_up, steps // 40 if adamw else 0, "the papers': a fortieth with adamw, else none"
+        optimizer=OptimizerRecipe(
+            kind=kind,
+            lr=pick("lr", options.lr, *_lr(adamw, model)),
+            weight_decay=pick("weight_decay", options.weight_decay, 5e-4, "the papers' for CIFAR-10 and its like"),
+            layer_decay=pick(
+                "layer_decay",
+                options.layer_decay,
+                transformer,
+                "pretrained transformers: lower layers change less" if transformer else "for pretrained transformers",
+            ),
+            schedule=pick("schedule", options.schedule, "cosine", "FixMatch's"),
+            warm_up=pick(
+                "warm_up", options.warm_up, steps // 40 if adamw else 0, "the papers': a fortieth with adamw, else none"
+            ),
+            clip_norm=pick("clip_norm", options.clip_norm, None, "none of the papers clips gradients"),
         ),
         ema_memory=pick(
             "ema_memory", options.ema_memory, horizon(PAPER_EMA, steps), "the papers' .999, scaled to the run"

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import pyarrow.parquet
 
-from fewlabels import __version__
 from fewlabels.errors import UserError
 from fewlabels.export.hub import finished_card, push, write_hub_folder
 from fewlabels.export.label_studio import Guess, served_locally, write_tasks
@@ -19,6 +18,7 @@ from fewlabels.runs.folder import RunFolder, given_options
 from fewlabels.runs.next_labels import listed_next
 from fewlabels.runs.outputs import GROUP, write_table
 from fewlabels.runs.run import load
+from fewlabels.version import __version__
 
 
 def export_onnx(run: Path, path: Path) -> str:

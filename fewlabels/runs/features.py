@@ -21,6 +21,7 @@ from fewlabels.errors import UserError
 from fewlabels.evaluation.baselines import Features
 from fewlabels.models.build import CUSTOM, digest_of_parameters, on_features
 from fewlabels.models.classifier import Classifier
+from fewlabels.processes import send_from_first
 from fewlabels.runs.checks import try_step
 from fewlabels.runs.choose import FOR_IMAGES, ImagePlan, Plan
 from fewlabels.runs.job import Job
@@ -28,7 +29,6 @@ from fewlabels.runs.make_job import make_job
 from fewlabels.runs.phases import HALVES, Stage
 from fewlabels.runs.vectors import make_vector_plan
 from fewlabels.runs.work import Work
-from fewlabels.training.processes import send_from_first
 
 FOLDS = 5  # that the labeled rows are parted in to judge a training on features
 JUDGED_FROM = 100  # labeled rows, from which on a share of one in a hundred can be told from none
@@ -118,7 +118,7 @@ def _job(work: Work, features: Features) -> Job:
     return replace(
         make_job(table, vectors, options, plan, None, work.folder, work.show),
         rows=replace(work.job.rows, images=vectors),
-        share=work.job.share,
+        process=work.job.process,
         stop=work.job.stop,
         board=work.job.board,
         policy=work.job.policy if only else None,

@@ -20,10 +20,12 @@ from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
 from fewlabels.models.of_function import Backbone, OfFunction, as_module
+from fewlabels.processes import first_says, joined
 from fewlabels.runs.choose import GIVEN, choose_device
 from fewlabels.runs.choose_method import AUTO, choose_method
 from fewlabels.runs.features import embedded, enough, features_stage
 from fewlabels.runs.finish import finish
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.phases import Done, free_phase, network_stage, say_estimate, train_stage
 from fewlabels.runs.prepare import prepare
 from fewlabels.runs.run import Run
@@ -32,7 +34,6 @@ from fewlabels.runs.split import with_split
 from fewlabels.runs.train import PROBES
 from fewlabels.runs.work import Work
 from fewlabels.training.interrupt import noted_signals
-from fewlabels.training.processes import first_says, joined
 
 
 def fit(
@@ -74,9 +75,8 @@ def fit(
     if isinstance(backbone, OfFunction) and chosen.features == "auto":
         chosen = replace(chosen, features="only")  # there is nothing else to train
     device = choose_device(chosen.device)
-    threads = torch.get_num_threads()
-    with joined(device) as share, torch.random.fork_rng(), noted_signals() as stop, ExitStack() as held:
-        show = show if show is not None and share.rank == 0 else Show(None)
+    with host_settings_kept(), joined(device) as process, noted_signals() as stop, ExitStack() as held:
+        show = show if show is not None and process.rank == 0 else Show(None)
         table = open_table(data, unlabeled, chosen.root)
         if isinstance(backbone, OfFunction) and vectors_of(table.images) is not None:
             raise UserError(
@@ -89,15 +89,11 @@ def fit(
             reason = GIVEN
         work = prepare(
             table, chosen, given, reason, backbone, device,
-            share=share, stop=stop, show=show, held=held, source=source_of(data),
+            process=process, stop=stop, show=show, held=held, source=source_of(data),
         )  # fmt: skip
         _say_how_shared(work)
-        torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
-        try:
-            torch.set_num_threads(work.plan.threads)
-            return _phases(work)
-        finally:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(work.plan.threads)
+        return _phases(work)
 
 
 def made_method(method: str | Method) -> Method:
@@ -137,10 +133,10 @@ def read_options(
 
 
 def _say_how_shared(work: Work) -> None:
-    processes = work.job.share.world
+    processes = work.job.process.world_size
     if processes > 1 and work.job.rows.images.device.type == "cpu":
         work.show.line(
-            f"{processes} processes share each batch; batch norm takes the statistics of a process's own share"
+            f"{processes} processes share each batch; batch norm takes the statistics of a process's own part"
         )
 
 

@@ -17,7 +17,9 @@ from fewlabels.config import with_paths
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv, replace_text
 
-FORMAT = 4  # 3 had warnings without an id; 2 no calibration; 1 no word of what was given, and other names of layers
+# 4 had the optimizer's numbers among the recipe's; 3 warnings without an id; 2 no calibration; 1 no word of what was
+# given, and other names of layers.
+FORMAT = 5
 RUNS = Path("runs")
 LOCK = ".lock"
 BEGUN_WITH = "begun_with"  # what the user gave to begin with, told from others

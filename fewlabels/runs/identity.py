@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels import __version__
 from fewlabels.config import Options, option_values
 from fewlabels.data.table import Table
 from fewlabels.methods import method_name
@@ -23,6 +22,7 @@ from fewlabels.models.layers import preset_of
 from fewlabels.runs.choose import Plan
 from fewlabels.runs.folder import BEGUN_WITH, FORMAT, plain
 from fewlabels.runs.job import Job, layer_rule
+from fewlabels.version import __version__
 
 # Options that a run may be continued without.
 _OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")

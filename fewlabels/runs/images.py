@@ -12,15 +12,14 @@ from PIL import Image
 
 from fewlabels.config import Options
 from fewlabels.data.cache import Cache, Cached, content_of, default_folder
-from fewlabels.data.feed import Share
 from fewlabels.data.image import is_pixels
 from fewlabels.data.images import Provider, ResidentImages, StreamedImages, decode_all, resident
 from fewlabels.data.table import Labels, Table
 from fewlabels.data.workers import Broken
 from fewlabels.errors import Interrupted, UserError
+from fewlabels.processes import Process, any_of, local_process
 from fewlabels.runs.choose import MOST_RESIDENT, ImagePlan, choose_feed
 from fewlabels.runs.show import Show
-from fewlabels.training.processes import any_of, local_share
 
 SAID_EVERY = 10.0  # seconds
 NAMED = 5  # images named in an error
@@ -88,16 +87,16 @@ def _opened(cache: Cache, stop: Callable[[], bool], show: Show) -> Cached:
     if not any_of(found is None):
         assert found is not None
         return found
-    share = local_share()
+    process = local_process()
     failed: OSError | None = None
     try:
         if found is None:
-            _make(cache, share, stop, show)
+            _make(cache, process, stop, show)
     except OSError as error:
         failed = error if cache.open() is None else None  # made meanwhile by another run
     if any_of(stop()):
         raise Interrupted("stopped while images were decoded; those that are done are kept")
-    if not any_of(failed is not None) and share.rank == 0:
+    if not any_of(failed is not None) and process.rank == 0:
         try:
             found = cache.finish()
         except OSError as error:
@@ -112,11 +111,11 @@ def _opened(cache: Cache, stop: Callable[[], bool], show: Show) -> Cached:
     return found
 
 
-def _make(cache: Cache, share: Share, stop: Callable[[], bool], show: Show) -> None:
+def _make(cache: Cache, process: Process, stop: Callable[[], bool], show: Show) -> None:
     start = time.perf_counter()
-    counts = cache.make(share.rank, share.world)
+    counts = cache.make(process.rank, process.world_size)
     done = before = next(counts)
-    progress = _Progress("decoding", len(cache.images) // share.world, lambda: False, show)
+    progress = _Progress("decoding", len(cache.images) // process.world_size, lambda: False, show)
     for more in counts:
         done += more
         progress(done)

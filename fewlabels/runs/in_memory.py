@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.config import Options
-from fewlabels.data.feed import WHOLE
 from fewlabels.data.table import Table
 from fewlabels.evaluation.calibration import calibrate
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import read_policy
+from fewlabels.processes import ALONE
 from fewlabels.runs.checks import check_rule, check_shares
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.job import Job, begin
+from fewlabels.runs.learner import MethodLearner
 from fewlabels.runs.make_job import make_job
 from fewlabels.runs.modality import modality_of, plan_for
 from fewlabels.runs.show import Show
@@ -54,24 +54,15 @@ def train_in_memory(
     """
     table, show = with_split(table, options), Show(None)
     plan = plan_for(options, table, device)
-    check_shares(plan, options, WHOLE)
+    check_shares(plan, options, ALONE)
     brought = modality_of(plan).bring(table, options, device, lambda: False, show)
     policy = None if options.policy == "auto" else read_policy(options.policy)
     job = replace(make_job(brought.table, brought.images, options, plan, backbone), policy=policy)
     check_rule(job, method, method_name(method))
-    with torch.random.fork_rng(), _threads(options.threads or THREADS):
+    with host_settings_kept():
+        torch.set_num_threads(options.threads or THREADS)
         trained, lines = _trained(job, method)
         return _calibrated(trained, job).cpu(), lines
-
-
-@contextmanager
-def _threads(number: int) -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _trained(job: Job, method: Method) -> tuple[Classifier, Lines]:
@@ -79,14 +70,14 @@ def _trained(job: Job, method: Method) -> tuple[Classifier, Lines]:
     steps = job.recipe.steps
     means, lines = Means(max(1, steps // LINES)), Lines()
 
-    def watch(state: State, step: int, metrics: dict[str, Tensor]) -> None:
+    def watch(state: State[MethodLearner], step: int, metrics: dict[str, Tensor]) -> None:
         del state
         means.add(step, metrics)
         if means.due(step) or step == steps:
             lines.append({"step": step, **means.flush(step)})
 
     run(state, feed, 0, steps, watch=watch)
-    return state.averaged.eval(), lines
+    return state.averaged.classifier.eval(), lines
 
 
 def _calibrated(classifier: Classifier, job: Job) -> Classifier:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.data.feed import WHOLE, Feed, Share
+from fewlabels.averaging.batch_norm import set_batch_norm_memory
+from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import Provider
+from fewlabels.data.samplers import Epochs
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.errors import UserError
 from fewlabels.evaluation.probe import ROWS, Probe
@@ -21,10 +23,12 @@ from fewlabels.methods.base import Method, Task
 from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
+from fewlabels.processes import ALONE, Process
+from fewlabels.runs.learner import MethodLearner
+from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
 from fewlabels.training.boards import Board
 from fewlabels.training.loop import State
-from fewlabels.training.recipe import Recipe
 from fewlabels.views.batch import KINDS, Viewer, Views
 
 
@@ -64,14 +68,14 @@ class Job:
 
     rows: Rows
     views: Viewer
-    recipe: Recipe
+    recipe: ClassifierRecipe
     build: Callable[[], Classifier]
     labeled_in_unlabeled: bool
     key: Key
     show: Show
     policy: Policy | None = None
     center_memory: float | None = None
-    share: Share = WHOLE
+    process: Process = ALONE
     start: Path | None = None
     stop: Callable[[], bool] = lambda: False
     board: Callable[[str, int], Board] | None = None
@@ -87,7 +91,7 @@ def layer_rule(job: Job, method: Method) -> LayerRule:
     )
 
 
-def begin(job: Job, method: Method) -> tuple[State, Feed]:
+def begin(job: Job, method: Method) -> tuple[State[MethodLearner], RowFeed]:
     """Make the state before the first step, and the feed; `method` is changed (set up, moved to the device)."""
     classifier = job.build()
     if job.start is not None:
@@ -109,13 +113,16 @@ def begin(job: Job, method: Method) -> tuple[State, Feed]:
     with torch.random.fork_rng():
         torch.manual_seed(job.key.fold("method").seed())  # it draws its own parameters
         method.setup(task)
-    if job.share.world > 1 and classifier.device.type == "cuda":
+    if job.process.world_size > 1 and classifier.device.type == "cuda":
         for module in (classifier, method):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
     network = Network(classifier, layer_rule(job, method), recipe.precision, recipe.steps).to(classifier.device)
-    state = State(network, method.to(classifier.device), recipe)
+    if recipe.batch_norm_memory is not None:
+        set_batch_norm_memory(network, recipe.batch_norm_memory)
+    state = State(MethodLearner(network, method.to(classifier.device)), recipe)
+    state.learner.look_at(state.averaged)
     sizes = recipe.batch, recipe.unlabeled_batch
-    return state, _feed(job, rows.labeled, unlabeled, sizes, method.views(), job.key, job.share)
+    return state, _feed(job, rows.labeled, unlabeled, sizes, method.views(), job.key, job.process)
 
 
 def _feed(
@@ -125,20 +132,18 @@ def _feed(
     sizes: tuple[int, int],
     wanted: Views,
     key: Key,
-    share: Share = WHOLE,
-) -> Feed:
-    return Feed(
+    process: Process = ALONE,
+) -> RowFeed:
+    return RowFeed(
         job.rows.images,
         job.rows.labels,
-        labeled=labeled,
-        unlabeled=unlabeled,
-        batch=sizes[0],
-        unlabeled_batch=sizes[1],
+        labeled=Epochs(labeled, sizes[0], key, "labeled"),
+        unlabeled=Epochs(unlabeled, sizes[1], key, "unlabeled"),
         steps=job.recipe.steps,
         wanted=wanted,
         views=job.views,
         key=key,
-        share=share,
+        process=process,
     )
 
 
@@ -156,7 +161,7 @@ def make_probe(job: Job, method: Method) -> Probe:
         raise UserError(f"nothing to probe: {what}, so there are no pseudo-labels")
     key, hidden, parts = job.key.fold("probe"), rows.hidden, job.recipe.accumulate
     if rows.images.device.type == "cpu":
-        parts *= job.share.world  # there batch norm sees a process's share
+        parts *= job.process.world_size  # there batch norm sees a process's share
     sizes = job.recipe.batch // parts, job.recipe.unlabeled_batch // parts
     batches = math.ceil(ROWS / sizes[1])
     if len(hidden):

@@ -19,9 +19,10 @@ from fewlabels.models.classifier import Card
 from fewlabels.models.inputs import form_of
 from fewlabels.runs.choose import ImagePlan, Plan, make_plan
 from fewlabels.runs.images import Brought, bring_images
+from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
 from fewlabels.runs.vectors import VectorPlan, bring_vectors, make_vector_plan, vector_views
-from fewlabels.training.recipe import Recipe
+from fewlabels.training.recipe import OptimizerRecipe
 from fewlabels.views.batch import Viewer
 from fewlabels.views.images import ImageViews
 from fewlabels.views.vectors import Standardize, Strength
@@ -163,6 +164,7 @@ def plan_for(options: Options, table: Table, device: torch.device) -> Plan:
 def plan_of(config: Mapping[str, Any]) -> Plan:
     """Read the choices of a run from its configuration."""
     plan = dict(config["plan"])
-    form = form_of(plan["form"])
-    plan |= {"form": form, "recipe": Recipe(**plan["recipe"]), "why": config["why"]}
+    form, recipe = form_of(plan["form"]), plan["recipe"]
+    recipe = ClassifierRecipe(**recipe | {"optimizer": OptimizerRecipe(**recipe["optimizer"])})
+    plan |= {"form": form, "recipe": recipe, "why": config["why"]}
     return (VectorPlan if form.what == "vectors" else ImagePlan)(**plan, threads=config["where"]["threads"])

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from fewlabels.config import Options
-from fewlabels.data.feed import Share
 from fewlabels.data.images import Provider
 from fewlabels.data.splits import split_text
 from fewlabels.data.table import UNLABELED, Table
@@ -23,6 +22,7 @@ from fewlabels.methods.base import Method
 from fewlabels.models.build import check_model
 from fewlabels.models.layers import read_policy
 from fewlabels.own_file import own_file
+from fewlabels.processes import Process, any_of, first_says
 from fewlabels.runs.checks import check_compiled, check_rule, check_shares, try_step
 from fewlabels.runs.choose import GIVEN, ImagePlan, Plan
 from fewlabels.runs.features import cannot_learn_from_features, features_first
@@ -36,7 +36,6 @@ from fewlabels.runs.split import check_classes, with_split
 from fewlabels.runs.train import fastest_threads, try_probe
 from fewlabels.runs.work import Work
 from fewlabels.training.boards import check_board
-from fewlabels.training.processes import any_of, first_says
 
 
 def prepare(
@@ -47,7 +46,7 @@ def prepare(
     backbone: nn.Module | None,
     device: torch.device,
     *,
-    share: Share,
+    process: Process,
     stop: Callable[[], bool],
     show: Show,
     held: ExitStack,
@@ -68,8 +67,8 @@ def prepare(
     first_says(lambda: held.enter_context(folder.alone()))
     plan = plan_for(options, table, device)
     plan = replace(plan, why={"method": reason, **plan.why})
-    check_shares(plan, options, share)
-    check_compiled(plan, device, share)
+    check_shares(plan, options, process)
+    check_compiled(plan, device, process)
     check_model(plan.model)
     whole = table
     brought = modality_of(plan).bring(table, options, device, stop, show)
@@ -81,7 +80,10 @@ def prepare(
         check_start(table, options.start)
     # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
     job = replace(
-        make_job(table, brought.images, options, plan, backbone, folder, show), share=share, stop=stop, policy=policy
+        make_job(table, brought.images, options, plan, backbone, folder, show),
+        process=process,
+        stop=stop,
+        policy=policy,
     )
     if options.start is not None:
         table = table.with_note(said_of_start(job, options.start))

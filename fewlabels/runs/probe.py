@@ -23,6 +23,7 @@ from fewlabels.own_file import digest_of
 from fewlabels.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
 from fewlabels.runs.choose import choose_device
 from fewlabels.runs.folder import OWN_FILE, RunFolder, given_options
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.job import Job, begin, make_probe
 from fewlabels.runs.make_job import make_job
 from fewlabels.runs.modality import modality_of, plan_of
@@ -76,8 +77,7 @@ def probe(
     if method_name(made) != config["method"]["name"]:
         raise UserError(f"the run's method is {config['method']['name']}, and not {method_name(made)}")
     where = _device(device, config)
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
+    with host_settings_kept():
         job = _job_of(folder, config, data, made, model, where, unlabeled, root)
         parts = int(found.notes["accumulate"])
         if config["where"]["device"] == "cpu":
@@ -88,8 +88,6 @@ def probe(
             result = _probed(job, made, found)
         except torch.OutOfMemoryError as error:
             raise UserError(f"out of memory in the layer probe: give --device cpu ({error})") from error
-        finally:
-            torch.set_num_threads(threads)
     result = {"run": str(folder.path), "method": config["method"]["name"]} | result
     result["history"] = read_lines(folder / PROBES)
     if show is not None:
@@ -200,4 +198,4 @@ def _probed(job: Job, method: Method, found: checkpoint.Checkpoint) -> dict[str,
     state, _ = begin(job, copy.deepcopy(method))
     state.load({name: tensor for name, tensor in found.tensors.items() if not name.startswith("record/")})
     state.learner.train()
-    return asdict(make_probe(job, method)(state.network, state.method, state.step))
+    return asdict(make_probe(job, method)(state.learner.network, state.learner.method, state.step))

@@ -18,20 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewlabels.data.feed import Feed
+from fewlabels.data.feed import RowFeed
 from fewlabels.data.table import Labels, spread
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.evaluation.probe import Probe
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
+from fewlabels.processes import any_of, first_says, send_from_first
 from fewlabels.runs.job import Job, Rows, begin, make_probe
+from fewlabels.runs.learner import MethodLearner
+from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Bar, Show
 from fewlabels.training import checkpoint
 from fewlabels.training.boards import Board
 from fewlabels.training.checkpoint import Checkpoint
 from fewlabels.training.loop import CompiledStepError, State, run, update
-from fewlabels.training.processes import any_of, first_says, send_from_first
-from fewlabels.training.recipe import Recipe
 from fewlabels.training.record import ExplodedError, Record, append_line, rewind
 
 METRICS, PROBES = "metrics.jsonl", "probe.jsonl"
@@ -66,7 +67,7 @@ def try_probe(job: Job, method: Method) -> None:
         state, feed = begin(_eager(job), copy.deepcopy(method))
         update(state, feed.batch(0, state.step))
         with suppress(torch.OutOfMemoryError):  # in training such a probe is left out
-            make_probe(job, method)(state.network, state.method, state.step)
+            make_probe(job, method)(state.learner.network, state.learner.method, state.step)
 
     _fitted(replace(job, show=Show(None)), "layer probe", tried)
 
@@ -87,11 +88,11 @@ def _eager(job: Job) -> Job:
     return replace(job, recipe=replace(job.recipe, compile=False))
 
 
-def _timed_steps(state: State, feed: Feed, first: int, count: int) -> list[float]:
+def _timed_steps(state: State[MethodLearner], feed: RowFeed, first: int, count: int) -> list[float]:
     """Give the seconds of `count` steps, after one in which all gets ready."""
     ends: list[float] = []
 
-    def watch(state: State, step: int, metrics: dict[str, Tensor]) -> None:
+    def watch(state: State[MethodLearner], step: int, metrics: dict[str, Tensor]) -> None:
         del state, step
         float(metrics["loss"])  # wait for the device
         ends.append(time.perf_counter())
@@ -151,10 +152,10 @@ def _fitted(job: Job, name: str, work: Callable[[Job], T]) -> T:
 
 def _in_more_parts(job: Job, name: str, error: torch.OutOfMemoryError) -> Job:
     batch, unlabeled, now = job.recipe.batch, job.recipe.unlabeled_batch, job.recipe.accumulate
-    shared = math.gcd(batch, unlabeled) // job.share.world
+    shared = math.gcd(batch, unlabeled) // job.process.world_size
     # Batch norm needs two images of each kind.
     parts = next((n for n in range(2 * now, shared // 2 + 1) if shared % n == 0), None)
-    if parts is None or job.share.world > 1:
+    if parts is None or job.process.world_size > 1:
         raise UserError(
             f"{name}: out of memory with {batch} labeled and {unlabeled} unlabeled images a step ({error}). "
             f"Give {f'--accumulate {parts}, ' if parts else ''}a smaller --batch or --size, or a smaller --model."
@@ -189,17 +190,18 @@ def _train(job: Job, method: Method, name: str, folder: Path) -> Trained:
             raise UserError(f"{name}: the compiled step failed ({said}); leave --compile yes out") from cause
         except ExplodedError as error:
             raise UserError(_exploded(error, name, job.recipe, watch.saved, folder)) from error
-    return Trained(state.averaged.eval(), watch.seconds)
+    return Trained(state.averaged.classifier.eval(), watch.seconds)
 
 
-def _exploded(error: ExplodedError, name: str, recipe: Recipe, saved: int | None, folder: Path) -> str:
+def _exploded(error: ExplodedError, name: str, recipe: ClassifierRecipe, saved: int | None, folder: Path) -> str:
+    lr = recipe.optimizer.lr
     good = (
         f"the last good checkpoint is of step {saved}, in {folder / 'checkpoint'}"
         if saved
         else "no checkpoint is older"
     )
     return (
-        f"{name}: {error}; {good}. Try a lower learning rate (--lr {recipe.lr / 3:.2g}; now {recipe.lr:.2g})"
+        f"{name}: {error}; {good}. Try a lower learning rate (--lr {lr / 3:.2g}; now {lr:.2g})"
         f"{' or --precision float32' if recipe.precision != 'float32' else ''} with another --out."
     )
 
@@ -209,7 +211,7 @@ class _Watch:
 
     def __init__(self, job: Job, method: Method, name: str, folder: Path) -> None:
         self.job, self.name, self.folder = job, name, folder
-        self.writes = job.share.rank == 0
+        self.writes = job.process.rank == 0
         self.record = Record(folder / METRICS, max(1, job.recipe.steps // LINES))
         self.method = method
         self.probe: Probe | None = None
@@ -219,7 +221,7 @@ class _Watch:
         self._since = time.perf_counter()
         self._board: Board | None = None
 
-    def restore(self, state: State) -> int:
+    def restore(self, state: State[MethodLearner]) -> int:
         """Take the newest checkpoint into `state`; give its step, 0 without one.
 
         The first of several processes reads it for all: the others may be on machines that have no such file.
@@ -272,7 +274,7 @@ class _Watch:
             self._board = None
             self.job.show.line(f"{self.name}: the board takes no more numbers ({error}); {METRICS} has them", "yellow")
 
-    def __call__(self, state: State, step: int, metrics: dict[str, Tensor]) -> None:
+    def __call__(self, state: State[MethodLearner], step: int, metrics: dict[str, Tensor]) -> None:
         self.record.add(step, metrics)
         last = step == self.job.recipe.steps
         due = self.record.due(step) or last
@@ -283,19 +285,19 @@ class _Watch:
         if self.job.probe_every and (last or step % self.job.probe_every == 0):
             self._probe(state)
         # Several processes stop together: they ask each other, which costs an exchange, so not in each step.
-        stop = (due or self.job.share.world == 1) and any_of(self.job.stop())
+        stop = (due or self.job.process.world_size == 1) and any_of(self.job.stop())
         if last or stop or step % max(1, self.job.recipe.steps // CHECKPOINTS) == 0:
             self._save(state, step)
         if stop and not last:
             raise Interrupted(f"{self.name}: saved at step {self.saved} of {self.job.recipe.steps}")
 
-    def _probe(self, state: State) -> None:
+    def _probe(self, state: State[MethodLearner]) -> None:
         """Probe the layers; the clock of the training stands still."""
         began = time.perf_counter()
         # The parts of a batch may be more than they were in the beginning.
         self.probe = self.probe or make_probe(replace(self.job, recipe=state.recipe), self.method)
         try:
-            found = self.probe(state.network, state.method, state.step)
+            found = self.probe(state.learner.network, state.learner.method, state.step)
         except torch.OutOfMemoryError:
             self.job.show.line(f"{self.name}: out of memory in the layer probe, which is left out here", "yellow")
         else:
@@ -303,7 +305,7 @@ class _Watch:
                 append_line(self.folder / PROBES, asdict(found))
         self._since += time.perf_counter() - began
 
-    def _line(self, state: State, step: int, last: bool) -> None:
+    def _line(self, state: State[MethodLearner], step: int, last: bool) -> None:
         line = self.record.flush(step)
         every = self.job.recipe.steps / EVALUATIONS
         if self.writes and (last or step // every > (step - self.record.every) // every):
@@ -314,14 +316,14 @@ class _Watch:
             self.record.write(step, line)
         self._with_board(lambda board: board.write(step, line))
 
-    def _evaluate(self, state: State, kept: float | None) -> dict[str, float]:
+    def _evaluate(self, state: State[MethodLearner], kept: float | None) -> dict[str, float]:
         """Give accuracies so far; `kept_accuracy` is that of the surest hidden rows, as many as were kept."""
         rows, out = self.job.rows, dict[str, float | None]()
         for name, chosen, truth in (
             ("test", spread(rows.test, TESTED_ROWS), rows.labels),
             ("unlabeled", spread(rows.hidden, HIDDEN_ROWS), rows.truth),
         ):
-            probabilities = predict_rows(state.averaged, rows, chosen)
+            probabilities = predict_rows(state.averaged.classifier, rows, chosen)
             right = probabilities.argmax(1) == truth[chosen]
             out[f"{name}_accuracy"] = float(right.mean()) if len(right) else None
             if name == "unlabeled" and kept is not None:
@@ -329,7 +331,7 @@ class _Watch:
                 out["kept_accuracy"] = float(right[surest].mean()) if len(surest) else None
         return {name: value for name, value in out.items() if value is not None}
 
-    def _save(self, state: State, step: int) -> None:
+    def _save(self, state: State[MethodLearner], step: int) -> None:
         if any_of(self.record.first_bad() is not None or not state.finite()):
             raise ExplodedError(self.record.first_bad() or step)  # what is saved stays good
         now = time.perf_counter()
@@ -341,7 +343,7 @@ class _Watch:
             "seconds": self.seconds,
             "accumulate": state.recipe.accumulate,
             "threads": torch.get_num_threads(),  # sums depend on it
-            "processes": self.job.share.world,
+            "processes": self.job.process.world_size,
         }
         checkpoint.save(self.folder / "checkpoint", step, state.tensors() | sums, notes)
 

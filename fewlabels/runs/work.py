@@ -30,4 +30,4 @@ class Work:
     @property
     def writes(self) -> bool:
         """Whether this process writes the files of the run: the first of several does."""
-        return self.job.share.rank == 0
+        return self.job.process.rank == 0

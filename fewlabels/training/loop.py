@@ -1,119 +1,99 @@
-"""The loop. It knows a task by a feed that gives batches, a method that gives losses, and a watch."""
+"""The loop. It knows a task by a feed that makes batches, a learner that makes losses, and a watch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewlabels.averaging.batch_norm import set_batch_norm_memory
+from fewlabels.averaging.copies import combine, combined
 from fewlabels.averaging.ema import Ema
-from fewlabels.keys import Key
-from fewlabels.methods.base import Method
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.network import Network
-from fewlabels.models.teacher import follow
+from fewlabels.processes import is_lost, mean_gradients, this_process
 from fewlabels.training.captured import Captured
-from fewlabels.training.optimizer import ScheduledOptimizer
-from fewlabels.training.processes import is_lost, mean_gradients, share
+from fewlabels.training.feed import Feed
+from fewlabels.training.learner import Divisible, Learner, Turn
+from fewlabels.training.optimizer import TurnOptimizer
 from fewlabels.training.recipe import Recipe
-from fewlabels.training.schedule import cosine
-from fewlabels.views.batch import Batch
-
-
-class AnyFeed(Protocol):
-    """Gives the batch of a step, as a function of the step alone."""
-
-    key: Key
-
-    def batch(self, step: int, step_tensor: Tensor, branch: int = 0) -> Batch:
-        """Make the batch of `step` (a number, and the same as a 0-dim tensor on the device)."""
-        ...
-
-    def prepare(self, step: int, branch: int = 0) -> None:
-        """Begin to make the batch of `step` meanwhile, where that costs nothing else."""
-        ...
-
-    def inputs(self, step: int, branch: int = 0) -> tuple[Tensor, ...]:
-        """Choose what a step sees, on the device."""
-        ...
-
-    def batch_of(self, inputs: tuple[Tensor, ...], step_tensor: Tensor, branch: int = 0) -> Batch:
-        """Make the batch of these inputs from tensors alone; equal to `batch`."""
-        ...
-
-    def compile(self) -> None:
-        """Let `batch_of` be compiled."""
-        ...
-
-
-Watch: TypeAlias = Callable[["State", int, dict[str, Tensor]], None]
-
 
 Step: TypeAlias = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
-"""from what a feed chose for a step to the method's record"""
+"""from what a feed chose for a step to the record of its metrics"""
+
+L = TypeVar("L", bound=Learner[Any])
 
 
-class State:
-    """All that a step changes: parameters, the method's memories, the averages, the optimizer, the step number.
+class State(Generic[L]):
+    """All that a step changes: parameters, memories, the averages, the optimizers, the step number.
 
     Args:
-        network: what is trained.
-        method: set up for the task, on the network's device.
+        learner: what is trained, on its device.
         recipe: the numbers of the training.
+
+    Attributes:
+        averaged: the learner with averaged parameters: what is evaluated and saved.
     """
 
-    def __init__(self, network: Network, method: Method, recipe: Recipe) -> None:
-        if recipe.batch_norm_memory is not None:
-            set_batch_norm_memory(network, recipe.batch_norm_memory)
-        self.network, self.method, self.recipe = network, method, recipe
-        self.learner = nn.ModuleDict({"network": network, "method": method}).train()
-        self.ema = Ema(self.learner, recipe.ema_memory)
-        for part, averaged in zip((network, method), self.ema.module.children(), strict=True):
-            follow(part, averaged)
-        self.optimizer = ScheduledOptimizer(self.learner, network.classifier.backbone, recipe)
-        self.step = torch.zeros((), dtype=torch.int64, device=network.classifier.device)
-        self.compiled: dict[int, Step] = {}
-        """the compiled step of each branch"""
-
-    @property
-    def averaged(self) -> Classifier:
-        """The classifier with averaged parameters: what is evaluated and saved."""
-        network = self.ema.module.get_submodule("network")
-        assert isinstance(network, Network)
-        return network.classifier
+    def __init__(self, learner: L, recipe: Recipe) -> None:
+        self.learner, self.recipe = learner.train(), recipe
+        self.ema = Ema(learner, recipe.ema_memory)
+        self.averaged = cast(L, self.ema.module)
+        self.step = torch.zeros((), dtype=torch.int64, device=next(learner.parameters()).device)
+        captured = recipe.compile and self.step.device.type == "cuda"
+        self.optimizers = {
+            turn: TurnOptimizer(learner, turn, recipe.optimizer, capturable=captured) for turn in learner.turns
+        }
+        self.compiled: dict[tuple[int, tuple[Turn, ...]], Step] = {}
+        """the compiled step of each branch, for the turns that take part"""
 
     def finite(self) -> bool:
         """Read from the device whether all parameters are finite numbers."""
         return bool(torch.stack([p.isfinite().all() for p in self.learner.parameters()]).all())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give everything under flat names, for a checkpoint."""
-        parts = {
-            "learner": self.learner.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.tensors(),
-            "loop": {"step": self.step},
-        }
+        """Return everything under flat names, for a checkpoint."""
+        parts = {"learner": self.learner.state_dict(), "ema": self.ema.state_dict(), "loop": {"step": self.step}}
+        parts |= {_part_of(turn): optimizer.tensors() for turn, optimizer in self.optimizers.items()}
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        parts: dict[str, dict[str, Tensor]] = {"learner": {}, "ema": {}, "optimizer": {}, "loop": {}}
+        """Take back what `tensors` returned."""
+        parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
+            parts.setdefault(part, {})[rest] = tensor
         self.learner.load_state_dict(parts["learner"])
         self.ema.load_state_dict(parts["ema"])
-        self.optimizer.load(parts["optimizer"])
+        for turn, optimizer in self.optimizers.items():
+            optimizer.load(parts.get(_part_of(turn), {}))
         self.step.copy_(parts["loop"]["step"])
 
+    def take_mean(self, copies: Sequence[State[L]]) -> None:
+        """Become the mean of copies that parted from this state and did a segment each, on branches of their own.
 
-def run(state: State, feed: AnyFeed, first_step: int, last_step: int, *, branch: int = 0, watch: Watch) -> None:
-    """Do the updates `first_step` to `last_step` - 1, and show each to `watch`.
+        Parameters, averages and what the optimizers remember are averaged, memories combine by their own rules; see
+        `averaging.copies`. The copies are as many steps further, and so is this state then.
+        """
+        self.learner.load_state_dict(combined(self.learner, [copy.learner for copy in copies]))
+        self.ema.load_state_dict(combined(self.ema, [copy.ema for copy in copies]))
+        for turn, optimizer in self.optimizers.items():
+            remembered = [copy.optimizers[turn].tensors() for copy in copies]
+            optimizer.load(
+                {name: combine("mean", t, [r[name] for r in remembered]) for name, t in remembered[0].items()}
+            )
+        self.step.copy_(copies[0].step)
+
+
+def _part_of(turn: Turn) -> str:
+    return f"optimizer.{turn.name}" if turn.name else "optimizer"
+
+
+Watch: TypeAlias = Callable[[State[L], int, dict[str, Tensor]], None]
+
+
+def run(state: State[L], feed: Feed[Any], first_step: int, last_step: int, *, branch: int = 0, watch: Watch[L]) -> None:
+    """Do the steps `first_step` to `last_step` - 1, and show each to `watch`.
 
     A segment of a run is a run: steps depend on the state and the step number alone.
     """
@@ -121,12 +101,13 @@ def run(state: State, feed: AnyFeed, first_step: int, last_step: int, *, branch:
     state.ema.module.train()  # as a teacher it is normalized by the batch, like who learns from it
     for step in range(first_step, last_step):
         # What the framework draws itself (dropout, drop path) is a function of the step too.
-        _seed(feed.key.fold(branch, "framework", step, share().rank).seed(), state.step.device)
+        _seed(feed.key.fold(branch, "framework", step, this_process().rank).seed(), state.step.device)
+        turns = tuple(turn for turn in state.learner.turns if turn.from_step <= step)
         if state.recipe.compile:
-            metrics = _compiled_step(state, feed, branch)(feed.inputs(step, branch))
+            metrics = _compiled_step(state, feed, branch, turns)(feed.inputs(step, branch))
         else:
             coming = partial(feed.prepare, step + 1, branch) if step + 1 < last_step else _nothing
-            metrics = update(state, feed.batch(step, state.step, branch), coming)
+            metrics = update(state, feed.batch(step, state.step, branch), coming, turns)
         watch(state, step + 1, metrics)
 
 
@@ -138,23 +119,24 @@ def _nothing() -> None:
     pass
 
 
-def _compiled_step(state: State, feed: AnyFeed, branch: int) -> Step:
-    """Compile views, forward and backward pass, once for a state; on a GPU the whole step becomes one graph."""
-    if branch not in state.compiled:
+def _compiled_step(state: State[L], feed: Feed[Any], branch: int, turns: tuple[Turn, ...]) -> Step:
+    """Compile batch, forward and backward pass, once for a state; on a GPU the whole step becomes one graph."""
+    if not state.compiled:
         feed.compile()
-        state.method.compile(dynamic=False, fullgraph=True)
+        state.learner.compile(dynamic=False, fullgraph=True)
+    if (branch, turns) not in state.compiled:
 
         def step_of(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
             try:
-                return update(state, feed.batch_of(inputs, state.step, branch))
+                return update(state, feed.batch_of(inputs, state.step, branch), turns=turns)
             except RuntimeError as error:
                 # The compiler's errors have no public type. Whether this is one, a training without it tells.
                 if isinstance(error, torch.OutOfMemoryError) or is_lost(error):
                     raise
                 raise CompiledStepError from error
 
-        state.compiled[branch] = Captured(step_of) if state.step.device.type == "cuda" else step_of
-    return state.compiled[branch]
+        state.compiled[branch, turns] = Captured(step_of) if state.step.device.type == "cuda" else step_of
+    return state.compiled[branch, turns]
 
 
 def _seed(number: int, device: torch.device) -> None:
@@ -164,26 +146,50 @@ def _seed(number: int, device: torch.device) -> None:
         torch.manual_seed(number)
 
 
-def update(state: State, batch: Batch, meanwhile: Callable[[], None] = _nothing) -> dict[str, Tensor]:
-    """Do one update of the parameters and the averages; give the method's record, without gradients.
+def update(
+    state: State[L],
+    batch: Divisible,
+    meanwhile: Callable[[], None] = _nothing,
+    turns: Sequence[Turn] | None = None,
+) -> dict[str, Tensor]:
+    """Do one step on a batch; return its metrics, without gradients.
 
-    `meanwhile` is called before the backward pass: that one alone leaves Python free for another thread.
+    The metrics of a turn with a name begin with it, and `loss` is then the sum of all turns' losses.
+
+    Args:
+        state: is changed.
+        batch: of the step.
+        meanwhile: is called before the first backward pass: that one alone leaves Python free for another thread.
+        turns: that take part, all by default.
     """
-    recipe = state.recipe
-    metrics: dict[str, Tensor] = {}
-    for number, part in enumerate(batch.parts(recipe.accumulate)):
-        found: dict[str, Tensor] = state.method(state.network, part)
-        if number == 0:
-            meanwhile()
-        (found["loss"] / recipe.accumulate).backward()
-        for name, value in found.items():
-            if value.ndim:
-                continue  # of each row: for the layer probe
-            share_of_it = value.detach() / recipe.accumulate
-            metrics[name] = metrics[name] + share_of_it if name in metrics else share_of_it
-    mean_gradients(state.learner.parameters())
-    state.optimizer.step(cosine(state.step, recipe.steps, recipe.warm_up))
-    state.network.advance(state.step)
+    found: dict[str, Tensor] = {}
+    for turn in state.learner.turns if turns is None else turns:
+        metrics = _losses(state, batch, turn, meanwhile)
+        mean_gradients(state.optimizers[turn].parameters)
+        state.optimizers[turn].step(state.step, state.recipe.steps)
+        state.learner.zero_grad(set_to_none=True)  # also of what another turn moves
+        meanwhile = _nothing
+        if turn.name:
+            found["loss"] = found.get("loss", 0) + metrics["loss"]
+            metrics = {f"{turn.name}_{name}": value for name, value in metrics.items()}
+        found |= metrics
+    state.learner.after_step(state.step)
     state.ema.update(state.learner, state.step)
     state.step += 1
+    return found
+
+
+def _losses(state: State[L], batch: Divisible, turn: Turn, meanwhile: Callable[[], None]) -> dict[str, Tensor]:
+    """Compute the gradients of a turn's loss; return its metrics."""
+    count = state.recipe.accumulate
+    metrics: dict[str, Tensor] = {}
+    for number, part in enumerate(batch.parts(count)):
+        found: dict[str, Tensor] = state.learner(part, turn.name)
+        if number == 0:
+            meanwhile()
+        (found["loss"] / count).backward()
+        for name, value in found.items():
+            if value.ndim == 0:  # others are of each row, for the layer probe
+                mean = value.detach() / count
+                metrics[name] = metrics[name] + mean if name in metrics else mean
     return metrics

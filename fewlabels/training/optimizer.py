@@ -1,4 +1,4 @@
-"""The optimizer of a run: fused, with its learning rates as tensors on the device."""
+"""The optimizers of a training: fused, with their learning rates as tensors on the device."""
 
 from __future__ import annotations
 
@@ -9,34 +9,48 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from fewlabels.errors import UserError
-from fewlabels.training.recipe import Recipe
+from fewlabels.training.learner import Learner, Turn
+from fewlabels.training.recipe import OptimizerRecipe
+from fewlabels.training.schedule import lr_factor
 
 
-class ScheduledOptimizer:
-    """An optimizer whose groups have a learning rate each, a fixed multiple of one scheduled rate.
+class TurnOptimizer:
+    """The optimizer of one turn: it moves the parameters of that turn at their scheduled rates.
+
+    Its groups have a learning rate each, a fixed multiple of one scheduled rate.
 
     Args:
-        learner: what is trained, with the backbone of `backbone` within.
-        backbone: the part to which layer decay applies.
-        recipe: which optimizer, with which numbers.
+        learner: what is trained.
+        turn: which parameters this one moves.
+        recipe: with which numbers, where the turn has none of its own.
+        capturable: whether the step becomes a graph on a GPU.
+
+    Raises:
+        UserError: the turn moves no parameter, or layers are to have rates of their own and the learner has none.
     """
 
-    def __init__(self, learner: nn.Module, backbone: nn.Module, recipe: Recipe) -> None:
-        groups = _groups(learner, backbone, recipe)
-        device = next(learner.parameters()).device
+    def __init__(self, learner: Learner[Any], turn: Turn, recipe: OptimizerRecipe, *, capturable: bool = False) -> None:
+        self.turn, self.recipe = turn, turn.optimizer or recipe
+        named = learner.named_parameters()
+        self.parameters = [p for name, p in named if p.requires_grad and name.startswith(turn.moves)]
+        if not self.parameters:
+            raise UserError(f"turn {turn.name!r} moves no parameter: none begins with {', '.join(turn.moves)}")
+        groups = _groups(learner, self.parameters, self.recipe)
+        device = self.parameters[0].device
         self.scales = [float(group.pop("lr_scale", 1.0)) for group in groups]
-        self.lrs = [torch.tensor(recipe.lr * scale, device=device) for scale in self.scales]
+        self.lrs = [torch.tensor(self.recipe.lr * scale, device=device) for scale in self.scales]
         for group, lr in zip(groups, self.lrs, strict=True):
             group["lr"] = lr
-        self.base = recipe.lr
-        self.optimizer = _make(groups, recipe)
+        self.optimizer = _make(groups, self.recipe, capturable)
 
-    def step(self, factor: Tensor) -> None:
-        """Update the parameters with `factor` (0-dim) of the highest learning rate, and forget the gradients."""
+    def step(self, now: Tensor, steps: int) -> None:
+        """Update the parameters in step `now` (0-dim) of `steps`."""
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, foreach=True)
+        factor = lr_factor(now, steps, self.recipe.schedule, self.recipe.warm_up)
         for lr, scale in zip(self.lrs, self.scales, strict=True):
-            lr.copy_(factor * (self.base * scale))
+            lr.copy_(factor * (self.recipe.lr * scale))
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
         """Give what the optimizer remembers, under flat names."""
@@ -50,7 +64,7 @@ class ScheduledOptimizer:
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             number, entry = name.split(".", 1)
-            state.setdefault(int(number), {})[entry] = value
+            state.setdefault(int(number), {})[entry] = value.clone()  # what was given may train on too
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         for parameter, entry in self.optimizer.state.items():
@@ -62,32 +76,35 @@ class ScheduledOptimizer:
             group["lr"] = lr  # loading replaces the tensors that the schedule writes to
 
 
-def _make(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
-    if recipe.optimizer == "adamw":
-        on_gpu = groups[0]["params"][0].device.type == "cuda"
-        return AdamW(groups, lr=recipe.lr, fused=True, capturable=on_gpu and recipe.compile)
+def _make(groups: list[dict[str, Any]], recipe: OptimizerRecipe, capturable: bool) -> Optimizer:
+    if recipe.kind == "adamw":
+        return AdamW(groups, lr=recipe.lr, fused=True, capturable=capturable)
     return SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
 
 
-def _groups(learner: nn.Module, backbone: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _groups(learner: Learner[Any], parameters: list[nn.Parameter], recipe: OptimizerRecipe) -> list[dict[str, Any]]:
     if recipe.layer_decay is None:
-        return _decay_groups(list(learner.parameters()), recipe.weight_decay)
-    if not hasattr(backbone, "group_matcher"):
+        return _decay_groups(parameters, recipe.weight_decay)
+    layered = learner.layered()
+    if not hasattr(layered, "group_matcher"):
         raise UserError("--layer-decay needs a timm backbone, which names its layers; leave it out for this one")
     from timm.optim import param_groups_layer_decay
 
+    moved = {id(p) for p in parameters}
     groups: list[dict[str, Any]] = param_groups_layer_decay(
-        backbone, recipe.weight_decay, layer_decay=recipe.layer_decay
+        layered, recipe.weight_decay, layer_decay=recipe.layer_decay
     )
-    in_backbone = {id(p) for p in backbone.parameters()}
-    return groups + _decay_groups([p for p in learner.parameters() if id(p) not in in_backbone], recipe.weight_decay)
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) in moved]
+    below = {id(p) for p in layered.parameters()}
+    others = _decay_groups([p for p in parameters if id(p) not in below], recipe.weight_decay)
+    return [group for group in groups if group["params"]] + others
 
 
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Split parameters in those that decay and those that do not (norms and biases: one axis at most)."""
-    trained = [p for p in parameters if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]

@@ -1,42 +1,51 @@
-"""How a network is trained, apart from the method: every value resolved."""
+"""How a learner is trained: every value resolved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from fewlabels.training.schedule import Schedule
+
 
 @dataclass(frozen=True)
+class OptimizerRecipe:
+    """The numbers of an optimizer.
+
+    Attributes:
+        kind: sgd (Nesterov momentum 0.9) or adamw.
+        lr: highest learning rate.
+        weight_decay: not on norms and biases.
+        layer_decay: factor on the learning rate from a layer of `Learner.layered` to the one below, or None.
+        schedule: how the learning rate falls.
+        warm_up: steps over which the learning rate rises before.
+        clip_norm: largest norm of the gradient of all parameters together; a larger one is scaled down to it.
+    """
+
+    kind: Literal["sgd", "adamw"]
+    lr: float
+    weight_decay: float
+    layer_decay: float | None = None
+    schedule: Schedule = "cosine"
+    warm_up: int = 0
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All numbers of a training.
 
     Attributes:
-        steps: updates.
-        batch: B, labeled rows a step, of all processes together.
-        unlabeled_batch: M, unlabeled rows a step, likewise.
-        optimizer: sgd (Nesterov momentum .9) or adamw.
-        lr: highest learning rate.
-        weight_decay: not on norms and biases.
-        layer_decay: factor on the learning rate from a layer to the one below (timm backbones), or None.
-        warm_up: steps over which the learning rate rises.
+        steps: how many.
+        optimizer: of every turn that has none of its own.
         ema_memory: steps that the average of the parameters remembers.
-        batch_norm_memory: steps that running statistics remember, or None: as the network has it.
-        precision: of the arithmetic in the backbone.
         accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
-            Batch norm sees one part at a time, and what a method remembers takes each in by itself.
+            Batch norm sees one part at a time, and what is remembered takes each in by itself.
         compile: whether the step is compiled.
     """
 
     steps: int
-    batch: int
-    unlabeled_batch: int
-    optimizer: Literal["sgd", "adamw"]
-    lr: float
-    weight_decay: float
-    layer_decay: float | None
-    warm_up: int
+    optimizer: OptimizerRecipe
     ema_memory: float
-    batch_norm_memory: float | None
-    precision: Literal["float32", "bfloat16"]
     accumulate: int = 1
     compile: bool = False

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewlabels.errors import UserError
 from fewlabels.files import replace_text
-from fewlabels.training.processes import any_of
+from fewlabels.processes import any_of
 
 EXPLODED = 1e4  # no cross-entropy of a network that still learns is near this
 

@@ -51,7 +51,7 @@ class Batch:
         unlabeled: the unlabeled views, likewise of M rows; M is 0 where there are no unlabeled rows.
         rows: int64 [M], the unlabeled rows' numbers in the table, for memories of one entry a row.
         step: int64 [], updates done before this one.
-        share: float32 [], the part of the run done, 0 to 1, for ramps.
+        progress: float32 [], the fraction of the run that is done, 0 to 1, for ramps.
         key: the step's key, for what a method draws itself.
     """
 
@@ -61,7 +61,7 @@ class Batch:
     unlabeled: tuple[Tensor, ...]
     rows: Tensor
     step: Tensor
-    share: Tensor
+    progress: Tensor
     key: Key
 
     def parts(self, count: int) -> list[Batch]:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.feed import Feed, Share
+from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import ResidentImages
+from fewlabels.data.samplers import Epochs
 from fewlabels.keys import Key
+from fewlabels.processes import Process
 from fewlabels.views.batch import Views
 from fewlabels.views.images import ImageViews
 
@@ -23,8 +25,12 @@ def feed_of(images=NOISE, **changes):
     options = {
         "labeled": np.flatnonzero(LABELS >= 0), "unlabeled": np.flatnonzero(LABELS < 0), "batch": 6,
         "unlabeled_batch": 10, "steps": 50, "wanted": WANTED, "views": PLAIN, "key": Key(7),
-    }  # fmt: skip
-    return Feed(ResidentImages(images), LABELS, **options | changes)
+    } | changes  # fmt: skip
+    for stream, batch in (("labeled", "batch"), ("unlabeled", "unlabeled_batch")):
+        size = options.pop(batch)
+        if not isinstance(options[stream], Epochs):
+            options[stream] = Epochs(options[stream], size, options["key"], stream)
+    return RowFeed(ResidentImages(images), LABELS, **options)
 
 
 def batch_of(feed, step=3, branch=0):
@@ -48,14 +54,14 @@ def numbers_shown(view):
 @pytest.mark.parametrize("world", [2, 1])
 def test_the_shares_put_under_each_other_are_the_whole_batch(step, world):
     whole = batch_of(feed_of(), step)
-    shares = [batch_of(feed_of(share=Share(rank, world)), step) for rank in range(world)]
+    shares = [batch_of(feed_of(process=Process(rank, world)), step) for rank in range(world)]
     for part, tensor in zip(zip(*map(tensors_of, shares), strict=True), tensors_of(whole), strict=True):
         assert len(part[0]) == len(tensor) / world
         assert torch.equal(torch.cat(part), tensor)
 
 
 def test_shares_cover_a_batch_that_does_not_divide():
-    slots = [np.arange(7)[Share(rank, 2).of(7)] for rank in range(2)]
+    slots = [np.arange(7)[Process(rank, 2).slots(7)] for rank in range(2)]
     assert np.concatenate(slots).tolist() == list(range(7))
 
 
@@ -140,13 +146,13 @@ def test_two_strong_views_of_a_row_differ():
     assert not same_views.any()
 
 
-@pytest.mark.parametrize("share", [Share(), Share(1, 2)])
-def test_without_unlabeled_rows_the_views_are_there_and_empty(share):
-    batch = batch_of(feed_of(unlabeled=np.zeros(0, np.int64), share=share))
+@pytest.mark.parametrize("process", [Process(), Process(1, 2)])
+def test_without_unlabeled_rows_the_views_are_there_and_empty(process):
+    batch = batch_of(feed_of(unlabeled=np.zeros(0, np.int64), process=process))
     assert [tuple(view.shape) for view in batch.unlabeled] == [(0, 1, 16, 16)] * 3
     assert batch.rows.shape == (0,)
     assert batch.rows.dtype == torch.int64
-    assert len(batch.labels) == 6 // share.world
+    assert len(batch.labels) == 6 // process.world_size
 
 
 def test_a_method_that_asks_for_no_unlabeled_views_gets_no_unlabeled_rows():
@@ -165,7 +171,7 @@ def test_the_labeled_part_does_not_depend_on_the_unlabeled_rows():
 def test_a_batch_knows_its_step_and_the_share_of_the_run():
     batch = batch_of(feed_of(steps=50), step=20)
     assert int(batch.step) == 20
-    assert float(batch.share) == pytest.approx(0.4)
+    assert float(batch.progress) == pytest.approx(0.4)
 
 
 def test_what_a_method_draws_is_not_what_the_views_drew():
@@ -213,3 +219,16 @@ def test_a_batch_from_tensors_is_the_same_and_its_key_draws_on_their_device():
     mine, theirs = batch_of(feed, 4), feed.batch_of(feed.inputs(4), torch.tensor(4))
     assert same(mine, theirs)
     assert torch.equal(mine.key.uniforms(3), theirs.key.uniforms(3))
+
+
+def test_another_sampler_of_labeled_rows_is_asked_for_each_step_and_branch():
+    class Second(Epochs):
+        """Chooses one row again and again."""
+
+        def step(self, step, branch=0):
+            return np.full(self.batch, self.rows[step + 4 * branch])
+
+    feed = feed_of(labeled=Second(np.flatnonzero(LABELS >= 0), 6, Key(7), "labeled"))
+    for step, branch in ((0, 0), (2, 0), (1, 1)):
+        found = feed.batch(step, torch.tensor(step), branch)
+        assert found.places.tolist() == [step + 4 * branch] * 6

@@ -30,7 +30,7 @@ def probed(job, method, steps=0):
     state, feed = begin(job, method)
     run(state, feed, 0, steps, watch=lambda *_: None)
     probe = make_probe(job, method)
-    return probe(state.network, state.method, state.step), state, probe
+    return probe(state.learner.network, state.learner.method, state.step), state, probe
 
 
 def without_truth(rows):
@@ -48,7 +48,7 @@ def test_the_heads_numbers_follow_the_formulas(small_job, most_sure, policy):
     """dL/dW = mean of w (p - e_y^) f^T for pseudo-labels, and of (p - e_y) f^T for true ones; the bias likewise."""
     job = dataclasses.replace(small_job("group"), policy=policy)
     _, state, probe = probed(job, FixMatch(threshold=0.0), steps=3)
-    net, truth = state.network, job.rows.truth
+    net, truth = state.learner.network, job.rows.truth
     weight, bias = (t.detach().double().numpy() for t in (net.classifier.head.weight, net.classifier.head.bias))
     batches = [probe.feed.batch(number, state.step) for number in range(probe.batches)]
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_where_all_images_are_mixed_there_is_nothing_to_probe(small_job, name):
 @pytest.mark.parametrize("name", [n for n in method_names() if n not in ("supervised", *MIXED)])
 def test_every_method_can_be_probed_in_every_layer(small_job, name):
     found, state, _ = probed(small_job(), method_class(name)(), steps=8)
-    assert [layer.layer for layer in found.layers] == [*layers_of(state.network.classifier)]
+    assert [layer.layer for layer in found.layers] == [*layers_of(state.learner.network.classifier)]
     assert 0 <= found.kept <= 1 and found.step == 8
 
 
@@ -210,7 +210,7 @@ def test_dropout_does_not_notice_the_probe_and_the_probe_draws_the_same_each_tim
     job = with_dropout(small_job())
     found, state, probe = probed(job, FixMatch(threshold=0.0), steps=2)
     before = torch.get_rng_state()
-    assert probe(state.network, state.method, state.step) == found
+    assert probe(state.learner.network, state.learner.method, state.step) == found
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -238,9 +238,9 @@ def no_memory(*_):
 
 def test_a_network_that_cannot_be_copied_is_said(small_job):
     state, _ = begin(small_job(), FixMatch())
-    state.network.classifier.kept = torch.ones(2, requires_grad=True) * 2
+    state.learner.network.classifier.kept = torch.ones(2, requires_grad=True) * 2
     with pytest.raises(UserError, match="works on a copy of the network, and none can be made"):
-        make_probe(small_job(), FixMatch())(state.network, state.method, state.step)
+        make_probe(small_job(), FixMatch())(state.learner.network, state.learner.method, state.step)
 
 
 def test_the_clock_of_the_training_stands_still_in_a_probe(small_job, tmp_path, monkeypatch):

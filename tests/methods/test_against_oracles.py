@@ -67,7 +67,7 @@ def batch_of(labeled, labels, unlabeled, step, rows=None):
         unlabeled=unlabeled,
         rows=torch.arange(len(unlabeled[0])) if rows is None and unlabeled else rows,
         step=torch.tensor(step),
-        share=torch.tensor(step / STEPS),
+        progress=torch.tensor(step / STEPS),
         key=Key(0),
     )
 

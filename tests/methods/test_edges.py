@@ -16,22 +16,22 @@ from tests.eager import eager
 @pytest.mark.parametrize("name", ["crmatch", "remixmatch"])
 def test_the_head_for_turns_has_an_output_for_each_quarter(small_job, name):
     state, _ = begin(small_job(), eager(name))
-    *_, last = (module for module in state.method.turn_head.modules() if isinstance(module, torch.nn.Linear))
+    *_, last = (module for module in state.learner.method.turn_head.modules() if isinstance(module, torch.nn.Linear))
     assert last.out_features == 4
 
 
 def shrink_loss(state, rows, classes):
     """The loss of ShrinkMatch's auxiliary head on random rows."""
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(rows, state.network.classifier.head.in_features, generator=generator)
+    features = torch.randn(rows, state.learner.network.classifier.head.in_features, generator=generator)
     p = torch.randn(rows, classes, generator=generator).softmax(1)
-    return state.method._shrink_loss(features, p, torch.zeros(rows), torch.tensor(0))
+    return state.learner.method._shrink_loss(features, p, torch.zeros(rows), torch.tensor(0))
 
 
 def test_where_no_class_can_be_left_out_shrinkmatch_has_no_loss_for_that(small_job):
     state, _ = begin(small_job(), eager("shrinkmatch", threshold=0.95))
     assert shrink_loss(state, 1, 10) == 0  # batch norm has no variance of one row
-    state.method.auxiliary[-1] = torch.nn.Linear(state.method.auxiliary[-1].in_features, 2)
+    state.learner.method.auxiliary[-1] = torch.nn.Linear(state.learner.method.auxiliary[-1].in_features, 2)
     assert shrink_loss(state, 8, 2) == 0
 
 
@@ -41,7 +41,7 @@ def test_a_run_of_two_classes_has_a_finite_loss(small_job, digits_rows):
     labeled = digits_rows.labeled[digits_rows.labels[digits_rows.labeled] < 2]
     job = small_job(rows=dataclasses.replace(digits_rows, labels=labels, labeled=labeled))
     state, feed = begin(job, eager("shrinkmatch"))
-    assert state.method(state.network, feed.batch(0, state.step))["loss"].isfinite()
+    assert state.learner.method(state.learner.network, feed.batch(0, state.step))["loss"].isfinite()
 
 
 def test_freematch_takes_a_clip_of_one_value_and_none_that_is_upside_down():
@@ -67,8 +67,8 @@ def test_the_auxiliary_head_narrows_to_a_quarter_and_to_no_less_than_one():
 @pytest.mark.parametrize("name", ["mixmatch", "remixmatch", "regmixmatch"])
 def test_tables_of_constants_are_in_no_checkpoint(small_job, name):
     state, _ = begin(small_job(), eager(name))
-    constants = {buffer for buffer, tensor in state.method.named_buffers() if tensor.shape == (4097,)}
-    assert constants and constants.isdisjoint(state.method.state_dict())
+    constants = {buffer for buffer, tensor in state.learner.method.named_buffers() if tensor.shape == (4097,)}
+    assert constants and constants.isdisjoint(state.learner.method.state_dict())
     assert not any(tensor.shape == (4097,) for tensor in state.tensors().values())
 
 
@@ -87,6 +87,6 @@ def test_uda_trains_on_labeled_rows_that_are_not_yet_told_too_surely(small_job, 
     told = logits.softmax(1)[:, 3]
     counts = told <= 0.1 + 0.9 * TRUST[annealing](t)
     assert 0 < counts.sum() < 5000
-    batch = dataclasses.replace(feed.batch(0, state.step), labels=labels, share=torch.tensor(t))
+    batch = dataclasses.replace(feed.batch(0, state.step), labels=labels, progress=torch.tensor(t))
     expected = -told[counts].log().mean()
-    torch.testing.assert_close(state.method._labeled_loss(logits, batch), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(state.learner.method._labeled_loss(logits, batch), expected, rtol=1e-5, atol=1e-6)

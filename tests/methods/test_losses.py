@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from fewlabels.methods import method_names
+from fewlabels.methods.base import Method
 from fewlabels.methods.parts.losses import consistency, fairness, mean_over, normalize
+from fewlabels.runs.job import begin
+from tests.eager import eager
 
 ONES, EVEN = torch.ones(3), torch.full((2,), 0.5)
 Z = torch.tensor([[2.0, -1.0], [0.5, 0.0], [-1.0, 3.0]])
@@ -50,3 +55,19 @@ def test_the_mean_over_rows_that_count_differs_from_the_mean_over_all():
     each = torch.nn.functional.cross_entropy(Z, target, reduction="none")
     weight = torch.tensor([1.0, 0.0, 0.5])
     torch.testing.assert_close(consistency(Z, target, weight), (each * weight).sum() / 3)  # over all, kept or not
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_the_loss_of_labeled_rows_is_what_supervise_returns(small_job, name, monkeypatch):
+    found = []
+    for factor in (1.0, 2.0):
+
+        def supervise(self, logits, target, reduction="mean", factor=factor):
+            return factor * F.cross_entropy(logits, target, reduction=reduction)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Method, "supervise", supervise)
+            state, feed = begin(small_job(), eager(name))
+            metrics = state.learner(feed.batch(0, state.step))
+            found.append(metrics.get("labeled_loss", metrics["loss"]).item())
+    assert found[1] == pytest.approx(2 * found[0], rel=1e-6) and found[0] > 0

@@ -323,7 +323,7 @@ class Twins:
             unlabeled=tuple(images + 0.4 * torch.randn_like(images) for _ in wanted.unlabeled),
             rows=torch.randint(N - 3, (M,)),
             step=torch.tensor(step),
-            share=torch.tensor(step / STEPS),
+            progress=torch.tensor(step / STEPS),
             key=Key(5).fold(step),
         )
 

@@ -34,7 +34,7 @@ def train(job, method):
         job.recipe.steps,
         watch=lambda _, __, found: seen.append({k: float(v) for k, v in found.items()}),
     )
-    rows, averaged = job.rows.hidden, state.averaged.eval()
+    rows, averaged = job.rows.hidden, state.averaged.classifier.eval()
     views = job.views.make(job.rows.images.take(rows), ("weak", "weak"), Key(0).fold(torch.arange(len(rows))))
     with torch.no_grad():
         p, other = (averaged(view).softmax(1) for view in views)

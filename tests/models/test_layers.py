@@ -44,18 +44,20 @@ def test_a_step_equals_two_separate_backward_passes(small_job, policy, norm, mak
     """The gradient of the whole loss is that of the labeled one, and that of the rest times each layer's factor."""
     job = small_job(norm)
     state, feed = begin(replace(job, policy={}), make())
-    out = state.method(state.network, feed.batch(0, state.step))
-    named = dict(state.network.classifier.named_parameters())
+    out = state.learner.method(state.learner.network, feed.batch(0, state.step))
+    named = dict(state.learner.network.classifier.named_parameters())
     (labeled, rest) = (
         torch.autograd.grad(loss, list(named.values()), retain_graph=True)
         for loss in (out["labeled_loss"], out["loss"] - out["labeled_loss"])
     )
 
     state, feed = begin(replace(job, policy=policy), make())
-    scaled_out = state.method(state.network, feed.batch(0, state.step))
+    scaled_out = state.learner.method(state.learner.network, feed.batch(0, state.step))
     assert torch.equal(scaled_out["loss"], out["loss"])  # a policy changes gradients, never values
     scaled_out["loss"].backward()
-    for (name, parameter), own, others in zip(state.network.classifier.named_parameters(), labeled, rest, strict=True):
+    for (name, parameter), own, others in zip(
+        state.learner.network.classifier.named_parameters(), labeled, rest, strict=True
+    ):
         assert others.norm() > 0, name
         expected = own + factor_of(name, policy) * others
         # In the head of the small network sums are long, and float32 rounds them in another order.
@@ -69,8 +71,8 @@ def test_presets_reach_what_they_say(small_job, policy):
     reached = {"head": policy in ("all", "head_only"), "backbone": policy != "head_only"}
     for step in range(3):
         batch = feed.batch(step, state.step)
-        loss = state.method(state.network, batch)["unlabeled_loss"]
-        named = dict(state.network.classifier.named_parameters())
+        loss = state.learner.method(state.learner.network, batch)["unlabeled_loss"]
+        named = dict(state.learner.network.classifier.named_parameters())
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found, strict=True):
             there = gradient is not None and gradient.norm() > 0

@@ -10,12 +10,12 @@ import torch.distributed as dist
 from rich.console import Console
 
 import fewlabels
+from fewlabels import processes
 from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.methods.supervised import Supervised
 from fewlabels.runs.show import Show
 from fewlabels.runs.train import _Watch, train
-from fewlabels.training import processes
 from fewlabels.training.boards import BOARDS, Training, open_board
 from fewlabels.training.record import read_lines
 
@@ -238,7 +238,7 @@ def test_only_the_first_process_has_a_board(small_job, tmp_path, monkeypatch):
     opened = []
     job = replace(small_job(), board=lambda name, first: opened.append((name, first)))
     for rank in (0, 1):
-        monkeypatch.setattr(processes, "world", lambda: 2)
+        monkeypatch.setattr(processes, "world_size", lambda: 2)
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
         monkeypatch.setattr(dist, "broadcast_object_list", lambda said: None)
         with _Watch(job, Supervised(), "a", tmp_path).on_board(4):

@@ -1,6 +1,7 @@
 """The automatic choices: each sensible, each with its reason, each overridable."""
 
 import platform
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
 from fewlabels.runs.choose import choose_device, fast_bfloat16, make_plan
 from fewlabels.runs.folder import RunFolder
-from fewlabels.training.recipe import Recipe
+from fewlabels.runs.recipe import ClassifierRecipe
+from fewlabels.training.recipe import OptimizerRecipe
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")
 
@@ -51,15 +53,15 @@ def test_every_choice_has_a_reason():
         "features",
         "calibrate",
         "threads",
-    } | set(Recipe.__dataclass_fields__)
-    assert (named - {"unlabeled_batch"}) | {"unlabeled_ratio"} == set(plan.why)
+    } | {field.name for kind in (ClassifierRecipe, OptimizerRecipe) for field in fields(kind)}
+    assert (named - {"unlabeled_batch", "kind"}) | {"unlabeled_ratio"} == set(plan.why)
     assert all(plan.why.values())
 
 
 def test_what_is_given_is_taken():
     options = Options(
         model="wrn_28_2", size=20, flip="dihedral", operations=3, steps=7, batch=5, unlabeled_ratio=2, lr=0.5,
-        optimizer="adamw", weight_decay=0.0, precision="bfloat16", threads=1,
+        optimizer="adamw", weight_decay=0.0, schedule="linear", clip_norm=2.0, precision="bfloat16", threads=1,
     )  # fmt: skip
     plan = make_plan(options, table_of(28), CPU)
     recipe = plan.recipe
@@ -70,8 +72,10 @@ def test_what_is_given_is_taken():
         3,
         1,
     )
-    assert (recipe.steps, recipe.batch, recipe.unlabeled_batch, recipe.lr) == (7, 5, 10, 0.5)
-    assert (recipe.optimizer, recipe.weight_decay, recipe.precision) == ("adamw", 0.0, "bfloat16")
+    assert (recipe.steps, recipe.batch, recipe.unlabeled_batch, recipe.precision) == (7, 5, 10, "bfloat16")
+    optimizer = recipe.optimizer
+    assert (optimizer.kind, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.5, 0.0)
+    assert (optimizer.schedule, optimizer.clip_norm) == ("linear", 2.0)
 
 
 def test_the_budget_is_one_dial():
@@ -98,7 +102,7 @@ def test_characters_are_never_flipped(classes, flip):
 def test_color_is_kept_and_pretrained_networks_get_three_channels():
     assert make_plan(Options(), table_of(28, 3), CPU).form.channels == 3
     plan = make_plan(Options(pretrained=True), table_of(28, 1), CPU)
-    assert (plan.form.channels, plan.model, plan.recipe.optimizer) == (3, "resnet18", "adamw")
+    assert (plan.form.channels, plan.model, plan.recipe.optimizer.kind) == (3, "resnet18", "adamw")
 
 
 def test_an_unknown_device_is_refused():

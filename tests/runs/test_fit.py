@@ -123,7 +123,7 @@ def test_labels_only_and_the_method_begin_with_the_same_parameters_but_end_apart
 
     def noted(job, method):
         state, feed = begin(job, method)
-        parameters = {name: t.clone() for name, t in state.network.classifier.state_dict().items()}
+        parameters = {name: t.clone() for name, t in state.learner.network.classifier.state_dict().items()}
         begun.setdefault(type(method).__name__, []).append(parameters)
         return state, feed
 

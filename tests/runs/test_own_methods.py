@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fewlabels.config import Share
+from fewlabels.config import Fraction
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.supervised import Supervised
 
@@ -31,7 +31,7 @@ class Mine(FixMatch):
         loss = mean CE(z, y) + weight * less * ...
     """
 
-    less: Share = 0.5
+    less: Fraction = 0.5
     """a further factor"""
 
     def forward(self, net, batch):
@@ -153,7 +153,7 @@ def test_it_is_described_with_its_options_and_those_that_it_inherits(own, capsys
 def test_an_option_without_a_default_is_asked_for(own, capsys):
     own.write_text(own.read_text().replace("class Mine(FixMatch)", "class Mine(fewlabels.Method)"))
     own.write_text(
-        own.read_text().replace("Share = 0.5", "Share").replace("from torch", "import fewlabels\nfrom torch")
+        own.read_text().replace("Fraction = 0.5", "Fraction").replace("from torch", "import fewlabels\nfrom torch")
     )
     assert give("methods", own) == 0
     assert "--method.less (to be given; a number, 0 to 1)" in said(capsys)

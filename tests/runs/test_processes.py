@@ -151,22 +151,21 @@ def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
     since = time.perf_counter()
     _, errors = end(process)
     assert process.returncode != 0 and time.perf_counter() - since < 20
-    (said,) = (line for line in errors.splitlines() if line.startswith("fewlabels:"))
+    (said,) = (line for line in errors.splitlines() if line.startswith("fewlabels (process 1):"))
     assert "another process of this run ended" in said and said.endswith("give the same command again.")
     assert "Traceback" not in errors and "stopping at" not in errors
 
 
-def test_an_error_that_all_have_is_said_once(undisturbed, tmp_path):
+def test_an_error_that_all_have_is_said_by_each_that_torchrun_lets_speak(undisturbed, tmp_path):
     out = undisturbed[0] / "run"
     mistakes = {  # side by side, since each takes its seconds to start
-        "Unrecognized options: --method.treshold": Launcher(
-            *DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"
+        "Unrecognized options: --method.treshold": (
+            Launcher(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"), 1
         ),
-        "another configuration": Launcher(*DIGITS, "--out", out),
-        "--labels-per-class 500": Launcher("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"),
-    }
-    for message, process in mistakes.items():
+        "another configuration": (Launcher(*DIGITS, "--out", out), 2),
+    }  # fmt: skip
+    for message, (process, most) in mistakes.items():
         _, errors = end(process)
         assert process.returncode != 0
-        assert errors.count(message) == 1 and "Traceback" not in errors, errors
+        assert 1 <= errors.count(message) <= most and "Traceback" not in errors, errors
     assert not any(tmp_path.iterdir())

@@ -66,3 +66,12 @@ def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkey
     with pytest.raises(EnoughError):
         fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
     assert seen == [2]
+
+
+def test_a_run_leaves_the_settings_of_the_program_that_calls_it(tmp_path, two_threads, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    before = torch.get_rng_state()
+    fewlabels.fit("digits", method="fixmatch", out=tmp_path / "run", threads=1, **SMALL)
+    assert torch.get_num_threads() == 2
+    assert torch.backends.cudnn.deterministic is False
+    assert torch.equal(before, torch.get_rng_state())

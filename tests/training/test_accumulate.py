@@ -31,7 +31,7 @@ def batch_of(labeled=8, unlabeled=12):
         unlabeled=(view(unlabeled, 100), view(unlabeled, 200)),
         rows=torch.arange(unlabeled) + 50,
         step=torch.tensor(3),
-        share=torch.tensor(0.5),
+        progress=torch.tensor(0.5),
         key=Key(7),
     )
 
@@ -48,7 +48,7 @@ def test_the_parts_put_under_each_other_are_the_batch(count):
     for part in parts:
         assert torch.equal(part.labeled[0].flatten().long(), part.labels)
         assert torch.equal(part.unlabeled[1].flatten().long() - 150, part.rows)
-        assert (int(part.step), float(part.share)) == (3, 0.5)
+        assert (int(part.step), float(part.progress)) == (3, 0.5)
 
 
 def test_each_part_draws_on_its_own():
@@ -70,14 +70,14 @@ def test_the_gradient_in_parts_is_that_of_the_whole(small_job, parts, method):
         state, feed = begin(small_job(norm="group", accumulate=accumulate), method())
         batch = feed.batch(0, state.step)
         metrics = update(state, batch)
-        outcomes.append((metrics, {name: p.detach().clone() for name, p in state.network.named_parameters()}))
+        outcomes.append((metrics, {name: p.detach().clone() for name, p in state.learner.network.named_parameters()}))
     (whole, first), (in_parts, second) = outcomes
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-6, msg=name)
     for name, value in whole.items():
         torch.testing.assert_close(in_parts[name], value, rtol=1e-4, atol=1e-5, msg=name)
     start, _ = begin(small_job(norm="group"), method())
-    assert any(not torch.equal(first[name], p) for name, p in start.network.named_parameters())
+    assert any(not torch.equal(first[name], p) for name, p in start.learner.network.named_parameters())
 
 
 # --- out of memory ---

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewlabels.averaging.batch_norm import batch_norms
-from fewlabels.data.feed import Feed
+from fewlabels.data.feed import RowFeed
 from fewlabels.data.images import ResidentImages
 from fewlabels.errors import UserError
 from fewlabels.methods import method_class, method_names
@@ -163,7 +163,7 @@ LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection cl
 
 @pytest.mark.parametrize("error", [RuntimeError(LOST), torch.OutOfMemoryError("no room")])
 def test_a_lost_process_and_a_small_memory_are_no_fault_of_the_compiler(vector_job, graphs, monkeypatch, error):
-    def fails(*_):
+    def fails(*_, **__):
         raise error
 
     monkeypatch.setattr("fewlabels.training.loop.update", fails)
@@ -180,7 +180,7 @@ FIRST_OF_VIEWS = {(name.split()[0] in ON_IMAGES, eager(name).views): name for na
 @pytest.mark.parametrize("name", COMPILED)
 def test_every_method_compiles_to_the_same_step(small_job, vector_job, name, graphs, monkeypatch):
     if name not in FIRST_OF_VIEWS:
-        monkeypatch.setattr(Feed, "compile", lambda feed: None)
+        monkeypatch.setattr(RowFeed, "compile", lambda feed: None)
     make = small_job if name.split()[0] in ON_IMAGES else vector_job
     plain, feed = begin(make(steps=5), eager(name))
     run(plain, feed, 0, 3, watch=lambda *_: None)
@@ -245,7 +245,7 @@ def test_what_a_method_remembers_is_saved_with_the_run(small_job, vector_job, na
     run(whole, feed, 0, 12, watch=lambda *_: None)
     first, feed = begin(make(), eager(name))
     run(first, feed, 0, 7, watch=lambda *_: None)
-    evaluated = first.averaged.eval()  # between two steps; a teacher is none the worse for it
+    evaluated = first.averaged.classifier.eval()  # between two steps; a teacher is none the worse for it
     assert not evaluated.training
     second, feed = begin(make(), eager(name))
     second.load({name: tensor.clone() for name, tensor in first.tensors().items()})
@@ -276,7 +276,7 @@ def test_dropout_is_a_function_of_the_step(small_job):
     outcomes = []
     for seed in (1, 2):
         state, feed = begin(job, FixMatch())
-        state.network.classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
+        state.learner.network.classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
         torch.manual_seed(seed)
         run(state, feed, 0, 4, watch=lambda *_: None)
         outcomes.append(parameters_of(state))
@@ -289,36 +289,37 @@ def test_a_branch_sees_other_batches(small_job):
     for branch in (0, 1):
         state, feed = begin(job, FixMatch())
         run(state, feed, 0, 4, branch=branch, watch=lambda *_: None)
-        outcomes.append(state.network.classifier.head.weight.detach().clone())
+        outcomes.append(state.learner.network.classifier.head.weight.detach().clone())
     assert not torch.equal(*outcomes)
 
 
 def test_the_average_is_what_is_evaluated_and_differs_from_the_last_parameters(small_job):
     state, feed = begin(small_job(), FixMatch())
     run(state, feed, 0, 12, watch=lambda *_: None)
-    assert not torch.equal(state.averaged.head.weight, state.network.classifier.head.weight)
-    assert not state.averaged.head.weight.requires_grad
+    assert not torch.equal(state.averaged.classifier.head.weight, state.learner.network.classifier.head.weight)
+    assert not state.averaged.classifier.head.weight.requires_grad
 
 
 def test_each_step_enters_the_average(small_job):
     state, feed = begin(small_job(ema_memory=3.0), FixMatch())
-    expected = state.network.classifier.head.weight.detach().clone()
+    expected = state.learner.network.classifier.head.weight.detach().clone()
     for step in range(5):
         update(state, feed.batch(step, state.step))
         kept = min(2 / 3, (1 + step) / (10 + step))
-        expected = kept * expected + (1 - kept) * state.network.classifier.head.weight.detach()
-        torch.testing.assert_close(state.averaged.head.weight, expected)
+        expected = kept * expected + (1 - kept) * state.learner.network.classifier.head.weight.detach()
+        torch.testing.assert_close(state.averaged.classifier.head.weight, expected)
 
 
 @pytest.mark.parametrize(("memory", "momentum"), [(4.0, 0.25), (None, 0.1)])
 def test_running_statistics_remember_what_the_recipe_says_or_what_the_network_has(small_job, memory, momentum):
     state, _ = begin(small_job(batch_norm_memory=memory), FixMatch())
-    assert {norm.momentum for norm in batch_norms(state.network)} == {momentum}
+    assert {norm.momentum for norm in batch_norms(state.learner.network)} == {momentum}
 
 
 def test_norms_and_biases_do_not_decay(small_job):
     state, _ = begin(small_job(weight_decay=0.1), FixMatch())
-    for group in state.optimizer.optimizer.param_groups:
+    (optimizer,) = state.optimizers.values()
+    for group in optimizer.optimizer.param_groups:
         decays = {p.ndim > 1 for p in group["params"]}
         assert decays == {group["weight_decay"] > 0}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch.distributed as dist
 
-from fewlabels.training.processes import is_lost
+from fewlabels.processes import is_lost
 
 
 @pytest.mark.parametrize(

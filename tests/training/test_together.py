@@ -9,20 +9,20 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from fewlabels import processes
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.keys import Key
-from fewlabels.methods.parts.across import gather_rows, mean_rows, sum_rows, world
+from fewlabels.methods.parts.across import gather_rows, mean_rows, sum_rows
 from fewlabels.methods.parts.draws import directions, first_of, of_rows
-from fewlabels.training import processes
-from fewlabels.training.processes import (
+from fewlabels.processes import (
     any_of,
     first_says,
     joined,
-    local_share,
+    local_process,
     mean_gradients,
     send_from_first,
-    share,
-    speaks,
+    this_process,
+    world_size,
 )
 from tests.training.together import CAN_FORK, CPU, together
 
@@ -34,19 +34,21 @@ pytestmark = pytest.mark.skipif(not CAN_FORK, reason="what a test does is handed
 
 def test_each_process_knows_its_place():
     def places(rank):
-        here = local_share()
-        return world(), (share().rank, share().world), (here.rank, here.world)
+        here = local_process()
+        return world_size(), (this_process().rank, this_process().world_size), (here.rank, here.world_size)
 
     assert together(places, 3) == [(3, (rank, 3), (rank, 3)) for rank in range(3)]
-    assert together(lambda rank: (world(), share().world, local_share().world), 1) == [(1, 1, 1)]
+    assert together(lambda rank: (world_size(), this_process().world_size, local_process().world_size), 1) == [
+        (1, 1, 1)
+    ]
 
 
-def test_a_machine_of_several_has_a_share_of_its_own():
+def test_each_of_several_machines_counts_its_own():
     def places(rank):
         os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
-        first = local_share()
+        first = local_process()
         del os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]
-        return (first.rank, first.world), (local_share().rank, local_share().world)
+        return (first.rank, first.world_size), (local_process().rank, local_process().world_size)
 
     assert together(places) == [((0, 1), (0, 2))] * 2
 
@@ -55,9 +57,9 @@ def test_who_has_joined_joins_no_second_time_and_all_leave_in_the_end():
     def task(rank):
         with joined(CPU) as outer:
             with joined(CPU) as inner:
-                inside = (outer.world, inner.world)
-            still = world()
-        return inside, still, world()
+                inside = (outer.world_size, inner.world_size)
+            still = world_size()
+        return inside, still, world_size()
 
     assert together(task, join=False) == [((2, 2), 2, 1)] * 2
 
@@ -213,22 +215,3 @@ def test_where_the_first_never_comes_the_others_give_up(monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=0.2))
     with pytest.raises(dist.DistError, match="did not answer"):
         processes._own_part(store, 1, 2)
-
-
-def test_an_error_is_said_by_the_first_that_asks(monkeypatch):
-    monkeypatch.setattr(processes, "KEPT_BACK", 0.3)
-    assert speaks("without torchrun") and speaks("without torchrun")
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
-    for name, value in {"USE_AGENT_STORE": "True", "RESTART_COUNT": "0"}.items():
-        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", f"{store.port}")
-    assert speaks("an error")
-    began = time.monotonic()
-    assert not speaks("an error")
-    assert time.monotonic() - began >= 0.3  # while the first one speaks
-    assert speaks("another error")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert speaks("an error")
-    monkeypatch.setenv("GROUP_RANK", "1")  # each machine
-    assert speaks("an error")

@@ -6,7 +6,7 @@ import socket
 
 import torch
 
-from fewlabels.training.processes import joined
+from fewlabels.processes import joined
 
 CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 CPU = torch.device("cpu")

@@ -16,11 +16,11 @@ from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.small_cnn import SmallCNN
+from fewlabels.processes import joined
 from fewlabels.runs.job import Job, Rows, begin
 from fewlabels.runs.show import Show
 from fewlabels.runs.vectors import vector_views
 from fewlabels.training.loop import run
-from fewlabels.training.processes import joined
 from fewlabels.views.images import ImageViews
 from fewlabels.views.vectors import Strength
 from tests.conftest import small_recipe
@@ -69,9 +69,9 @@ def main(out: str) -> None:
     }
     # With key 0 a value lies on the kink of a leaky ReLU, and rounding decides its gradient.
     job = Job(rows, ImageViews(card.mean, card.std), recipe, build, True, Key(1), Show(None))
-    with joined(torch.device("cpu")) as share:
+    with joined(torch.device("cpu")) as process:
         for name, make in METHODS.items():
-            state, feed = begin(dataclasses.replace(job, share=share, **rules.get(name, {})), make())
+            state, feed = begin(dataclasses.replace(job, process=process, **rules.get(name, {})), make())
             run(state, feed, 0, recipe.steps, watch=lambda *_: None)
             found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}
-            save_file(found, f"{out}-{name}-{share.rank}.safetensors")
+            save_file(found, f"{out}-{name}-{process.rank}.safetensors")

@@ -5,9 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-from fewlabels.data.feed import Feed, Share
+from fewlabels.data.feed import RowFeed
+from fewlabels.data.samplers import Epochs
 from fewlabels.data.vectors import Vectors, vector_statistics
 from fewlabels.keys import Key
+from fewlabels.processes import Process
 from fewlabels.views.batch import Views
 from fewlabels.views.vectors import Standardize, Strength, VectorViews
 
@@ -127,13 +129,21 @@ def test_the_shares_of_processes_put_under_each_other_are_the_whole_batch(world)
     x = torch.randn(60, D, generator=torch.Generator().manual_seed(0))
     labels = np.where(np.arange(60) < 20, np.arange(60) % 3, -1)
 
-    def batch(share):
-        feed = Feed(
-            Vectors(x), labels, labeled=np.arange(20), unlabeled=np.arange(20, 60), batch=10, unlabeled_batch=30,
-            steps=9, wanted=Views(("weak", "strong"), ALL), views=views_of(pool=x), key=Key(3), share=share,
-        ).batch(4, torch.tensor(4))  # fmt: skip
+    def batch(process):
+        key = Key(3)
+        feed = RowFeed(
+            Vectors(x),
+            labels,
+            labeled=Epochs(np.arange(20), 10, key, "labeled"),
+            unlabeled=Epochs(np.arange(20, 60), 30, key, "unlabeled"),
+            steps=9,
+            wanted=Views(("weak", "strong"), ALL),
+            views=views_of(pool=x),
+            key=key,
+            process=process,
+        ).batch(4, torch.tensor(4))
         return [*feed.labeled, feed.labels, *feed.unlabeled, feed.rows]
 
-    parts = [batch(Share(rank, world)) for rank in range(world)]
-    for part, whole in zip(zip(*parts, strict=True), batch(Share()), strict=True):
+    parts = [batch(Process(rank, world)) for rank in range(world)]
+    for part, whole in zip(zip(*parts, strict=True), batch(Process()), strict=True):
         assert torch.equal(torch.cat(part), whole)

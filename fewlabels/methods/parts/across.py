@@ -9,10 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-
-def world() -> int:
-    """Count the processes of this run."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from fewlabels.processes import world_size
 
 
 class _Sum(torch.autograd.Function):
@@ -33,12 +30,12 @@ class _Sum(torch.autograd.Function):
 def sum_rows(x: Tensor) -> Tensor:
     """Sum [n, ...] over the rows of all processes; the gradient reaches each process's own rows."""
     total = x.sum(0)
-    return cast(Tensor, _Sum.apply(total)) if world() > 1 else total
+    return cast(Tensor, _Sum.apply(total)) if world_size() > 1 else total
 
 
 def mean_rows(x: Tensor) -> Tensor:
     """Average [n, ...] over the rows of all processes, which hold n each; zero where there are none."""
-    return sum_rows(x) / max(len(x) * world(), 1)
+    return sum_rows(x) / max(len(x) * world_size(), 1)
 
 
 class _Gather(torch.autograd.Function):
@@ -47,16 +44,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         del ctx
-        parts = [torch.empty_like(x) for _ in range(world())]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        own = len(gradient) // world()
+        own = len(gradient) // world_size()
         return _Sum.forward(ctx, gradient)[dist.get_rank() * own :][:own]
 
 
 def gather_rows(x: Tensor) -> Tensor:
     """Put the rows [n, ...] of all processes under each other; the gradient reaches each process's own rows."""
-    return cast(Tensor, _Gather.apply(x)) if world() > 1 else x
+    return cast(Tensor, _Gather.apply(x)) if world_size() > 1 else x

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewlabels.averaging.memory import Memory
 from fewlabels.methods.parts.across import gather_rows
-from fewlabels.methods.parts.memory import Memory, last_of
+from fewlabels.methods.parts.memory import last_of
 from fewlabels.methods.parts.targets import one_hot
 
 
@@ -50,8 +51,8 @@ class LabeledBank(Memory):
 
     def __init__(self, rows: int, embedding: int) -> None:
         super().__init__()
-        self.embeddings = self.remember("embeddings", torch.zeros(rows, embedding), "labeled rows")
-        self.labels = self.remember("labels", torch.full((rows,), -1), "labeled rows")
+        self.embeddings = self.remember("embeddings", torch.zeros(rows, embedding), "rows")
+        self.labels = self.remember("labels", torch.full((rows,), -1), "rows")
 
     def take_in(self, embeddings: Tensor, labels: Tensor, places: Tensor, momentum: float = 0.0) -> None:
         """Remember embeddings [B, E] and labels [B] of these labeled rows [B]; of several of a row the last.

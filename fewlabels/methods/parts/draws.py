@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from fewlabels.keys import Key
-from fewlabels.methods.parts.across import world
+from fewlabels.processes import this_process
 from fewlabels.views.mix import beta, mixup
 
 
 def first_of(rows: Tensor) -> int:
     """Give the slot in the global batch of the first of these rows, of which each process holds as many."""
-    return dist.get_rank() * len(rows) if world() > 1 else 0
+    return this_process().rank * len(rows)
 
 
 def of_rows(key: Key, name: str, *blocks: Tensor) -> Key:
     """Give a key for each row of these blocks [n, ...], under each other, of a stream of this name.
 
-    Each block is this process's share of as many rows of the global batch: labeled ones, a view of the unlabeled ones.
+    Each block is this process's part of as many rows of the global batch: labeled ones, a view of the unlabeled ones.
     """
     states: list[Tensor] = []
     for number, rows in enumerate(blocks):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.methods.parts.across import mean_rows, sum_rows, world
+from fewlabels.methods.parts.across import mean_rows, sum_rows
 from fewlabels.methods.parts.targets import one_hot
+from fewlabels.processes import world_size
 
 
 def seen(logits: Tensor, target: Tensor, row_weight: Tensor) -> dict[str, Tensor]:
@@ -22,7 +23,7 @@ def mean_loss(losses: Tensor) -> Tensor:
 def mean_over(losses: Tensor, counts: Tensor) -> Tensor:
     """Average losses over the entries that count (0 or 1, of the same shape), of all processes; 0 where none does."""
     # Each process then averages its gradients with the others'.
-    return (losses * counts).sum() * world() / sum_rows(counts).sum().clamp(min=1)
+    return (losses * counts).sum() * world_size() / sum_rows(counts).sum().clamp(min=1)
 
 
 def consistency(logits: Tensor, target: Tensor, row_weight: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fewlabels.averaging.horizon import momentum
+from fewlabels.averaging.memory import Memory
 from fewlabels.methods.parts.across import mean_rows
-from fewlabels.methods.parts.memory import Memory
 
 
 class RecentMean(Memory):

@@ -1,31 +1,11 @@
-"""What a method remembers from step to step."""
+"""Memories that several methods use."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Combine: TypeAlias = Literal["mean", "rows", "labeled rows", "first", "reset"]
-
-
-class Memory(nn.Module):
-    """A module with buffers that say how copies of them combine, over processes and over averaged networks.
-
-    "mean": average the copies; "rows", "labeled rows": one entry a row of the table, or of its labeled rows, taken from
-    the copy that saw the row last; "first": keep the first copy's; "reset": start anew.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.combine: dict[str, Combine] = {}
-
-    def remember(self, name: str, start: Tensor, combine: Combine) -> Tensor:
-        """Keep a tensor under `name`: saved with the run, moved with the module."""
-        self.register_buffer(name, start)
-        self.combine[name] = combine
-        return start
+from fewlabels.averaging.memory import Memory
 
 
 class ValueAt(Memory):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fewlabels.averaging.horizon import momentum
+from fewlabels.averaging.memory import Memory
 from fewlabels.methods.parts.across import gather_rows, mean_rows
-from fewlabels.methods.parts.memory import Memory, last_of
+from fewlabels.methods.parts.memory import last_of
 from fewlabels.methods.parts.targets import one_hot
 
 

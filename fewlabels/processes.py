@@ -1,14 +1,14 @@
-"""One run in several processes: the network stays plain, and the loop sums its gradients."""
+"""The processes of a run: which one this is, what they say to each other, and the mean of their gradients."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,37 +16,54 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fewlabels.data.feed import WHOLE, Share
 from fewlabels.errors import Interrupted, UserError
-from fewlabels.methods.parts.across import world
 
 T = TypeVar("T")
 
 # An exchange may take so long: the others wait while the first evaluates a large set alone. Torch has half an hour.
 PATIENCE = timedelta(hours=2)
 _SITTING = "fewlabels/sitting"  # where the store has the name of the newest sitting
-KEPT_BACK = 1.0  # seconds that a process stays which leaves it to another one to speak
 
 
-def share() -> Share:
-    """Tell which of the run's processes this is."""
-    return Share(dist.get_rank(), dist.get_world_size()) if world() > 1 else WHOLE
+@dataclass(frozen=True)
+class Process:
+    """One of the processes of a run, number `rank` of `world_size`."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def slots(self, count: int) -> slice:
+        """Return the slots of a global batch of `count` that this process fills."""
+        return slice(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
+
+
+ALONE = Process()
+
+
+def world_size() -> int:
+    """Return the number of processes of this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def this_process() -> Process:
+    """Return which of the run's processes this is."""
+    return Process(dist.get_rank(), dist.get_world_size()) if world_size() > 1 else ALONE
 
 
 def any_of(flag: bool) -> bool:
     """Tell whether any of the run's processes says yes; all must ask at the same point."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
-    answers: list[bool | None] = [None] * world()
+    answers: list[bool | None] = [None] * world_size()
     dist.all_gather_object(answers, flag)
     return any(answers)
 
 
-def local_share() -> Share:
-    """Tell which of the run's processes on this machine this is."""
-    if world() == 1:
-        return WHOLE
-    return Share(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", str(world()))))
+def local_process() -> Process:
+    """Return which of the run's processes on this machine this is."""
+    if world_size() == 1:
+        return ALONE
+    return Process(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))))
 
 
 def first_says(say: Callable[[], T]) -> T:
@@ -55,7 +72,7 @@ def first_says(say: Callable[[], T]) -> T:
     Raises:
         UserError, Interrupted: what `say` raised, in every process.
     """
-    if world() == 1:
+    if world_size() == 1:
         return say()
     said: list[Any] = [None, None]
     if dist.get_rank() == 0:
@@ -71,31 +88,31 @@ def first_says(say: Callable[[], T]) -> T:
 
 def send_from_first(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor]:
     """Give the named tensors that the first process holds to all, on their devices."""
-    if world() == 1:
+    if world_size() == 1:
         return tensors or {}
     header = first_says(lambda: [(name, t.shape, t.dtype) for name, t in (tensors or {}).items()])
     sent: dict[str, Tensor] = {}
     for name, shape, kind in header:
-        here = tensors[name] if tensors and share().rank == 0 else torch.empty(shape, dtype=kind)
+        here = tensors[name] if tensors and this_process().rank == 0 else torch.empty(shape, dtype=kind)
         sent[name] = here.to(device).contiguous()
         dist.broadcast(sent[name], 0)
     return sent
 
 
 @contextmanager
-def joined(device: torch.device) -> Generator[Share]:
+def joined(device: torch.device) -> Generator[Process]:
     """Join the other processes where `torchrun` started several; leave them in the end."""
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world() > 1:
-        yield share()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world_size() > 1:
+        yield this_process()
         return
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
         store = _own_part(store, rank, size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        yield share()
+        yield this_process()
     except RuntimeError as error:
         if not is_lost(error):
             raise
@@ -138,34 +155,14 @@ def is_lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error)
 
 
-def speaks(text: str) -> bool:
-    """Tell whether this process is to print an error: of those that `torchrun` started here, the first that asks.
-
-    An error that all have is printed once on each machine, and one that a single process has by that one. The others
-    wait a little, since `torchrun` ends all as soon as one has ended.
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
-    sitting = "/".join(os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "GROUP_RANK"))
-    key = f"fewlabels/said/{sitting}/{hashlib.sha256(text.encode()).hexdigest()}"
-    try:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        first = dist.TCPStore(host, port, timeout=timedelta(seconds=5)).add(key, 1) == 1
-    except RuntimeError:
-        return True  # what started them is gone
-    if not first:
-        time.sleep(KEPT_BACK)
-    return first
-
-
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over all processes by one exchange; each process holds an equal share of the batch."""
-    if world() == 1:
+    """Average the gradients over all processes by one exchange; each process holds an equal part of the batch."""
+    if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
-    flat /= world()
+    flat /= world_size()
     parts: tuple[Tensor, ...] = flat.split([g.numel() for g in gradients])
     views = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
     torch._foreach_copy_(gradients, views)  # pyright: ignore[reportPrivateUsage]

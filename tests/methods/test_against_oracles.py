@@ -18,7 +18,7 @@ from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import LayerRule, Network
-from fewlabels.training.schedule import cosine
+from fewlabels.training.schedule import lr_factor
 from fewlabels.views.batch import Batch
 from tests.oracles import basics, layer_rule, threshold_methods
 
@@ -210,4 +210,4 @@ def test_ema_and_horizon_follow_the_formulas():
 
 def test_the_learning_rate_follows_the_formula():
     for step in (0, 3, 999):
-        assert cosine(torch.tensor(step), 1000).item() == pytest.approx(basics.cosine_lr(1.0, step, 1000))
+        assert lr_factor(torch.tensor(step), 1000).item() == pytest.approx(basics.cosine_lr(1.0, step, 1000))

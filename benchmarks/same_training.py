@@ -4,7 +4,8 @@
     python benchmarks/same_training.py after.json       # at the other
     python benchmarks/same_training.py after.json --against before.json --names names.json
 
-Each method trains on images and on vectors by `fewlabels.fit`, whose form stays while the code within moves. Compared
+Each method trains with its defaults on images and on vectors by `fewlabels.fit`, whose form stays while the code within
+moves; fixmatch also with AdamW, a warm-up and each batch in two parts. Compared
 are the first losses and every tensor of the last checkpoint: parameters, averages, memories, the optimizer's. Where
 tensors got other names, `names.json` maps the beginnings of old names to those of new ones. It ends with 1 where
 anything differs.
@@ -32,12 +33,12 @@ NO_TURNS = {"crmatch": {"rotation": 0.0}, "remixmatch": {"rotation": 0.0}}  # of
 ON_IMAGES = ("regmixmatch",)  # which pastes them
 
 
-def trained(data: Any, method: str, out: Path, **options: Any) -> dict[str, Any]:
+def trained(data: Any, method: str, out: Path, own: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """Train; return the losses, and a hash of each tensor."""
     kind = method_class(method)
     fewlabels.fit(
-        data, method=kind(**options), labels_per_class=4, steps=STEPS, seed=1000, baseline=False, device="cpu",
-        threads=1, out=out,
+        data, method=kind(**own or {}), labels_per_class=4, steps=STEPS, seed=1000, baseline=False, device="cpu",
+        threads=1, out=out, **options,
     )  # fmt: skip
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == STEPS
@@ -90,8 +91,10 @@ def main(out: tyro.conf.Positional[Path], against: Path | None = None, names: Pa
                 found[f"{method} images"] = trained("digits", method, Path(folder, f"{method}-images"))
                 if method not in ON_IMAGES:
                     options = NO_TURNS.get(method, {})
-                    found[f"{method} vectors"] = trained(vectors, method, Path(folder, f"{method}-vectors"), **options)
+                    found[f"{method} vectors"] = trained(vectors, method, Path(folder, f"{method}-vectors"), options)
                 print(method, flush=True)
+            other = {"optimizer": "adamw", "warm_up": 5, "accumulate": 2}
+            found["fixmatch, AdamW in parts"] = trained("digits", "fixmatch", Path(folder, "other"), **other)
         out.write_text(json.dumps(found, indent=1) + "\n")
     if against is None:
         return 0

@@ -108,9 +108,9 @@ class Options:
     schedule: Literal["auto", "cosine", "cosine_to_zero", "linear", "constant"] = "auto"
     """how the learning rate falls; cosine is FixMatch's, which ends at a fifth"""
     warm_up: Annotated[int, Interval(0)] | None = None
-    """steps over which the learning rate rises before"""
+    """steps over which the learning rate first rises"""
     clip_norm: Positive | None = None
-    """largest norm of the gradient of all parameters together; larger ones are scaled down to it"""
+    """largest norm of the gradient of all parameters together, of the whole batch; larger ones are scaled down to it"""
     ema_memory: Annotated[float, Interval(1)] | None = None
     """steps that the average of the parameters remembers; it is what gets evaluated"""
     batch_norm_memory: Annotated[float, Interval(1)] | None = None

@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -102,13 +102,18 @@ def send_from_first(tensors: dict[str, Tensor] | None, device: torch.device) -> 
 @contextmanager
 def joined(device: torch.device) -> Generator[Process]:
     """Join the other processes where `torchrun` started several; leave them in the end."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # streams and graphs belong to the current one
+    on_gpu = device.type == "cuda"
+    # Streams and graphs belong to the current device.
+    with torch.cuda.device(device) if on_gpu else nullcontext(), _group("nccl" if on_gpu else "gloo") as process:
+        yield process
+
+
+@contextmanager
+def _group(backend: str) -> Generator[Process]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world_size() > 1:
         yield this_process()
         return
     try:
-        backend = "nccl" if device.type == "cuda" else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
         store = _own_part(store, rank, size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -160,6 +165,8 @@ def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
     flat /= world_size()

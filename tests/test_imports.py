@@ -30,13 +30,16 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 def room_of(module):
     """Return the room of a module by its name, such as fewlabels.data.table."""
-    return module.split(".")[1] if "." in module else "__init__"
+    room = module.split(".")[1] if "." in module else ""
+    return room if room in FLOOR_OF else "__init__"  # of a name that the package itself has
 
 
 def imported(text):
     """Return what of the package a text imports, wherever in it."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fewlabels":
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield f"relative: {node.module}"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fewlabels":
             yield from [f"fewlabels.{a.name}" for a in node.names] if node.module == "fewlabels" else [node.module]
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "fewlabels")
@@ -64,6 +67,8 @@ def test_imports_point_downward(path):
         ("from fewlabels.data.table import Table", ["fewlabels.data.table"]),
         ("def f():\n    import fewlabels.methods", ["fewlabels.methods"]),
         ("from fewlabels import runs", ["fewlabels.runs"]),
+        ("from fewlabels import __version__", ["fewlabels.__version__"]),
+        ("from ..runs import fit", ["relative: runs"]),
         ("from fewlabels.keys import Key\nimport torch", []),
     ],
 )

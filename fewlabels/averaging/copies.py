@@ -27,8 +27,8 @@ def combined(start: nn.Module, copies: Sequence[nn.Module]) -> dict[str, Tensor]
 
 def rules_of(module: nn.Module) -> dict[str, Combine]:
     """Return the rule of each parameter and buffer, by its name, where it is another than "first"."""
-    rules: dict[str, Combine] = {name: "mean" for name, _ in module.named_parameters()}
-    for path, part in module.named_modules():
+    rules: dict[str, Combine] = {name: "mean" for name, _ in module.named_parameters(remove_duplicate=False)}
+    for path, part in module.named_modules(remove_duplicate=False):
         own: dict[str, Combine] = {}
         if isinstance(part, Memory):
             own = part.combine

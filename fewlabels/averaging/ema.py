@@ -42,10 +42,10 @@ class Ema(nn.Module):
     @torch.no_grad()
     def update(self, source: nn.Module, step: Tensor) -> None:
         """Take in the parameters of `source` after update number `step` (0-dim int64, from 0)."""
-        share = 1 - momentum(self.memory, step, self.start)
+        weight = 1 - momentum(self.memory, step, self.start)
         averages, values = averaged_tensors(self.module), averaged_tensors(source)
         differences = torch._foreach_sub(values, averages)  # pyright: ignore[reportPrivateUsage]
-        torch._foreach_mul_(differences, share)  # pyright: ignore[reportPrivateUsage]
+        torch._foreach_mul_(differences, weight)  # pyright: ignore[reportPrivateUsage]
         torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateUsage]
         for name in self.copied:  # counters, memories, statistics of other norms: as they are now
             self.module.get_buffer(name).copy_(source.get_buffer(name))

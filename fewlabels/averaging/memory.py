@@ -21,7 +21,13 @@ class Memory(nn.Module):
         self.combine: dict[str, Combine] = {}
 
     def remember(self, name: str, start: Tensor, combine: Combine) -> Tensor:
-        """Keep a tensor under `name`: saved with the run, moved with the module."""
+        """Keep a tensor under `name`: saved with the run, moved with the module.
+
+        Raises:
+            ValueError: whole numbers have no mean, and one number has no rows.
+        """
+        if (combine == "mean" and not start.is_floating_point()) or (combine == "rows" and start.ndim == 0):
+            raise ValueError(f"{name}: {start.dtype} of shape {list(start.shape)} does not combine by {combine!r}")
         self.register_buffer(name, start)
         self.combine[name] = combine
         return start

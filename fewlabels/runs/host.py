@@ -10,12 +10,13 @@ import torch
 
 @contextmanager
 def host_settings_kept() -> Generator[None]:
-    """Put back the number of threads, the random state and whether cuDNN is deterministic, which is so meanwhile."""
-    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True  # the same bytes each time, on a GPU too
+    """Put back the number of threads, the random state and how cuDNN chooses; meanwhile it is deterministic."""
+    threads = torch.get_num_threads()
+    deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # the same bytes, on a GPU too
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
         torch.set_num_threads(threads)

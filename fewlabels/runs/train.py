@@ -233,7 +233,7 @@ class _Watch:
         tensors = send_from_first(held[0].tensors if held else None, state.step.device)
         sums = {name.removeprefix("record/"): t for name, t in tensors.items() if name.startswith("record/")}
         state.load({name: t for name, t in tensors.items() if not name.startswith("record/")})
-        self.record.load(sums)
+        self.record.load(sums, notes["counts"])
         # The parts of a batch decide the outcome: once halved, they stay so.
         parts = max(state.recipe.accumulate, int(notes["accumulate"]))
         state.recipe = replace(state.recipe, accumulate=parts)
@@ -342,6 +342,7 @@ class _Watch:
         notes = {
             "seconds": self.seconds,
             "accumulate": state.recipe.accumulate,
+            "counts": self.record.counts,
             "threads": torch.get_num_threads(),  # sums depend on it
             "processes": self.job.process.world_size,
         }

@@ -11,20 +11,19 @@ from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.training.learner import Divisible
 
-Made = TypeVar("Made", bound=Divisible, covariant=True)
+B_co = TypeVar("B_co", bound=Divisible, covariant=True)
 
 
-class Feed(Protocol[Made]):
+class Feed(Protocol[B_co]):
     """Makes the batch of a step, a function of the key, the branch and the step alone.
 
     A class that is derived from this one has to make batches; all else is for speed.
     """
 
     key: Key
-    steps: int
 
     @abstractmethod
-    def batch(self, step: int, now: Tensor, branch: int = 0) -> Made:
+    def batch(self, step: int, now: Tensor, branch: int = 0) -> B_co:
         """Make the batch of `step`, a number that is also given as a 0-dim tensor on the device."""
         ...
 
@@ -39,7 +38,7 @@ class Feed(Protocol[Made]):
         """
         raise UserError(f"{type(self).__name__} gives no batches to a compiled step; leave --compile yes out")
 
-    def batch_of(self, inputs: tuple[Tensor, ...], now: Tensor, branch: int = 0) -> Made:
+    def batch_of(self, inputs: tuple[Tensor, ...], now: Tensor, branch: int = 0) -> B_co:
         """Make the batch of these inputs from tensors alone; equal to `batch`."""
         raise NotImplementedError
 

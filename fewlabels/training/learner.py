@@ -29,7 +29,7 @@ class Turn:
 
     Attributes:
         name: by which `Learner.forward` knows whose turn it is; also the prefix of its metrics.
-        moves: prefixes of the names of the parameters that it updates; "" is all of them.
+        moves: what the names of the parameters that it updates begin with; "" is all of them, "head." the head's.
         optimizer: its own, or None for the recipe's.
         from_step: the first step in which it takes part.
     """
@@ -52,7 +52,8 @@ class Learner(nn.Module, Generic[B]):
     def forward(self, batch: B, turn: str) -> dict[str, Tensor]:
         """Return what is trained on under the key `loss`, and what is to be recorded: 0-dim tensors.
 
-        Within a step nothing may be read to the host, and no shape may depend on a value.
+        Within a step nothing may be read to the host, and no shape may depend on a value. In every process the same
+        parameters must get a gradient.
         """
         raise NotImplementedError
 
@@ -65,4 +66,6 @@ class Learner(nn.Module, Generic[B]):
         Raises:
             UserError: there is none.
         """
-        raise UserError(f"{type(self).__name__} has no layers with learning rates of their own; leave layer_decay out")
+        raise UserError(
+            f"{type(self).__name__} has no layers with learning rates of their own; leave --layer-decay out"
+        )

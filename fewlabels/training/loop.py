@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewlabels.averaging.copies import combine, combined
 from fewlabels.averaging.ema import Ema
+from fewlabels.errors import UserError
 from fewlabels.processes import is_lost, mean_gradients, this_process
 from fewlabels.training.captured import Captured
 from fewlabels.training.feed import Feed
@@ -31,11 +32,15 @@ class State(Generic[L]):
         learner: what is trained, on its device.
         recipe: the numbers of the training.
 
+    Raises:
+        UserError: turns without names of their own, or none that takes part from the start.
+
     Attributes:
         averaged: the learner with averaged parameters: what is evaluated and saved.
     """
 
     def __init__(self, learner: L, recipe: Recipe) -> None:
+        _check_turns(learner.turns)
         self.learner, self.recipe = learner.train(), recipe
         self.ema = Ema(learner, recipe.ema_memory)
         self.averaged = cast(L, self.ema.module)
@@ -44,8 +49,8 @@ class State(Generic[L]):
         self.optimizers = {
             turn: TurnOptimizer(learner, turn, recipe.optimizer, capturable=captured) for turn in learner.turns
         }
-        self.compiled: dict[tuple[int, tuple[Turn, ...]], Step] = {}
-        """the compiled step of each branch, for the turns that take part"""
+        self.compiled: dict[tuple[Feed[Any], int, tuple[Turn, ...]], Step] = {}
+        """the compiled step of each feed and branch, for the turns that take part"""
 
     def finite(self) -> bool:
         """Read from the device whether all parameters are finite numbers."""
@@ -68,6 +73,7 @@ class State(Generic[L]):
         for turn, optimizer in self.optimizers.items():
             optimizer.load(parts.get(_part_of(turn), {}))
         self.step.copy_(parts["loop"]["step"])
+        self.compiled.clear()  # a captured step writes to what the optimizers had
 
     def take_mean(self, copies: Sequence[State[L]]) -> None:
         """Become the mean of copies that parted from this state and did a segment each, on branches of their own.
@@ -83,6 +89,16 @@ class State(Generic[L]):
                 {name: combine("mean", t, [r[name] for r in remembered]) for name, t in remembered[0].items()}
             )
         self.step.copy_(copies[0].step)
+        self.compiled.clear()
+
+
+def _check_turns(turns: Sequence[Turn]) -> None:
+    names = [turn.name for turn in turns]
+    named = len(turns) == 1 or all(names)
+    if not named or len({*names}) < len(names) or any("/" in name for name in names):
+        raise UserError(f"turns need a name each, without a slash; these are {', '.join(map(repr, names))}")
+    if min((turn.from_step for turn in turns), default=1) > 0:
+        raise UserError("no turn takes part from step 0 on: in a step without one there is no loss")
 
 
 def _part_of(turn: Turn) -> str:
@@ -122,9 +138,9 @@ def _nothing() -> None:
 def _compiled_step(state: State[L], feed: Feed[Any], branch: int, turns: tuple[Turn, ...]) -> Step:
     """Compile batch, forward and backward pass, once for a state; on a GPU the whole step becomes one graph."""
     if not state.compiled:
-        feed.compile()
         state.learner.compile(dynamic=False, fullgraph=True)
-    if (branch, turns) not in state.compiled:
+    if (feed, branch, turns) not in state.compiled:
+        feed.compile()
 
         def step_of(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
             try:
@@ -135,8 +151,8 @@ def _compiled_step(state: State[L], feed: Feed[Any], branch: int, turns: tuple[T
                     raise
                 raise CompiledStepError from error
 
-        state.compiled[branch, turns] = Captured(step_of) if state.step.device.type == "cuda" else step_of
-    return state.compiled[branch, turns]
+        state.compiled[feed, branch, turns] = Captured(step_of) if state.step.device.type == "cuda" else step_of
+    return state.compiled[feed, branch, turns]
 
 
 def _seed(number: int, device: torch.device) -> None:

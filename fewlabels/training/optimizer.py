@@ -31,10 +31,12 @@ class TurnOptimizer:
 
     def __init__(self, learner: Learner[Any], turn: Turn, recipe: OptimizerRecipe, *, capturable: bool = False) -> None:
         self.turn, self.recipe = turn, turn.optimizer or recipe
-        named = learner.named_parameters()
-        self.parameters = [p for name, p in named if p.requires_grad and name.startswith(turn.moves)]
+        self.parameters = [
+            p for name, p in learner.named_parameters() if p.requires_grad and name.startswith(turn.moves)
+        ]
         if not self.parameters:
-            raise UserError(f"turn {turn.name!r} moves no parameter: none begins with {', '.join(turn.moves)}")
+            named = f" whose name begins with {' or '.join(turn.moves)}" if any(turn.moves) else ""
+            raise UserError(f"turn {turn.name!r} moves nothing: no parameter{named} is to be trained (requires_grad)")
         groups = _groups(learner, self.parameters, self.recipe)
         device = self.parameters[0].device
         self.scales = [float(group.pop("lr_scale", 1.0)) for group in groups]
@@ -46,21 +48,21 @@ class TurnOptimizer:
     def step(self, now: Tensor, steps: int) -> None:
         """Update the parameters in step `now` (0-dim) of `steps`."""
         if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, foreach=True)
-        factor = lr_factor(now, steps, self.recipe.schedule, self.recipe.warm_up)
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
+        factor = lr_factor(now, steps, self.recipe.schedule, self.recipe.warm_up, self.turn.from_step)
         for lr, scale in zip(self.lrs, self.scales, strict=True):
             lr.copy_(factor * (self.recipe.lr * scale))
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give what the optimizer remembers, under flat names."""
+        """Return what the optimizer remembers, under flat names."""
         state = self.optimizer.state_dict()["state"]
         return {
             f"{i}.{name}": value for i, entry in state.items() for name, value in entry.items() if value is not None
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
+        """Take back what `tensors` returned."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             number, entry = name.split(".", 1)

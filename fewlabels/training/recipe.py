@@ -18,8 +18,9 @@ class OptimizerRecipe:
         weight_decay: not on norms and biases.
         layer_decay: factor on the learning rate from a layer of `Learner.layered` to the one below, or None.
         schedule: how the learning rate falls.
-        warm_up: steps over which the learning rate rises before.
-        clip_norm: largest norm of the gradient of all parameters together; a larger one is scaled down to it.
+        warm_up: steps over which the learning rate first rises, from the first step of the turn on.
+        clip_norm: largest norm of the gradient of all that is moved together, after the mean over the parts of a batch
+            and over processes; a larger one is scaled down to it.
     """
 
     kind: Literal["sgd", "adamw"]

@@ -27,12 +27,14 @@ class Means:
     def __init__(self, every: int) -> None:
         self.every = every
         self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}  # how many steps each has been summed over: a turn may begin within a line
         self.bad = torch.tensor(-1)  # the first step whose loss was not a number of use
 
     def add(self, step: int, metrics: dict[str, Tensor]) -> None:
         """Take in the metrics of an update; `step` counts the updates done."""
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
         loss = metrics["loss"]
         bad = self.bad.to(loss.device)
         self.bad = torch.where((bad < 0) & ~(loss.abs() < EXPLODED), torch.full_like(bad, step), bad)
@@ -51,9 +53,9 @@ class Means:
         values = torch.stack([self.bad.double(), *(self.sums[name].double() for name in names)]).tolist()
         if any_of(values[0] >= 0):
             raise ExplodedError(int(values[0]) if values[0] >= 0 else step)
-        count = (step - 1) % self.every + 1
-        self.sums = {}
-        return {name: value / count for name, value in zip(names, values[1:], strict=True)}
+        means = {name: value / self.counts[name] for name, value in zip(names, values[1:], strict=True)}
+        self.sums, self.counts = {}, {}
+        return means
 
     def first_bad(self) -> int | None:
         """Read the first step since the start of this sitting whose loss was no number of use."""
@@ -64,9 +66,9 @@ class Means:
         """Give the unfinished sums, for a checkpoint."""
         return dict(self.sums)
 
-    def load(self, sums: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        self.sums = dict(sums)
+    def load(self, sums: dict[str, Tensor], counts: dict[str, int]) -> None:
+        """Take back what `tensors` returned, and `counts`."""
+        self.sums, self.counts = dict(sums), dict(counts)
 
 
 class Record(Means):

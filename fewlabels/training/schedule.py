@@ -11,7 +11,7 @@ from torch import Tensor
 Schedule: TypeAlias = Literal["cosine", "cosine_to_zero", "linear", "constant"]
 
 
-def lr_factor(step: Tensor, steps: int, schedule: Schedule = "cosine", warm_up: int = 0) -> Tensor:
+def lr_factor(step: Tensor, steps: int, schedule: Schedule = "cosine", warm_up: int = 0, start: int = 0) -> Tensor:
     """Return the factor on the learning rate, 0-dim.
 
     With t the step and T the steps: "cosine" is cos(7 pi t / (16 T)) (Sohn et al. 2020), which ends at 0.2;
@@ -22,6 +22,7 @@ def lr_factor(step: Tensor, steps: int, schedule: Schedule = "cosine", warm_up: 
         steps: T, length of the run.
         schedule: which of these.
         warm_up: steps over which the factor also rises from 1 / warm_up to 1.
+        start: the step from which it rises.
     """
     t = step.to(torch.get_default_dtype())
     match schedule:
@@ -33,4 +34,4 @@ def lr_factor(step: Tensor, steps: int, schedule: Schedule = "cosine", warm_up: 
             found = 1 - t / steps
         case "constant":
             found = torch.ones_like(t)
-    return found * ((t + 1) / warm_up).clamp(max=1) if warm_up else found
+    return found * ((t + (1 - start)) / warm_up).clamp(max=1) if warm_up else found

@@ -32,6 +32,24 @@ def test_a_row_of_several_numbers_is_taken_whole():
     assert combine("rows", start, [second, first]).tolist() == [[1.0, 0.0], [2.0, 3.0], [0.0, 0.0]]
 
 
+def test_a_parameter_under_two_names_is_averaged_under_both():
+    def tied(value):
+        made = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+        made[1].weight = made[0].weight
+        nn.init.constant_(made[0].weight, value)
+        return made
+
+    start = tied(0.0)
+    start.load_state_dict(combined(start, [tied(1.0), tied(3.0)]))
+    assert (start[0].weight == 2).all()
+
+
+@pytest.mark.parametrize(("start", "rule"), [(torch.zeros(2, dtype=torch.int64), "mean"), (torch.zeros(()), "rows")])
+def test_a_rule_that_cannot_hold_is_refused(start, rule):
+    with pytest.raises(ValueError, match=f"does not combine by '{rule}'"):
+        Memory().remember("found", start, rule)
+
+
 class Remembers(Memory):
     def __init__(self):
         super().__init__()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,4 +169,5 @@ def test_an_error_that_all_have_is_said_by_each_that_torchrun_lets_speak(undistu
         _, errors = end(process)
         assert process.returncode != 0
         assert 1 <= errors.count(message) <= most and "Traceback" not in errors, errors
+        assert most == 1 or re.search(r"^fewlabels \(process [01]\): .*another configuration", errors, re.MULTILINE)
     assert not any(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import yaml
 import fewlabels
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs import train
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.train import fastest_threads
 
 SMALL = {"labels_per_class": 4, "steps": 4, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "baseline": False}
@@ -70,8 +71,16 @@ def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkey
 
 def test_a_run_leaves_the_settings_of_the_program_that_calls_it(tmp_path, two_threads, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = torch.get_rng_state()
     fewlabels.fit("digits", method="fixmatch", out=tmp_path / "run", threads=1, **SMALL)
     assert torch.get_num_threads() == 2
-    assert torch.backends.cudnn.deterministic is False
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
     assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(ZeroDivisionError), host_settings_kept():
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        torch.set_num_threads(1)
+        torch.manual_seed(torch.initial_seed() + 1)
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2 and torch.equal(before, torch.get_rng_state())
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)

@@ -119,8 +119,14 @@ def test_a_turn_moves_its_own_parameters_at_its_own_rates():
 
 
 def test_a_turn_that_moves_nothing_is_refused():
-    with pytest.raises(UserError, match=r"'critic' moves no parameter: none begins with critic\., still\."):
+    with pytest.raises(UserError, match=r"'critic' moves nothing: .* begins with critic\. or still\. is to be"):
         TurnOptimizer(Small(), Turn("critic", moves=("critic.", "still.")), recipe_of("sgd"))
+
+
+def test_where_all_is_frozen_the_error_says_so():
+    learner = Small().requires_grad_(False)
+    with pytest.raises(UserError, match=r"'' moves nothing: no parameter is to be trained \(requires_grad\)"):
+        TurnOptimizer(learner, ALL, recipe_of("sgd"))
 
 
 @pytest.mark.parametrize("largest", [0.5, 1e3])
@@ -176,6 +182,8 @@ def test_the_rate_falls_by_the_schedule_after_a_linear_rise(schedule):
     rising = [float(lr_factor(torch.tensor(step), 100, schedule, warm_up=4)) for step in range(6)]
     full = [float(lr_factor(torch.tensor(step), 100, schedule)) for step in range(6)]
     assert rising == pytest.approx([f * min(1, (step + 1) / 4) for step, f in enumerate(full)])
+    later = [float(lr_factor(torch.tensor(step), 100, schedule, warm_up=4, start=2)) for step in range(2, 6)]
+    assert later == pytest.approx([f * min(1, (step + 1) / 4) for step, f in enumerate(full[2:])])
 
 
 def test_the_two_cosines_differ_in_between():

@@ -50,7 +50,7 @@ def test_sums_of_an_unfinished_line_continue(tmp_path, stop):
         if first.due(step):
             first.write(step, first.flush(step))
     second = Record(tmp_path / "parts.jsonl", 5)
-    second.load(first.tensors())
+    second.load(first.tensors(), first.counts)
     record_losses(second, losses[stop:], stop + 1)
     assert read_lines(second.path) == read_lines(whole.path)
 
@@ -61,6 +61,13 @@ def test_the_record_keeps_no_hold_of_the_tensors_it_is_given(tmp_path):
     metrics["loss"].fill_(100)
     record.add(2, metrics_of(3.0))
     assert record.flush(2) == {"loss": 2.0}
+
+
+def test_what_begins_within_a_line_is_averaged_over_its_own_steps(tmp_path):
+    record = Record(tmp_path / "m.jsonl", 4)
+    for step in range(1, 5):
+        record.add(step, metrics_of(1.0, late=6.0) if step > 2 else metrics_of(1.0))
+    assert record.flush(4) == {"loss": 1.0, "late": 6.0}
 
 
 def test_means_are_read_in_float64(tmp_path):

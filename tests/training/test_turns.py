@@ -30,8 +30,8 @@ class Numbers:
 
 
 class Sequences(Feed[Numbers]):
-    def __init__(self):
-        self.key, self.steps = Key(7), STEPS
+    def __init__(self, seed=7):
+        self.key = Key(seed)
 
     def batch(self, step, now, branch=0):
         (x,) = self.inputs(step, branch)
@@ -75,10 +75,10 @@ def pair(**changes):
     return State(Pair(), Recipe(**{"steps": STEPS, "optimizer": optimizer, "ema_memory": 4.0} | changes))
 
 
-def ran(state, first=0, last=STEPS, **arguments):
+def ran(state, first=0, last=STEPS, feed=None, **arguments):
     """Run a segment; return the metrics of its steps."""
     lines = []
-    run(state, Sequences(), first, last, watch=lambda _, __, found: lines.append(found), **arguments)
+    run(state, feed or Sequences(), first, last, watch=lambda _, __, found: lines.append(found), **arguments)
     return lines
 
 
@@ -148,11 +148,41 @@ def test_in_parts_it_is_the_same_training():
 def test_compiled_it_is_the_same_training_with_a_graph_for_each_turn(graphs):
     plain, compiled = pair(), pair(compile=True)
     ran(plain)
-    ran(compiled, 0, 5)
-    ran(compiled, 5)
+    feed = Sequences()
+    ran(compiled, 0, 5, feed)
+    ran(compiled, 5, feed=feed)
     assert len(graphs) == 2
     for name, parameter in plain.learner.named_parameters():
         torch.testing.assert_close(compiled.learner.get_parameter(name), parameter, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_step_is_of_its_feed_and_of_what_was_loaded(graphs):
+    outcomes = []
+    for compile_it in (False, True):
+        state = pair(compile=compile_it)
+        before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+        ran(state, 0, 5)
+        state.load(before)
+        ran(state, 0, 5, Sequences(seed=8))
+        outcomes.append(dict(state.learner.named_parameters()))
+    for name, parameter in outcomes[0].items():
+        torch.testing.assert_close(outcomes[1][name], parameter, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ((Turn("a"), Turn("a")), "need a name each"),
+        ((Turn("a"), Turn()), "need a name each"),
+        ((Turn("a/b"),), "without a slash"),
+        ((Turn("a", from_step=1),), "no turn takes part from step 0 on"),
+        ((), "no turn takes part"),
+    ],
+)
+def test_turns_that_cannot_be_are_refused(turns, said, monkeypatch):
+    monkeypatch.setattr(Pair, "turns", turns)
+    with pytest.raises(UserError, match=said):
+        pair()
 
 
 def test_branches_see_other_batches():
@@ -162,7 +192,7 @@ def test_branches_see_other_batches():
 
 def test_a_feed_that_gives_nothing_to_a_compiled_step_says_so():
     class Plain(Feed[Numbers]):
-        key, steps = Key(0), STEPS
+        key = Key(0)
 
         def batch(self, step, now, branch=0):
             return Numbers(torch.zeros(2, 6))

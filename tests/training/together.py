@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import socket
+import sys
 
 import torch
 
 from fewlabels.processes import joined
 
-CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
+CAN_FORK = sys.platform == "linux"  # elsewhere a fork of a process with threads is not safe
 CPU = torch.device("cpu")
 
 

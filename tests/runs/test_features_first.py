@@ -190,7 +190,7 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
         fewlabels.fit(data, model=3, out=tmp_path / "none", **QUICK)
 
 
-@pytest.mark.parametrize("features", ["only", "no"])
+@pytest.mark.parametrize("features", ["only", pytest.param("no", marks=pytest.mark.slow)])
 def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp_path, monkeypatch, features):
     """In each of its trainings: labels only, the method, and those that judge what was left out."""
     options = dict(

@@ -5,10 +5,9 @@
     python benchmarks/same_training.py after.json --against before.json --names names.json
 
 Each method trains with its defaults on images and on vectors by `fewlabels.fit`, whose form stays while the code within
-moves; fixmatch also with AdamW, a warm-up and each batch in two parts. Compared
-are the first losses and every tensor of the last checkpoint: parameters, averages, memories, the optimizer's. Where
-tensors got other names, `names.json` maps the beginnings of old names to those of new ones. It ends with 1 where
-anything differs.
+moves; fixmatch also with AdamW, a warm-up and each batch in two parts. Compared are the first losses and every tensor
+of the last checkpoint: parameters, averages, memories, the optimizer's. Where tensors got other names, `names.json`
+maps the beginnings of old names to those of new ones. It ends with 1 where anything differs.
 """
 
 from __future__ import annotations

@@ -164,10 +164,13 @@ def test_an_error_that_all_have_is_said_by_each_that_torchrun_lets_speak(undistu
             Launcher(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"), 1
         ),
         "another configuration": (Launcher(*DIGITS, "--out", out), 2),
+        "--labels-per-class 500": (
+            Launcher("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"), 2
+        ),
     }  # fmt: skip
     for message, (process, most) in mistakes.items():
         _, errors = end(process)
         assert process.returncode != 0
         assert 1 <= errors.count(message) <= most and "Traceback" not in errors, errors
-        assert most == 1 or re.search(r"^fewlabels \(process [01]\): .*another configuration", errors, re.MULTILINE)
+        assert most == 1 or re.search(rf"^fewlabels \(process [01]\): .*{message}", errors, re.MULTILINE)
     assert not any(tmp_path.iterdir())

@@ -327,7 +327,7 @@ def test_norms_and_biases_do_not_decay(small_job):
 
 @pytest.mark.skipif(not CAN_FORK, reason="the second process is a fork")
 def test_two_processes_equal_one(tmp_path):
-    """The same global batch, a network without batch statistics: parameters agree to 1e-5 after some steps."""
+    """The same global batch, a network without batch statistics: parameters agree to 1e-5 after 8 steps."""
     two_processes.main(str(tmp_path / "one"))
     assert together(lambda rank: two_processes.main(str(tmp_path / "two")), join=False) == [None, None]
     for method in two_processes.METHODS:

@@ -31,7 +31,7 @@ APART = ("mixmatch", "remixmatch", "regmixmatch", "shrinkmatch")
 NAMES = [name for name in (*WITH_UNLABELED, *OTHER) if name.split()[0] not in APART]
 METHODS = {name: partial(eager, name) for name in NAMES} | {
     "fixmatch": lambda: eager("fixmatch", threshold=0.12),
-    # With 2 sigmas two classes of a row can come so near each other that rounding decides its target.
+    # With 2 sigmas two classes of a row come so near each other that rounding decides its target, at step 7.
     "softmatch": lambda: eager("softmatch", sigmas=1.0),
     "fullmatch": lambda: eager("fullmatch", threshold=0.5),  # by which likelier classes are not left out
     "vat": lambda: eager("vat", trial=10.0),  # of a short trial rounding decides much
@@ -55,7 +55,7 @@ def main(out: str) -> None:
         torch.manual_seed(0)
         return Classifier(SmallCNN(1, (8, 16), "group"), 16, card)
 
-    recipe = small_recipe(steps=5)
+    recipe = small_recipe(steps=8)
     rules: dict[str, Any] = {
         "layermatch": {"center_memory": 0.5},
         "policy": {"policy": {"head": 0.5, "backbone.stage1": 0.25}},

@@ -20,9 +20,9 @@ from accuracy import HERE, machine, subset
 from outcome import say
 
 import fewlabels
+from fewlabels.classify.calibration import calibrate
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import apply_split
-from fewlabels.evaluation.calibration import calibrate
 
 HOW = ("held_out", "cross")
 FEWEST = {"held_out": 5, "cross": 2}  # labels a class

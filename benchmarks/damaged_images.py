@@ -32,9 +32,9 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from fewlabels.data.decode import Form, Resize, decode_into
-from fewlabels.data.look import look
-from fewlabels.data.workers import PATIENCE_ONE
+from fewlabels.inputs.images.decode import Form, Resize, decode_into
+from fewlabels.inputs.images.look import look
+from fewlabels.inputs.images.workers import PATIENCE_ONE
 
 MEMORY = 4 << 30  # bytes of address space of a worker
 RESIZES: tuple[Resize, ...] = ("crop", "squash", "pad")

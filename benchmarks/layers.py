@@ -36,11 +36,16 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewlabels.classify.choose import GIVEN
+from fewlabels.classify.job import Job, Rows, begin, make_probe
+from fewlabels.classify.layer_probe import Probed
+from fewlabels.classify.prepare import prepare
+from fewlabels.classify.train import predict_rows
 from fewlabels.config import Fraction, NotNegative, Options
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
-from fewlabels.evaluation.probe import Probed
 from fewlabels.files import replace_text
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method
 from fewlabels.methods.layermatch import LayerMatch
@@ -51,13 +56,8 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
 from fewlabels.processes import ALONE
-from fewlabels.runs.choose import GIVEN
-from fewlabels.runs.job import Job, Rows, begin, make_probe
-from fewlabels.runs.prepare import prepare
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import predict_rows
 from fewlabels.training.loop import run
-from fewlabels.views.batch import Batch, Views
 
 HERE = Path(__file__).parent
 POINTS = 10  # measurements over a run

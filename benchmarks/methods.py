@@ -30,6 +30,9 @@ import tyro
 from accuracy import COMMIT, machine, subset
 
 import fewlabels
+from fewlabels.classify.choose import GIVEN
+from fewlabels.classify.job import Job, begin
+from fewlabels.classify.prepare import prepare
 from fewlabels.config import Options
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
@@ -39,9 +42,6 @@ from fewlabels.methods import method_class, method_names
 from fewlabels.methods.base import Task
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.processes import ALONE
-from fewlabels.runs.choose import GIVEN
-from fewlabels.runs.job import Job, begin
-from fewlabels.runs.prepare import prepare
 from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
 

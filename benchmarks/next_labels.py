@@ -27,13 +27,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fewlabels.data.decode import Form
-from fewlabels.data.images import ResidentImages, decode_all
+from fewlabels.classify.baselines import Features, pixel_features
+from fewlabels.classify.choose_next import choose_next, uncertainty
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Chosen, Labels, Table
-from fewlabels.evaluation.baselines import Features, pixel_features
-from fewlabels.evaluation.compare import mean_of, p_value
-from fewlabels.evaluation.next_labels import choose_next, uncertainty
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import ResidentImages, decode_all
+from fewlabels.runs.compare import mean_of, p_value
 
 HERE = Path(__file__).parent
 ROUNDS = 5

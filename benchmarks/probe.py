@@ -19,9 +19,9 @@ from layers import Question as Setting
 from layers import Trainings
 from outcome import ratios, say
 
+from fewlabels.classify.job import begin, make_probe
 from fewlabels.data.sources.open import open_table
 from fewlabels.methods.layermatch import LayerMatch
-from fewlabels.runs.job import begin, make_probe
 from fewlabels.training.loop import run
 
 STEPS = 5  # that are timed before each probe

@@ -23,15 +23,15 @@ import torch
 import tyro
 import yaml
 
+from fewlabels.classify.calibration import reliability
+from fewlabels.classify.reference import Suspects
+from fewlabels.classify.report.findings import Findings
+from fewlabels.classify.report.health import warnings_of
+from fewlabels.classify.report.write import write_report
 from fewlabels.config import Options, option_values
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.data.table import Labels, Table
-from fewlabels.evaluation.calibration import reliability
-from fewlabels.evaluation.reference import Suspects
-from fewlabels.report.findings import Findings
-from fewlabels.report.health import warnings_of
-from fewlabels.report.html import write_report
 from fewlabels.training.record import append_line, read_lines
 
 

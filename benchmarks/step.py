@@ -33,19 +33,19 @@ from limits import matmul_rate, synchronize
 from outcome import ratios, say
 from torch.nn import functional as F
 
-from fewlabels.data.decode import Form
-from fewlabels.data.images import ResidentImages
+from fewlabels.classify.choose import fast_bfloat16
+from fewlabels.classify.job import Job, Rows, begin
+from fewlabels.classify.recipe import ClassifierRecipe
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import ResidentImages
+from fewlabels.inputs.images.views import ImageViews
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.runs.choose import fast_bfloat16
-from fewlabels.runs.job import Job, Rows, begin
-from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
 from fewlabels.training.recipe import OptimizerRecipe
-from fewlabels.views.images import ImageViews
 
 ROWS = 1000
 CPU = torch.device("cpu")

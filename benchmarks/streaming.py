@@ -27,10 +27,10 @@ import tyro
 from accuracy import machine
 from PIL import Image
 
-from fewlabels.data.cache import Cache, content_of
-from fewlabels.data.decode import Form, decode
-from fewlabels.data.images import StreamedImages
 from fewlabels.data.sources.open import open_table
+from fewlabels.inputs.images.cache import Cache, content_of
+from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.store import StreamedImages
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -26,11 +26,11 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 import fewlabels
-from fewlabels.data.images import ResidentImages, decode_all
+from fewlabels.classify.reference import NAME, SURE, Reference, suspects
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import UNLABELED, Labels, Table, make_table
-from fewlabels.evaluation.reference import NAME, SURE, Reference, suspects
+from fewlabels.inputs.images.store import ResidentImages, decode_all
 
 HERE = Path(__file__).parent
 DEVELOPMENT = 1000  # and up are the seeds to choose by; there the classes without labels change with the seed

@@ -27,17 +27,17 @@ from accuracy import HERE, interval, machine
 from sklearn import datasets
 from sklearn.decomposition import PCA
 
+from fewlabels.classify.baselines import free_baselines
+from fewlabels.classify.job import Rows, begin
+from fewlabels.classify.make_job import make_job
+from fewlabels.classify.modality import modality_of, plan_for
+from fewlabels.classify.train import predict_rows
 from fewlabels.config import Options
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import Table
-from fewlabels.evaluation.baselines import free_baselines
 from fewlabels.methods import make_method
-from fewlabels.runs.job import Rows, begin
-from fewlabels.runs.make_job import make_job
-from fewlabels.runs.modality import modality_of, plan_for
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import predict_rows
 from fewlabels.training.loop import run
 
 CPU = torch.device("cpu")

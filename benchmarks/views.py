@@ -27,8 +27,8 @@ from limits import copy_rate, synchronize
 from outcome import medians, ratios, say
 from torchvision.transforms import v2
 
+from fewlabels.inputs.images.views import ImageViews
 from fewlabels.keys import Key
-from fewlabels.views.images import ImageViews
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from pages import DOCS, fill, save, table
 
-from fewlabels.evaluation.compare import FEWEST, LEVEL, Mean, holm, mean_of, p_value
+from fewlabels.runs.compare import FEWEST, LEVEL, Mean, holm, mean_of, p_value
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

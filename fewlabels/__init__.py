@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 from fewlabels.version import __version__
 
 if TYPE_CHECKING:
+    from fewlabels.classify.add_labels import add_labels
+    from fewlabels.classify.bench import BenchResult, bench
+    from fewlabels.classify.estimator import FewLabelClassifier
+    from fewlabels.classify.fit import fit
+    from fewlabels.classify.probe import probe
+    from fewlabels.classify.run import Run, load
     from fewlabels.config import Options
     from fewlabels.data.sources.open import open_table
     from fewlabels.data.table import Table
     from fewlabels.errors import Interrupted, UserError
     from fewlabels.methods.base import Method
     from fewlabels.models.classifier import Classifier
-    from fewlabels.runs.add_labels import add_labels
-    from fewlabels.runs.bench import BenchResult, bench
-    from fewlabels.runs.estimator import FewLabelClassifier
-    from fewlabels.runs.fit import fit
-    from fewlabels.runs.probe import probe
-    from fewlabels.runs.run import Run, load
 
 __all__ = [
     "BenchResult",
@@ -41,21 +41,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "BenchResult": "runs.bench",
+    "BenchResult": "classify.bench",
     "Classifier": "models.classifier",
-    "FewLabelClassifier": "runs.estimator",
+    "FewLabelClassifier": "classify.estimator",
     "Interrupted": "errors",
     "Method": "methods.base",
     "Options": "config",
-    "Run": "runs.run",
+    "Run": "classify.run",
     "Table": "data.table",
     "UserError": "errors",
-    "add_labels": "runs.add_labels",
-    "bench": "runs.bench",
-    "fit": "runs.fit",
-    "load": "runs.run",
+    "add_labels": "classify.add_labels",
+    "bench": "classify.bench",
+    "fit": "classify.fit",
+    "load": "classify.run",
     "open_table": "data.sources.open",
-    "probe": "runs.probe",
+    "probe": "classify.probe",
 }
 
 

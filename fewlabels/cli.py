@@ -268,7 +268,7 @@ def _train(command: Train, method_words: list[str]) -> None:
 
     from rich.console import Console
 
-    from fewlabels.runs.fit import fit
+    from fewlabels.classify.fit import fit
     from fewlabels.runs.show import Show
 
     options = {key: value for key, value in asdict(command).items() if key not in ("data", "method")}
@@ -277,7 +277,7 @@ def _train(command: Train, method_words: list[str]) -> None:
 
 def _method_of(name: str, words: list[str]) -> Any:
     """Make the method with its options, or give "auto", which has none yet."""
-    from fewlabels.runs.choose_method import AUTO
+    from fewlabels.classify.choose_method import AUTO
 
     if name == AUTO:
         if words:
@@ -297,8 +297,8 @@ def _bench(command: Bench, words: list[str]) -> None:
 
     from rich.console import Console
 
+    from fewlabels.classify.bench import OF_ONE_RUN, bench
     from fewlabels.files import replace_text
-    from fewlabels.runs.bench import OF_ONE_RUN, bench
     from fewlabels.runs.show import Show
 
     options = {name: value for name, value in asdict(command).items() if name not in ("json", *OF_ONE_RUN)}
@@ -321,7 +321,7 @@ def _no_method(words: list[str]) -> None:
 
 def _predict(command: Predict, words: list[str]) -> None:
     _no_method(words)
-    from fewlabels.runs.predict import predict
+    from fewlabels.classify.predict import predict
 
     try:
         predict(**vars(command))
@@ -333,7 +333,7 @@ def _predict(command: Predict, words: list[str]) -> None:
 
 def _next(command: Next, words: list[str]) -> None:
     _no_method(words)
-    from fewlabels.runs.next_labels import show_next
+    from fewlabels.classify.next_labels import show_next
 
     show_next(command.run, command.count, command.out)
 
@@ -343,7 +343,7 @@ def _add_labels(command: AddLabels, words: list[str]) -> None:
 
     from rich.console import Console
 
-    from fewlabels.runs.add_labels import add_labels
+    from fewlabels.classify.add_labels import add_labels
     from fewlabels.runs.show import Show
 
     options = {name: value for name, value in asdict(command).items() if value is not None}
@@ -361,7 +361,7 @@ def _export(command: Export, words: list[str]) -> None:
     if not any((command.onnx, command.hub, command.label_studio, command.csv)):
         raise UserError("nothing to write: give --onnx FILE, --hub DIR, --label-studio FILE or --csv FILE, or several")
 
-    from fewlabels.runs.export import export_csv, export_hub, export_label_studio, export_onnx
+    from fewlabels.classify.export import export_csv, export_hub, export_label_studio, export_onnx
 
     if command.onnx is not None:
         print(export_onnx(command.run, command.onnx))
@@ -378,8 +378,8 @@ def _probe(command: Probe, words: list[str]) -> None:
 
     from rich.console import Console
 
+    from fewlabels.classify.probe import probe
     from fewlabels.files import replace_text
-    from fewlabels.runs.probe import probe
     from fewlabels.runs.show import Show
 
     _check_json(command.json)
@@ -405,7 +405,7 @@ def _methods(command: Methods, words: list[str]) -> None:
 
 def _data(command: Data, words: list[str]) -> None:
     _no_method(words)
-    from fewlabels.data.describe import describe_data
+    from fewlabels.classify.describe_data import describe_data
 
     print(describe_data(command.data, command.unlabeled, command.root))
 

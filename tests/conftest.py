@@ -10,23 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.decode import Form
-from fewlabels.data.images import ResidentImages, decode_all
+from fewlabels.classify.job import Job, Rows
+from fewlabels.classify.recipe import ClassifierRecipe
+from fewlabels.classify.vectors import vector_views
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
-from fewlabels.data.vectors import VectorForm, Vectors, vector_statistics
+from fewlabels.data.vectors import VectorForm
+from fewlabels.inputs.images import operations
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import ResidentImages, decode_all
+from fewlabels.inputs.images.views import ImageViews
+from fewlabels.inputs.vectors.store import Vectors, vector_statistics
+from fewlabels.inputs.vectors.views import Strength
 from fewlabels.keys import Key
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.feature_mlp import FeatureMLP
 from fewlabels.models.small_cnn import SmallCNN
-from fewlabels.runs.job import Job, Rows
-from fewlabels.runs.recipe import ClassifierRecipe
 from fewlabels.runs.show import Show
-from fewlabels.runs.vectors import vector_views
 from fewlabels.training.recipe import OptimizerRecipe
-from fewlabels.views import operations
-from fewlabels.views.images import ImageViews
-from fewlabels.views.vectors import Strength
 
 torch.set_num_threads(1)
 

@@ -9,17 +9,13 @@ from numbers import Real
 from typing import Any, ClassVar, TypeAlias, cast, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.data.images import Provider, chunks
-from fewlabels.data.table import Chosen, Joined, Labels
+from fewlabels.data.table import Chosen, Joined
 from fewlabels.errors import UserError
 
 Matrix: TypeAlias = NDArray[np.float32]
-ROUNDING = 1e-8  # of the mean: a deviation below that of float32 is none
-SMALLEST = 1e-30  # deviation whose inverse float32 holds
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ def as_matrix(x: Any, what: str = "x") -> Matrix:
 
 
 def _array(x: Any) -> NDArray[Any]:
-    return x.detach().cpu().to(torch.float64).numpy() if isinstance(x, Tensor) else np.asarray(x)
+    return x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def not_finite(rows: VectorRows) -> dict[int, str]:
@@ -154,41 +150,3 @@ def content_of_vectors(rows: VectorRows) -> str:
     """Hash what the vectors hold, in order."""
     held = f"{rows.matrix.shape}{rows.columns}".encode() + rows.matrix.tobytes()
     return hashlib.blake2b(held, digest_size=16).hexdigest()
-
-
-class Vectors:
-    """Vectors that lie whole on the training device.
-
-    Args:
-        vectors: float32 [N, D], finite.
-    """
-
-    def __init__(self, vectors: Tensor) -> None:
-        self.vectors = vectors
-        self.device = vectors.device
-        n, d = vectors.shape
-        self.shape = (n, d)
-
-    def take(self, rows: Labels) -> Tensor:
-        """Give the vectors of these rows, [n, D]."""
-        return self.vectors[torch.from_numpy(rows).to(self.device, non_blocking=True)]
-
-    def expect(self, *coming: Labels) -> None:
-        """Do nothing: all is there."""
-
-
-def vector_statistics(vectors: Provider, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and deviation of each dimension over these rows; the deviation is 0 where all are the same."""
-    total, squares = np.zeros((2, vectors.shape[1]))
-    for part in chunks(rows):
-        total += _part(vectors, part).sum(0)
-    mean = total / len(rows)
-    for part in chunks(rows):
-        squares += ((_part(vectors, part) - mean) ** 2).sum(0)
-    std = np.sqrt(squares / len(rows))
-    std[std <= np.maximum(ROUNDING * np.abs(mean), SMALLEST)] = 0
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def _part(vectors: Provider, rows: Labels) -> NDArray[np.float64]:
-    return vectors.take(rows).cpu().numpy().astype(np.float64)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from fewlabels.data.decode import Form
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
 from fewlabels.models.classifier import Card, read_card
-from fewlabels.report.words import percent, things, verdict
 from fewlabels.version import __version__
 
 FILES = ("model.safetensors", "model.json", "README.md")
 
 
-def write_hub_folder(run: Path, folder: Path) -> bool:
+def write_hub_folder(run: Path, folder: Path, text: str) -> bool:
     """Write `model.safetensors`, `model.json` and a model card, README.md; `fewlabels.load` reads the folder.
 
     Args:
         run: folder of a finished run.
         folder: where to. A README.md there stays as it is: it may have been edited.
+        text: of the model card.
 
     Returns:
         Whether the card was written.
@@ -34,15 +28,14 @@ def write_hub_folder(run: Path, folder: Path) -> bool:
     Raises:
         UserError: no finished run, or a folder of other things.
     """
-    card = finished_card(run)
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    finished_card(run)
     if folder.exists() and not (folder / FILES[1]).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there, and holds no model: give a new folder, or an empty one")
     for name in FILES[:2]:
         replace_file(folder / name, partial(shutil.copyfile, run / name))
     written = not (folder / FILES[2]).exists()
     if written:
-        replace_text(folder / FILES[2], model_card(card, summary))
+        replace_text(folder / FILES[2], text)
     return written
 
 
@@ -85,79 +78,3 @@ def push(folder: Path, repo: str, *, private: bool = True) -> str:
             "is complete and can be pushed later."
         ) from error
     return str(address)
-
-
-def model_card(card: Card, summary: Mapping[str, Any]) -> str:
-    """Write the model card of a run, as Markdown with a YAML head."""
-    form = card.form
-    if isinstance(form, Form):
-        kind, example = "image-classification", '["image.jpg"]'
-        taken = f"Images are brought to the form that it takes, {form.words} (`{form.resize}`)"
-    else:
-        kind, example, taken = "tabular-classification", "x", f"It takes {form.words}, as an array"
-    head = yaml.safe_dump(
-        {
-            "library_name": "fewlabels",
-            "pipeline_tag": kind,
-            "tags": [kind, "semi-supervised-learning", "few-labels", summary["method"]],
-        },
-        sort_keys=False,
-    )
-    parts = [
-        f"---\n{head}# license: the license is yours to choose; write it here\n---",
-        f"# {summary['data']}: {len(card.classes)} classes from {summary['labeled']} labeled {form.what}",
-        f"A `{card.model}` that tells apart {_listed(card.classes)}. It was trained with fewlabels, by "
-        f"`{summary['method']}` (seed {summary['seed']}, {summary['steps']:,} steps) on {summary['labeled']:,} labeled "
-        f"and {summary['unlabeled']:,} unlabeled {form.what} of {summary['data']}.",
-        f"## How good it is\n\n{_accuracies(summary)}",
-        f"## Probabilities\n\n{_calibration(card, summary)}",
-        f"## What it is for\n\n{form.what.capitalize()} like those it was trained on, of these classes alone: it gives "
-        "every one of them a class, whatever it is. Labels that were missing were guessed by the network itself in "
-        "training, so mistakes it made there may repeat themselves. Look at the errors on data of your own before you "
-        "rely on it.",
-        "## How to use it\n\n```python\nimport fewlabels\n\n"
-        'classifier = fewlabels.load("DIR")  # this folder, or huggingface_hub.snapshot_download("USER/NAME")\n'
-        f"labels, probabilities = classifier.predict({example})\n```\n\n{taken}; `model.json` has the rest.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _listed(classes: tuple[str, ...], most: int = 20) -> str:
-    more = f" and {len(classes) - most} more" if len(classes) > most else ""
-    return ", ".join(f"`{name}`" for name in classes[:most]) + more
-
-
-def _accuracies(summary: Mapping[str, Any]) -> str:
-    """Make the table of the run, with what is free and labels only beside the method."""
-    columns = {"accuracy": "test accuracy", "unlabeled_accuracy": "on hidden labels"}
-    known = [name for name in columns if any(row[name] is not None for row in summary["rows"])]
-    table = [
-        f"| | {' | '.join(columns[name] for name in known)} |",
-        f"| --- |{' ---: |' * len(known)}",
-        *(f"| {row['label']} | {' | '.join(percent(row[name]) for name in known)} |" for row in summary["rows"]),
-    ]
-    tested = f"Test {things(summary)}: {summary['test']:,}; none of them was trained on or chose anything."
-    parts = [
-        "\n".join(verdict(dict(summary))),
-        *(["\n".join(table)] if known else []),
-        *([tested] * bool(summary["test"])),
-    ]
-    return "\n\n".join(parts)
-
-
-def _calibration(card: Card, summary: Mapping[str, Any]) -> str:
-    """Say whether probabilities are as often right as they say, and what is known of it."""
-    found = summary.get("calibration") or {}
-    said = (
-        f"They are calibrated ({found['kind']}, temperature {found['temperature']:.2f}) on {found['rows']:,} labeled "
-        f"{things(summary)} that the network was not trained on"
-        f"{'' if found['promised'] else ', which are too few to rely on'}."
-        if card.scale
-        else "They are the network's own, and not calibrated: do not take .9 for nine right out of ten."
-    )
-    if measured := found.get("calibrated"):
-        said += (
-            f" On the test {things(summary)} confidence and accuracy are {100 * measured['ece']:.1f} points apart "
-            f"(expected calibration error; 95 % interval {100 * measured['low']:.1f} to {100 * measured['high']:.1f})."
-        )
-    return said

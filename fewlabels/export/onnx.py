@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels.data.decode import TRANSPARENT, Form
 from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
 from fewlabels.extras import import_extra, import_if_there
 from fewlabels.files import replace_file, replace_text
+from fewlabels.inputs.images.decode import TRANSPARENT, Form
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.version import __version__
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import of_rows
@@ -19,7 +20,6 @@ from fewlabels.methods.parts.ramps import cosine_ramp
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class AdaMatch(Method):

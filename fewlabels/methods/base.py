@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.config import check_fields
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.models.network import LayerRule, Network
 from fewlabels.models.teacher import leader
-from fewlabels.views.batch import Batch, Views
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.banks import RecentBank
 from fewlabels.methods.parts.forward import target_logits
@@ -18,7 +19,6 @@ from fewlabels.methods.parts.targets import align, one_hot
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class CoMatch(WeakStrong):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import features_of, learning_features, target_logits
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
@@ -13,7 +14,6 @@ from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class CRMatch(WeakStrong):

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.losses import consistency, seen
@@ -15,7 +16,6 @@ from fewlabels.methods.parts.memory import ValueAt
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class Dash(WeakStrong):

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class DebiasPL(WeakStrong):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class DeFixMatch(Method):

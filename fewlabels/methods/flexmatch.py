@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold, Mapping
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class FlexMatch(WeakStrong):

@@ -7,12 +7,12 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.errors import UserError
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, fairness, seen
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class FreeMatch(WeakStrong):

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.across import gather_rows
 from fewlabels.methods.parts.losses import consistency, mean_loss, mean_over, seen
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 TINY = 1e-10  # within logarithms, as in the authors' code
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.output_average import OutputAverage
@@ -15,7 +16,6 @@ from fewlabels.methods.parts.thresholds import FixedThreshold, SelfAdaptiveThres
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import LayerRule, Network
-from fewlabels.views.batch import Batch
 
 
 class LayerMatch(WeakStrong):

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
+from fewlabels.inputs.mix import beta_quantiles
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import mix_rows
@@ -14,8 +16,6 @@ from fewlabels.methods.parts.losses import mean_loss, squared_error
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.targets import one_hot, sharpen
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
-from fewlabels.views.mix import beta_quantiles
 
 
 class MixMatch(Method):

@@ -7,12 +7,12 @@ from typing import Literal
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import mean_loss, seen, squared_error
 from fewlabels.methods.parts.ramps import Rise, ramp
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class PiModel(Method):

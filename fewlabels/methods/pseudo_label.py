@@ -7,13 +7,13 @@ from typing import Literal
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class PseudoLabel(Method):

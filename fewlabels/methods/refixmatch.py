@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
 from fewlabels.methods.parts.targets import sharpen
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class ReFixMatch(WeakStrong):

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
+from fewlabels.inputs.batch import Batch
+from fewlabels.inputs.mix import beta_quantiles, resize_mix
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import statistics_kept
@@ -17,8 +19,6 @@ from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
-from fewlabels.views.mix import beta_quantiles, resize_mix
 
 MANY = 100  # labels a class, from which labeled images are mixed with sure ones
 

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from fewlabels.averaging.horizon import delay, horizon
 from fewlabels.averaging.memory import Memory
 from fewlabels.config import NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
+from fewlabels.inputs.mix import beta_quantiles
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import mix_rows
@@ -19,8 +21,6 @@ from fewlabels.methods.parts.ramps import ramp
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, one_hot, sharpen
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
-from fewlabels.views.mix import beta_quantiles
 
 
 class ReMixMatch(Method):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
@@ -12,7 +13,6 @@ from fewlabels.methods.parts.targets import sharpen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class SequenceMatch(WeakStrong):

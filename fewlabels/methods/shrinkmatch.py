@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.heads import auxiliary_head
@@ -17,7 +18,6 @@ from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class ShrinkMatch(WeakStrong):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Method, Task
 from fewlabels.methods.parts.banks import LabeledBank
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
@@ -18,7 +19,6 @@ from fewlabels.methods.parts.marginals import RecentMean
 from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class SimMatch(Method):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Task
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
@@ -13,7 +14,6 @@ from fewlabels.methods.parts.targets import align
 from fewlabels.methods.parts.thresholds import SoftWeight
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class SoftMatch(WeakStrong):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.base import Method
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class Supervised(Method):

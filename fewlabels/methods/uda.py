@@ -7,12 +7,12 @@ from typing import Literal
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch
 from fewlabels.methods.parts.losses import consistency, mean_over, seen
 from fewlabels.methods.parts.targets import one_hot
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.methods.parts.weak_strong import WeakStrong
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch
 
 
 class UDA(WeakStrong):

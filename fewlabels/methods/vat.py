@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative, Positive
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.draws import directions, unit
@@ -15,7 +16,6 @@ from fewlabels.methods.parts.forward import learning_features, statistics_kept, 
 from fewlabels.methods.parts.losses import divergence, mean_loss, seen
 from fewlabels.methods.parts.ramps import Rise, ramp
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 VALUES = 3072  # of an image of 32x32x3, for which the length of the change is given
 

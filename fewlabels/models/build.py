@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fewlabels.data.decode import Form
 from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
+from fewlabels.inputs.images.decode import Form
 from fewlabels.models.classifier import Card, Classifier, load_tensors
 from fewlabels.models.feature_mlp import FeatureMLP, OnFeatures
 from fewlabels.models.small_cnn import SmallCNN

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.data.image import ImageLike, image_name
-from fewlabels.data.images import CHUNK, Provider
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
-from fewlabels.models.inputs import AnyForm, form_of, listed_rows, read_rows, to_input
+from fewlabels.inputs.base import CHUNK, Provider
+from fewlabels.inputs.kinds import AnyForm, form_of, listed_rows, read_rows, to_input
 from fewlabels.models.pace import Pace
 
 FORMAT = 2  # 1 had no calibration

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewlabels.data.images import Images
 from fewlabels.data.table import Labels
+from fewlabels.inputs.images.store import Images
 
 SIDES = (160, 112, 80, 56, 40, 24)  # pixels of the longer side, tried in turn until all pictures have room
 TINY = 32  # pixels up to which a picture keeps each of its own, whatever it shows

@@ -11,8 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from fewlabels.report.words import number, percent, points_of
-
 PLAIN_LINES = 10  # of progress, where the output is not a terminal
 
 
@@ -104,45 +102,4 @@ def cells_table(cells: Sequence[Sequence[str]]) -> RichTable:
         table.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
     for row in cells[1:]:
         table.add_row(*row)
-    return table
-
-
-def result_table(summary: dict[str, Any]) -> RichTable:
-    """Make the table that a run ends with."""
-    counts = ", ".join(f"{summary[name]} {name}" for name in ("labeled", "unlabeled", "test"))
-    steps = any(row["added"] is not None for row in summary["rows"])
-    caption = "added: to the step before; by the first step to the best of what is free" if steps else None
-    table = RichTable(title=f"{summary['data']}: {counts}", caption=caption)
-    table.add_column("method")
-    hidden = any(row["unlabeled_accuracy"] is not None for row in summary["rows"])
-    columns = ["test accuracy"] + ["on hidden labels"] * hidden + ["added"] * steps + ["seconds"]
-    for name in columns:
-        table.add_column(name, justify="right")
-    for row in summary["rows"]:
-        cells = {
-            "test accuracy": percent(row["accuracy"]),
-            "on hidden labels": percent(row["unlabeled_accuracy"]),
-            "added": "-" if row["added"] is None else points_of(row["added"]),
-            "seconds": f"{row['seconds']:.1f}",
-        }
-        last = row is summary["rows"][-1]
-        table.add_row(row["label"], *(cells[name] for name in columns), style="bold" if last else None)
-    return table
-
-
-def agreement_table(probed: dict[str, Any]) -> RichTable:
-    """Make the table of a layer probe."""
-    hidden = probed["against"] == "hidden"
-    columns = (
-        {"cosine_kept": "cosine, kept images", "cosine_all": "cosine, all images"}
-        if hidden
-        else {"cosine_all": "cosine, test images"}
-    )
-    table = RichTable()
-    table.add_column("layer")
-    for name in (*columns.values(), "norm ratio"):
-        table.add_column(name, justify="right")
-    for layer in probed["layers"]:
-        cosines = [number(layer[name], "+.2f") for name in columns]
-        table.add_row(layer["layer"], *cosines, number(layer["ratio"], ".2f"))
     return table

@@ -14,10 +14,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import fewlabels
-from fewlabels.data.decode import Form, decode
 from fewlabels.data.sources.hub import from_hub, from_hub_folder, is_hub_folder, is_hub_object
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import UserError
+from fewlabels.inputs.images.decode import Form, decode
 
 hub = pytest.importorskip("datasets", reason="the extra hub is not installed")
 

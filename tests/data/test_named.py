@@ -13,10 +13,10 @@ import scipy.io
 from PIL import Image
 from torchvision import datasets
 
-from fewlabels.data.decode import Form, decode
 from fewlabels.data.sources.named import NAMES, open_named
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import UserError
+from fewlabels.inputs.images.decode import Form, decode
 
 RNG = np.random.default_rng(0)
 TORCHVISION = [name for name in NAMES if name != "digits"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewlabels.data.decode import Form, decode
 from fewlabels.data.image import Slice
 from fewlabels.data.sources import shards
 from fewlabels.data.sources.archives import shard_paths
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.shards import from_shards
 from fewlabels.errors import UserError
+from fewlabels.inputs.images.decode import Form, decode
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
 

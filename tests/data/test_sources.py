@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from fewlabels.data.decode import Form, decode
-from fewlabels.data.describe import describe_data
+from fewlabels.classify.describe_data import describe_data
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
+from fewlabels.inputs.images.decode import Form, decode
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6), np.uint8)
 Y = np.array([0, 1, 2, -1])

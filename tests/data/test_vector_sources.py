@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_wine
 from torch.utils.data import TensorDataset
 
-from fewlabels.data.describe import describe_data
+from fewlabels.classify.describe_data import describe_data
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.vector_files import read_vectors
 from fewlabels.data.vectors import vectors_of

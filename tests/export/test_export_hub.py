@@ -12,9 +12,10 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError
 
 import fewlabels
+from fewlabels.classify.model_card import model_card
 from fewlabels.cli import main
 from fewlabels.errors import UserError
-from fewlabels.export.hub import FILES, model_card, push, write_hub_folder
+from fewlabels.export.hub import FILES, push, write_hub_folder
 
 pytestmark = pytest.mark.versions
 

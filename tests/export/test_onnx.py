@@ -17,14 +17,14 @@ from sklearn.datasets import load_sample_images
 
 import fewlabels
 from fewlabels.cli import main
-from fewlabels.data.decode import Form, decode
 from fewlabels.errors import UserError
 from fewlabels.export import onnx as export
 from fewlabels.export.onnx import Whole, describe, write_onnx
+from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.views import Normalize
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card
-from fewlabels.views.images import Normalize
 
 pytestmark = pytest.mark.versions
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from fewlabels.averaging.ema import Ema
 from fewlabels.averaging.horizon import horizon
-from fewlabels.data.decode import Form
+from fewlabels.inputs.batch import Batch
+from fewlabels.inputs.images.decode import Form
 from fewlabels.keys import Key
 from fewlabels.methods.base import Task
 from fewlabels.methods.fixmatch import FixMatch
@@ -19,7 +20,6 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import LayerRule, Network
 from fewlabels.training.schedule import lr_factor
-from fewlabels.views.batch import Batch
 from tests.oracles import basics, layer_rule, threshold_methods
 
 K, D, B, M, STEPS = 5, 4, 6, 9, 40

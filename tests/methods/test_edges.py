@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fewlabels.classify.job import begin
 from fewlabels.errors import UserError
 from fewlabels.methods.parts.heads import auxiliary_head
-from fewlabels.runs.job import begin
 from tests.eager import eager
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fewlabels.averaging.memory import Memory
+from fewlabels.classify.job import begin
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names
@@ -17,7 +18,6 @@ from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.parts.losses import consistency
 from fewlabels.methods.supervised import Supervised
 from fewlabels.models.network import Network
-from fewlabels.runs.job import begin
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 from tests.eager import ELSEWHERE, MIXES, ON_IMAGES, OWN_LABELED_LOSS, WITH_UNLABELED, eager

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fewlabels.data.decode import Form
+from fewlabels.inputs.images.decode import Form
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
 from fewlabels.models.small_cnn import SmallCNN

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fewlabels.classify.job import begin
 from fewlabels.methods import method_names
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.losses import consistency, fairness, mean_over, normalize
-from fewlabels.runs.job import begin
 from tests.eager import eager
 
 ONES, EVEN = torch.ones(3), torch.full((2,), 0.5)

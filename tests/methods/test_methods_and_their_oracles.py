@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from fewlabels.averaging.horizon import horizon
-from fewlabels.data.decode import Form
+from fewlabels.inputs.batch import Batch
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.mix import beta, resize_mix
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names, regmixmatch
 from fewlabels.methods.base import Task
@@ -23,8 +25,6 @@ from fewlabels.methods.parts.draws import directions, of_rows
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
 from fewlabels.models.teacher import follow
-from fewlabels.views.batch import Batch
-from fewlabels.views.mix import beta, resize_mix
 from tests.eager import ELSEWHERE
 from tests.oracles import (
     bank_oracles,

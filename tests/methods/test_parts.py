@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fewlabels.errors import UserError
+from fewlabels.inputs.mix import beta_quantiles
 from fewlabels.keys import Key
 from fewlabels.methods.parts.banks import LabeledBank, RecentBank
 from fewlabels.methods.parts.draws import directions, mix_rows, of_rows, unit
@@ -16,7 +17,6 @@ from fewlabels.methods.parts.ramps import cosine_ramp, ramp
 from fewlabels.methods.parts.rotation import turned
 from fewlabels.methods.parts.targets import align, sharpen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold
-from fewlabels.views.mix import beta_quantiles
 
 
 def images(n, side=4):

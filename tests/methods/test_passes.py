@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from fewlabels.data.decode import Form
+from fewlabels.inputs.batch import Batch
+from fewlabels.inputs.images.decode import Form
 from fewlabels.keys import Key
 from fewlabels.methods.adamatch import AdaMatch
 from fewlabels.methods.base import Task
@@ -14,7 +15,6 @@ from fewlabels.methods.parts.forward import logits_of, statistics_kept
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
 from fewlabels.models.small_cnn import SmallCNN
-from fewlabels.views.batch import Batch
 
 PASSES = ("one", "two", "three")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fewlabels
-from fewlabels.evaluation.compare import mean_of
 from fewlabels.methods import method_names
+from fewlabels.runs.compare import mean_of
 from tests.eager import WITH_UNLABELED
 
 SEEDS = range(1000, 1003)

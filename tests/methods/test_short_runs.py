@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from fewlabels.classify.job import begin
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names
-from fewlabels.runs.job import begin
 from fewlabels.training.loop import run
 from tests.eager import OWN_LABELED_LOSS, WITH_UNLABELED
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fewlabels.classify.job import begin
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.methods import method_class
@@ -16,7 +17,6 @@ from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.pseudo_label import PseudoLabel
 from fewlabels.models.build import build_classifier
 from fewlabels.models.layers import PRESETS, layers_of, preset_of, read_policy, scales_of
-from fewlabels.runs.job import begin
 from fewlabels.training.loop import update
 from tests.models.test_models import card
 

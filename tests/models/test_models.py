@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fewlabels.data.decode import Form
-from fewlabels.data.images import ResidentImages
 from fewlabels.errors import UserError
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import ResidentImages
 from fewlabels.keys import Key
 from fewlabels.methods.parts.forward import target_features
 from fewlabels.models.build import build_classifier, flops

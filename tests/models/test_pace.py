@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.data.decode import Form
-from fewlabels.data.images import CHUNK, MOST_THREADS, ResidentImages, decoded
 from fewlabels.errors import UserError
+from fewlabels.inputs.base import CHUNK
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import MOST_THREADS, ResidentImages, decoded
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card

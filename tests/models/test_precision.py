@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fewlabels.data.decode import Form
+from fewlabels.inputs.images.decode import Form
 from fewlabels.methods.parts.forward import logits_of
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network

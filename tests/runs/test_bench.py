@@ -7,11 +7,11 @@ import pytest
 
 import fewlabels
 from fewlabels import UserError
+from fewlabels.classify import bench as module
+from fewlabels.classify.bench import read_seeds
 from fewlabels.cli import main
 from fewlabels.errors import Interrupted
 from fewlabels.methods.fixmatch import FixMatch
-from fewlabels.runs import bench as module
-from fewlabels.runs.bench import read_seeds
 
 SMALL = {"labels_per_class": 2, "steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "threads": 1}
 WORDS = ["--labels-per-class", "2", "--steps", "8", "--batch", "8", "--unlabeled-ratio", "2", "--device", "cpu"]

@@ -11,11 +11,11 @@ from rich.console import Console
 
 import fewlabels
 from fewlabels import processes
+from fewlabels.classify.train import _Watch, train
 from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.methods.supervised import Supervised
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import _Watch, train
 from fewlabels.training.boards import BOARDS, Training, open_board
 from fewlabels.training.record import read_lines
 

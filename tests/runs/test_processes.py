@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 import fewlabels
-from fewlabels.data.cache import PART
-from fewlabels.data.decode import Form
-from fewlabels.data.images import decode_all
 from fewlabels.data.sources.open import open_table
+from fewlabels.inputs.images.cache import PART
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import decode_all
 from fewlabels.training.record import read_lines
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by Linux's /proc")

@@ -8,15 +8,15 @@ import torch
 from rich.console import Console
 
 from fewlabels import UserError
+from fewlabels.classify.job import begin
+from fewlabels.classify.train import seconds_a_step, train
+from fewlabels.inputs.batch import Batch
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.supervised import Supervised
-from fewlabels.runs.job import begin
 from fewlabels.runs.show import Show
-from fewlabels.runs.train import seconds_a_step, train
 from fewlabels.training import checkpoint
 from fewlabels.training.loop import run, update
-from fewlabels.views.batch import Batch
 from tests.conftest import assert_same
 
 

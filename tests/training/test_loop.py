@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewlabels.averaging.batch_norm import batch_norms
-from fewlabels.data.feed import RowFeed
-from fewlabels.data.images import ResidentImages
+from fewlabels.classify.job import begin
+from fewlabels.classify.train import train
 from fewlabels.errors import UserError
+from fewlabels.inputs.feed import RowFeed
+from fewlabels.inputs.images.store import ResidentImages
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.methods.supervised import Supervised
-from fewlabels.runs.job import begin
-from fewlabels.runs.train import train
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 from tests.eager import MIXES, ON_IMAGES, OTHER, WITH_UNLABELED, eager

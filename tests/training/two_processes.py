@@ -7,22 +7,23 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from fewlabels.data.decode import Form
-from fewlabels.data.images import ResidentImages, decode_all
+from fewlabels.classify.job import Job, Rows, begin
+from fewlabels.classify.vectors import vector_views
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
-from fewlabels.data.vectors import VectorForm, Vectors, vector_statistics
+from fewlabels.data.vectors import VectorForm
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.store import ResidentImages, decode_all
+from fewlabels.inputs.images.views import ImageViews
+from fewlabels.inputs.vectors.store import Vectors, vector_statistics
+from fewlabels.inputs.vectors.views import Strength
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.processes import joined
-from fewlabels.runs.job import Job, Rows, begin
 from fewlabels.runs.show import Show
-from fewlabels.runs.vectors import vector_views
 from fewlabels.training.loop import run
-from fewlabels.views.images import ImageViews
-from fewlabels.views.vectors import Strength
 from tests.conftest import small_recipe
 from tests.eager import OTHER, WITH_UNLABELED, eager
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fewlabels.inputs.mix import beta, mixup
 from fewlabels.keys import Key
 from fewlabels.processes import this_process
-from fewlabels.views.mix import beta, mixup
 
 
 def first_of(rows: Tensor) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fewlabels.inputs.batch import Batch, Views
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import Passes, features_of, logits_of
 from fewlabels.models.network import Network
-from fewlabels.views.batch import Batch, Views
 
 
 class WeakStrong(Method):

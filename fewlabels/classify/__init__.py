@@ -1,0 +1,1 @@
+"""The task "classify": from few labels and many unlabeled rows to a classifier with its report."""

@@ -1,0 +1,94 @@
+"""What is free: nearest neighbors, a linear classifier and label spreading on features that nobody trained here."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import LabelSpreading
+
+from fewlabels.data.table import UNLABELED, Labels, spread
+from fewlabels.inputs.base import Provider, chunks
+
+Features: TypeAlias = NDArray[np.float32]
+
+MOST_UNLABELED = 10_000  # rows that label spreading sees; its graph grows with them
+MOST_FITTED = 1 << 26  # bytes of pixels that the components are fitted on
+COMPONENTS = 64  # pixels are reduced to so many principal components
+
+
+@dataclass(frozen=True)
+class Free:
+    """What a free baseline says of all rows it was asked for."""
+
+    name: str
+    predicted: Labels
+    seconds: float
+
+
+def pixel_features(images: Provider, train: Labels) -> Features:
+    """Give principal components [N, D] of pixels, fitted on training rows without their labels.
+
+    At most `MOST_FITTED` bytes of pixels are held at once, however many images there are.
+    """
+    count, *shape = images.shape
+    pixels = int(np.prod(shape))
+    fitted = spread(train, min(MOST_UNLABELED, max(MOST_FITTED // (4 * pixels), COMPONENTS)))
+    parts = min(COMPONENTS, pixels, len(fitted))
+    pca = PCA(parts, random_state=0, svd_solver="randomized" if pixels > 500 else "full").fit(_flat(images, fitted))
+    out = np.empty((count, parts), np.float32)
+    for part in chunks(np.arange(count)):
+        out[part] = pca.transform(_flat(images, part))
+    return out
+
+
+def _flat(images: Provider, rows: Labels) -> Features:
+    flat = images.take(rows).cpu().numpy().reshape(len(rows), -1).astype(np.float32)
+    flat /= 255
+    return flat
+
+
+def free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Free]:
+    """Fit each baseline and let it predict.
+
+    Args:
+        features: [N, D].
+        labels: int64 [N], -1 unlabeled.
+        train: rows to learn from, with and without labels.
+        asked: rows to predict.
+    """
+    scaled = np.asarray(StandardScaler().fit(features[train]).transform(features), np.float32)
+    labeled = train[labels[train] != UNLABELED]
+    free = spread(train[labels[train] == UNLABELED], MOST_UNLABELED)
+    fewest = int(np.bincount(labels[labeled])[np.unique(labels[labeled])].min())
+    models: list[tuple[str, Callable[[], Any], Features, Labels]] = [
+        ("knn", lambda: KNeighborsClassifier(5 if fewest >= 5 else 1), features, labeled),
+        ("linear", lambda: LogisticRegression(max_iter=1000), scaled, labeled),
+    ]
+    if len(free):
+        both = np.concatenate([labeled, free])
+        neighbors = min(10, len(both) - 1)
+        models.append(
+            ("label_spreading", lambda: LabelSpreading("knn", n_neighbors=neighbors, max_iter=100), features, both)
+        )
+    return [_timed(name, make, x, labels, rows, asked) for name, make, x, rows in models]
+
+
+def _timed(name: str, make: Callable[[], Any], x: Features, labels: Labels, rows: Labels, asked: Labels) -> Free:
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        # Label spreading stops at its limit of rounds, and divides by zero where a row is far from every label.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        predicted = make().fit(x[rows], labels[rows]).predict(x[asked])
+    return Free(name, predicted.astype(np.int64), time.perf_counter() - start)

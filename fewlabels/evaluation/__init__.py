@@ -1,1 +1,0 @@
-"""What a run is worth: accuracy, and what is free."""

@@ -1,0 +1,1 @@
+"""Images: decoded once, kept, and augmented on the device."""

@@ -1,0 +1,264 @@
+"""Decoded images on disk: made once for a content and a form, whole or absent, shared by processes and runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from fewlabels.data.image import ImageLike, Pixels
+from fewlabels.files import replace_file, replace_text
+from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.digest import digest_of, fetch
+from fewlabels.inputs.images.workers import Broken, Part, decode_parts, worker_count
+
+FORMAT = 1
+PART = 64  # images that a worker decodes at a time: some may be held in memory, whole files of megabytes
+KEPT_DAYS = 30  # since it was last used, after which a cache is removed
+READERS = 8  # threads that read files for their hashes
+
+_PIXELS, _DONE, _INDEX, _ARRAY = "pixels.bin", "parts.jsonl", "index.json", "array.npy"
+_NAME = re.compile(r"[0-9a-f]{24}(\.part)?")  # of a cache; other folders are the user's
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """Decoded images on disk.
+
+    Attributes:
+        pixels: uint8 [N, C, H, W], memory-mapped, read-only; zeros where an image cannot be read.
+        broken: the places of such, and why.
+        folder: where they lie.
+    """
+
+    pixels: Pixels
+    broken: Broken
+    folder: Path
+
+
+def default_folder() -> Path:
+    """Give the folder of decoded images: $FEWLABELS_CACHE, or fewlabels in the user's folder for caches."""
+    if given := os.environ.get("FEWLABELS_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewlabels"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What images hold, whatever they are called and wherever they lie.
+
+    Attributes:
+        digests: of each image; one that cannot be read counts with its error.
+    """
+
+    digests: tuple[bytes, ...]
+
+    @property
+    def key(self) -> str:
+        """A hash of all, in order."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()[:32]
+
+
+def content_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambda done: None) -> Content:
+    """Read all images and hash what they hold; `said` is told how many are done, and may raise to stop it."""
+    digests: list[bytes] = []
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(images), PART):
+            part = [images[i] for i in range(start, min(start + PART, len(images)))]
+            digests += readers.map(_digest, part)
+            said(len(digests))
+    return Content(tuple(digests))
+
+
+def _digest(image: ImageLike) -> bytes:
+    return digest_of(fetch(image))
+
+
+class Cache:
+    """The decoded images of one content and form.
+
+    Several processes may make it at once: each writes the same bytes to the same places, notes the parts it has
+    done, and goes on where any of them stopped.
+
+    Args:
+        folder: of all caches.
+        images: what is decoded.
+        content: what they hold.
+        form: what they are brought to.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[ImageLike], content: Content, form: Form) -> None:
+        self.images, self.content, self.form = images, content, form
+        key = json.dumps([FORMAT, PART, PIL.__version__, content.key, len(images), asdict(form)])
+        self.whole = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
+        self.making = self.whole.with_name(self.whole.name + ".part")
+        self.shape = (len(images), form.channels, *form.size)
+        self.bytes = int(np.prod(self.shape))
+
+    def open(self) -> Cached | None:
+        """Give what is there; None where it is not there whole."""
+        index, pixels = self.whole / _INDEX, self.whole / _PIXELS
+        try:
+            said = json.loads(index.read_text(encoding="utf-8"))["broken"].items()
+            broken = {int(place): str(reason) for place, reason in said}
+            if pixels.stat().st_size != self.bytes:
+                return None  # cut from outside
+            mapped = np.memmap(pixels, np.uint8, "r", shape=self.shape)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        _touch(index)
+        return Cached(mapped, broken, self.whole)
+
+    def make(self, rank: int = 0, world: int = 1) -> Iterator[int]:
+        """Decode what is not decoded yet; give the number of images done, part by part.
+
+        Args:
+            rank, world: this is process `rank` of `world` that make it together; each decodes its share.
+
+        Raises:
+            OSError: there is no room, or no permission to write.
+            UserError: a file changed since its content was hashed.
+        """
+        self._begin()
+        done = self._done()
+        yield sum(self._count(first) for first in done)
+        mine = range(rank * PART, len(self.images), world * PART)
+        left = [first for first in mine if first not in done]
+        for first, broken in decode_parts(left, self._part, self.form, worker_count(world)):
+            with open(self.making / _DONE, "a", encoding="utf-8") as file:
+                # A line before it too: a kill may have cut the one that was written last.
+                file.write("\n" + json.dumps({"first": first, "broken": broken}) + "\n")
+            yield self._count(first)
+
+    def finish(self) -> Cached:
+        """Give all that is decoded its lasting name.
+
+        Raises:
+            OSError: it cannot be written, or was taken away meanwhile.
+        """
+        failed: OSError | None = None
+        if self.open() is None:
+            try:
+                self._name()
+            except OSError as error:
+                failed = error
+        found = self.open()
+        if found is None:
+            raise failed or OSError(f"{self.whole} was taken away while it was made")
+        shutil.rmtree(self.making, ignore_errors=True)  # left where another process was faster
+        return found
+
+    def _name(self) -> None:
+        done = self._done()
+        if len(done) < len(range(0, len(self.images), PART)):
+            raise OSError(f"{self.making} was taken away while it was made")
+        broken = {place: reason for found in done.values() for place, reason in found.items()}
+        index = self.making / f"{uuid.uuid4().hex}.json"  # of its own: another process may be as far
+        replace_text(index, json.dumps({"form": asdict(self.form), "broken": broken}))
+        index.replace(self.making / _INDEX)
+        try:
+            self.making.rename(self.whole)
+        except OSError:
+            if self.open() is not None or not self.whole.exists():
+                raise
+            shutil.rmtree(self.whole)  # damaged from outside, else it had been opened
+            self.making.rename(self.whole)
+
+    def _begin(self) -> None:
+        """Make the file of pixels at its full length, which costs no disk yet, after what nobody uses is removed."""
+        self.whole.parent.mkdir(parents=True, exist_ok=True)
+        remove_unused(self.whole.parent)
+        self.making.mkdir(exist_ok=True)
+        pixels, noted = self.making / _PIXELS, (self.making / _DONE).exists()
+        there = pixels.stat().st_size if pixels.exists() else 0
+        free = shutil.disk_usage(self.making).free
+        if there < self.bytes:
+            if noted:  # parts are noted after the file has its length: it was cut from outside
+                (self.making / _DONE).unlink(missing_ok=True)
+            if free < self.bytes:
+                raise OSError(f"{self.bytes / 1e9:.2f} GB are needed there and {free / 1e9:.2f} GB are free")
+            with open(pixels, "ab") as file:
+                file.truncate(self.bytes)
+
+    def _done(self) -> dict[int, Broken]:
+        """Read which parts are done; a line that was cut by a kill is none."""
+        done: dict[int, Broken] = {}
+        path = self.making / _DONE
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+                done[int(entry["first"])] = {int(place): reason for place, reason in entry["broken"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return done
+
+    def _count(self, first: int) -> int:
+        return min(PART, len(self.images) - first)
+
+    def _part(self, first: int) -> Part:
+        places = range(first, first + self._count(first))
+        images = [self.images[i] for i in places]
+        return Part(first, images, [self.content.digests[i] for i in places], self.making / _PIXELS)
+
+
+class KeptArray:
+    """An array that is kept beside the decoded images, since making it takes long.
+
+    Args:
+        folder: of all caches.
+        key: all that the array depends on.
+    """
+
+    def __init__(self, folder: Path, *key: object) -> None:
+        text = json.dumps([FORMAT, *key])
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def open(self) -> NDArray[np.float32] | None:
+        """Give it; None where it is not there whole."""
+        try:
+            found = np.load(self.folder / _ARRAY, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        _touch(self.folder / _INDEX)
+        return found
+
+    def write(self, array: NDArray[np.float32]) -> None:
+        """Keep it.
+
+        Raises:
+            OSError: there is no room, or no permission to write.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unused(self.folder.parent)
+        replace_text(self.folder / _INDEX, "{}")
+        with io.BytesIO() as whole:
+            np.save(whole, array)
+            replace_file(self.folder / _ARRAY, lambda path: path.write_bytes(whole.getbuffer()))
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove caches that nobody used for `KEPT_DAYS`, and nothing else that lies there."""
+    for path in [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]:
+        marks = [path / _INDEX, path / _DONE, path / _PIXELS]
+        used = max((mark.stat().st_mtime for mark in marks if mark.exists()), default=time.time())
+        if time.time() - used > KEPT_DAYS * 86_400:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _touch(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a cache that only others may write to is used all the same
+        os.utime(path)

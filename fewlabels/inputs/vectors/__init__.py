@@ -1,0 +1,1 @@
+"""Feature vectors: of text, of sound, of the rows of a sheet."""

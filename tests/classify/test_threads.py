@@ -1,0 +1,86 @@
+"""How many threads a run takes."""
+
+import itertools
+
+import pytest
+import torch
+import yaml
+
+import fewlabels
+from fewlabels.classify import train
+from fewlabels.classify.train import fastest_threads
+from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.runs.host import host_settings_kept
+
+SMALL = {"labels_per_class": 4, "steps": 4, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "baseline": False}
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("one", "two", "chosen"), [(0.010, 0.030, 1), (0.010, 0.009, 1), (0.010, 0.007, 2)])
+def test_more_threads_must_be_a_fifth_faster(small_job, two_threads, monkeypatch, one, two, chosen):
+    clock = itertools.count()
+    now = [0.0]
+
+    def tick():
+        if next(clock) % 2:
+            now[0] += one if torch.get_num_threads() == 1 else two
+        return now[0]
+
+    monkeypatch.setattr(train.time, "perf_counter", tick)
+    threads, reason = fastest_threads(small_job(), FixMatch())
+    assert threads == chosen
+    assert (
+        reason == f"measured: 10 ms a step with 1 thread, {1000 * two:.0f} with 2; more threads must be a fifth faster"
+    )
+    assert torch.get_num_threads() == 2
+
+
+def test_one_thread_is_not_measured(small_job):
+    assert fastest_threads(small_job(), FixMatch()) == (1, "as many as the machine gives")
+
+
+class EnoughError(Exception):
+    """What follows the training is left out."""
+
+
+def trained(*_):
+    raise EnoughError
+
+
+def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkeypatch):
+    monkeypatch.setattr("fewlabels.classify.prepare.fastest_threads", lambda job, method: (2, "measured"))
+    fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (config["where"]["threads"], config["why"]["threads"]) == (2, "measured")
+    assert torch.get_num_threads() == 2
+    (tmp_path / "run/summary.json").unlink()  # as if it were not finished
+    monkeypatch.setattr("fewlabels.classify.prepare.fastest_threads", None)  # not asked again
+    seen = []
+    monkeypatch.setattr("fewlabels.classify.fit.train_stage", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr("fewlabels.classify.fit.finish", trained)
+    with pytest.raises(EnoughError):
+        fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
+    assert seen == [2]
+
+
+def test_a_run_leaves_the_settings_of_the_program_that_calls_it(tmp_path, two_threads, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = torch.get_rng_state()
+    fewlabels.fit("digits", method="fixmatch", out=tmp_path / "run", threads=1, **SMALL)
+    assert torch.get_num_threads() == 2
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
+    assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(ZeroDivisionError), host_settings_kept():
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        torch.set_num_threads(1)
+        torch.manual_seed(torch.initial_seed() + 1)
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2 and torch.equal(before, torch.get_rng_state())
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)

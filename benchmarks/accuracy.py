@@ -86,7 +86,7 @@ def one(question: Question, table: Table, method: str, seed: int) -> dict[str, A
         device="cpu",
         out=question.work / name,
     )
-    print(name, {row["name"]: row["accuracy"] for row in run.summary["rows"]}, flush=True)
+    print(name, {row["name"]: row["test"]["accuracy"] for row in run.summary["rows"]}, flush=True)
     return run.summary
 
 
@@ -138,9 +138,9 @@ def main(question: Question) -> None:
             for row in summary["rows"]:
                 own = row["name"] == method.partition(":")[0]
                 if method == question.methods[0] or own:
-                    accuracies.setdefault(method if own else row["name"], []).append(row["accuracy"])
+                    accuracies.setdefault(method if own else row["name"], []).append(row["test"]["accuracy"])
                     seconds.setdefault(method if own else row["name"], []).append(row["seconds"])
-    hidden = {m: [summary["unlabeled_accuracy"] for summary in runs.values()] for m, runs in found.items()}
+    hidden = {m: [summary["chosen"]["hidden"]["accuracy"] for summary in runs.values()] for m, runs in found.items()}
     main_method = accuracies[question.methods[0]]
     result = {
         "question": {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}

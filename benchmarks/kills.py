@@ -39,7 +39,7 @@ BROKEN_EVERY = 35  # images
 MOST_A_ROUND = 4  # kills
 COMPARED = (
     "model.safetensors", "predictions.parquet", "split.csv", "quarantine.csv", "config.yaml", "metrics.jsonl",
-    "labels_only/metrics.jsonl", "summary.json", "report.html",
+    "supervised/metrics.jsonl", "summary.json", "report.html",
 )  # fmt: skip
 # Where a run is, told by the files that are there; the first phase whose end is not there yet.
 PHASES = ("start", "data", "baseline", "training", "evaluation", "writing")

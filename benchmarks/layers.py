@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import tyro
 from accuracy import interval, machine, subset
+from fewlabels.classify.train import predict_rows
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -37,11 +38,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.classify.choose import GIVEN
-from fewlabels.classify.job import Job, Rows, begin, make_probe
 from fewlabels.classify.layer_probe import Probed
+from fewlabels.classify.preparation import begin, probe_of
 from fewlabels.classify.prepare import prepare
-from fewlabels.classify.train import predict_rows
 from fewlabels.config import Fraction, NotNegative, Options
+from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.files import replace_text
@@ -56,8 +57,8 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
 from fewlabels.processes import ALONE
-from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
+from tests.prepared import Rows
 
 HERE = Path(__file__).parent
 POINTS = 10  # measurements over a run
@@ -161,8 +162,8 @@ def _noises() -> list[tuple[Literal["uniform", "confused"], float, str, str]]:
 def cells_of(part: Part) -> list[Cell]:
     """List the trainings of an experiment."""
     if part == "noise":
-        labels_only = Cell("labels_only", Supervised, "all", 0.0, "features")
-        return [labels_only] + [
+        supervised = Cell("supervised", Supervised, "all", 0.0, "features")
+        return [supervised] + [
             Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise, kind), policy, 0.0, "features")
             for kind, noise, policy, name in _noises()
         ]
@@ -224,7 +225,7 @@ class Trainings:
         """Train, and measure over the run."""
         job, method = replace(self.job, policy=PRESETS[cell.policy], center_memory=cell.center_memory), cell.make()
         if isinstance(method, GivenTargets):
-            truth = np.where(job.rows.truth == UNLABELED, job.rows.labels, job.rows.truth)
+            truth = np.where(job.table.truth == UNLABELED, job.rows.labels, job.table.truth)
             method.know(truth, len(np.unique(truth)), self.seed)
         state, feed = begin(job, method)
         ends = [job.recipe.steps * (i + 1) // POINTS for i in range(POINTS)]
@@ -233,7 +234,7 @@ class Trainings:
             run(state, feed, first, end, watch=lambda *_: None)
             points.append({"step": end} | measured(state.averaged.classifier, job.rows, cell.watches == "features"))
             if cell.watches == "probe":
-                points[-1] |= flat(make_probe(job, method)(state.learner.network, state.learner.method, state.step))
+                points[-1] |= flat(probe_of(job, method)(state.learner.network, state.learner.method, state.step))
         return points
 
 

@@ -31,25 +31,25 @@ from accuracy import COMMIT, machine, subset
 
 import fewlabels
 from fewlabels.classify.choose import GIVEN
-from fewlabels.classify.job import Job, begin
+from fewlabels.classify.preparation import begin
 from fewlabels.classify.prepare import prepare
 from fewlabels.config import Options
+from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.files import replace_text
 from fewlabels.methods import method_class, method_names
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.processes import ALONE
-from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
 
 HERE = Path(__file__).parent
 DEVELOPMENT = 1000  # and up are the seeds to choose by
 LAST = 0.8  # of the run: how much does what comes after it change?
 TURNS, STEPS = 15, 10  # of the measurement of a step's cost
-CIFAR10 = Task((4,) * 10, 128, 60_000, 50_000, 64, 448, 2**20)  # whose memory is counted
+CIFAR10 = Sizes((4,) * 10, 128, 60_000, 50_000, 64, 448, 2**20)  # whose memory is counted
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ def train(question: Question, table: Table, method: str, seed: int) -> None:
             threads=1, device="cpu", out=out,
         )  # fmt: skip
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    own = "labels_only" if method == "supervised" else method
+    own = "supervised" if method == "supervised" else method
     (row,) = [row for row in done.summary["rows"] if row["name"] == own]
     (before,) = [line["test_accuracy"] for line in lines if line["step"] == int(LAST * question.steps)]
-    found = {"accuracy": row["accuracy"], "before": before, "seconds": row["seconds"], "commit": COMMIT}
+    found = {"accuracy": row["test"]["accuracy"], "before": before, "seconds": row["seconds"], "commit": COMMIT}
     note.parent.mkdir(parents=True, exist_ok=True)
     replace_text(note, json.dumps(found) + "\n")
     print(note.name, found, flush=True)

@@ -19,7 +19,7 @@ from layers import Question as Setting
 from layers import Trainings
 from outcome import ratios, say
 
-from fewlabels.classify.job import begin, make_probe
+from fewlabels.classify.preparation import begin, probe_of
 from fewlabels.data.sources.open import open_table
 from fewlabels.methods.layermatch import LayerMatch
 from fewlabels.training.loop import run
@@ -44,7 +44,7 @@ def main(question: Question) -> None:
     setting = Setting(question.data, labels_per_class=question.labels_per_class, rows=question.rows)
     job, method = Trainings(setting, open_table(question.data), 1000).job, LayerMatch()
     state, feed = begin(job, method)
-    probe = make_probe(job, method)
+    probe = probe_of(job, method)
     run(state, feed, 0, 20, watch=lambda *_: None)
     a_step, a_probe = [], []
     for number in range(question.pairs):

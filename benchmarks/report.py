@@ -117,7 +117,7 @@ def _summary(findings: Findings) -> dict[str, Any]:
         "policy": "grad_relu", "labeled": len(table.labeled_rows), "unlabeled": len(table.unlabeled_rows),
         "test": len(test), "accuracy": right, "unlabeled_accuracy": right, "set_aside": 3, "notes": ["made up"],
         "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
-        "rows": [{"name": n, "label": n, **row} for n in ("labels_only", "knn", "linear", "layermatch")],
+        "rows": [{"name": n, "label": n, **row} for n in ("supervised", "knn", "linear", "layermatch")],
         "calibration": {"kind": "temperature", "temperature": 1.5, "rows": 40, "how": "held out", "promised": False,
                         "raw": found, "calibrated": found},
         "unknown": int(findings.unknown.sum()),
@@ -131,14 +131,14 @@ def write_run(folder: Path) -> None:
         "version": "0", "given": given | {"data": "made_up"}, "method": {"name": "layermatch", "confidence": 0.9},
         "plan": {"model": "small_cnn"}, "where": {"device": "cpu", "threads": 1, "machine": "any", "torch": "any"},
     }  # fmt: skip
-    (folder / "labels_only").mkdir()
+    (folder / "supervised").mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for i in range(100):
         line: dict[str, Any] = {"step": 10 * i + 10, "loss": 2 / (i + 1), "labeled_loss": 1 / (i + 1), "kept": i / 100}
         if i % 10 == 9:
             line |= {"test_accuracy": i / 100, "unlabeled_accuracy": i / 100, "kept_accuracy": 1 - i / 500}
         append_line(folder / "metrics.jsonl", line | {"unlabeled_loss": 1.0})
-        append_line(folder / "labels_only/metrics.jsonl", line)
+        append_line(folder / "supervised/metrics.jsonl", line)
     layers = [{"layer": f"stage{i}.{j}", "cosine_kept": 0.5, "cosine_all": -0.1, "ratio": 1.0}
               for i in range(3) for j in range(4)]  # fmt: skip
     for step in range(100, 1100, 100):

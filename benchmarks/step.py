@@ -34,8 +34,9 @@ from outcome import ratios, say
 from torch.nn import functional as F
 
 from fewlabels.classify.choose import fast_bfloat16
-from fewlabels.classify.job import Job, Rows, begin
+from fewlabels.classify.preparation import begin
 from fewlabels.classify.recipe import ClassifierRecipe
+from fewlabels.console import Show
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages
 from fewlabels.inputs.images.views import ImageViews
@@ -43,9 +44,9 @@ from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
 from fewlabels.training.recipe import OptimizerRecipe
+from tests.prepared import Rows
 
 ROWS = 1000
 CPU = torch.device("cpu")
@@ -99,8 +100,8 @@ class Task:
         return MEAN[: self.channels], STD[: self.channels]
 
 
-TASKS = {"digits": Task("small_cnn", 1, 16, 40, 120), "cifar": Task("wrn_28_2", 3, 32, 16, 112)}
-TASKS["classic"] = Task("wrn_28_2", 3, 32, 64, 448)
+TASKS = {"digits": Sizes("small_cnn", 1, 16, 40, 120), "cifar": Sizes("wrn_28_2", 3, 32, 16, 112)}
+TASKS["classic"] = Sizes("wrn_28_2", 3, 32, 64, 448)
 
 
 def ours(

@@ -114,7 +114,7 @@ def train(question: Train) -> dict[str, Any]:
                 note.write_text(json.dumps(note_of_it))
             summary = json.loads((out / "summary.json").read_text())
             found[f"seed {seed}, {feed}"] = {
-                "accuracy": {row["name"]: row["accuracy"] for row in summary["rows"]},
+                "accuracy": {row["name"]: row["test"]["accuracy"] for row in summary["rows"]},
                 "gain": summary["gain"],
                 "seconds": {row["name"]: round(row["seconds"], 1) for row in summary["rows"]},
                 "whole_command": json.loads(note.read_text()),

@@ -24,21 +24,22 @@ import numpy as np
 import torch
 import tyro
 from accuracy import HERE, interval, machine
+from fewlabels.classify.make_job import make_job
+from fewlabels.classify.modality import modality_of, plan_for
+from fewlabels.classify.train import predict_rows
 from sklearn import datasets
 from sklearn.decomposition import PCA
 
 from fewlabels.classify.baselines import free_baselines
-from fewlabels.classify.job import Rows, begin
-from fewlabels.classify.make_job import make_job
-from fewlabels.classify.modality import modality_of, plan_for
-from fewlabels.classify.train import predict_rows
+from fewlabels.classify.preparation import begin
 from fewlabels.config import Options
+from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import Table
 from fewlabels.methods import make_method
-from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
+from tests.prepared import Rows
 
 CPU = torch.device("cpu")
 LOADERS = {"digits": datasets.load_digits, "wine": datasets.load_wine, "breast_cancer": datasets.load_breast_cancer}

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from fewlabels.cli_task import CLASSIFY, run_task, task_of
 from fewlabels.config import Budget, MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.version import __version__
@@ -26,7 +27,8 @@ _KEPT_BACK = 10.0  # seconds that a process with a wrong command waits for the f
 class Train(Options):
     """Train a classifier from few labels and many unlabeled images.
 
-    The options of a method are shown by `fewlabels methods NAME` and given as --method.OPTION VALUE.
+    The options of a method are shown by `fewlabels methods NAME` and given as --method.OPTION VALUE. Another task than
+    this one is given as --task path/to/file.py:CLASS, and has options of its own.
     """
 
     data: tyro.conf.Positional[str]
@@ -191,8 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"fewlabels {__version__}")
         return 0
-    rest, method_words = _split_method_words(words)
     try:
+        task, others = task_of(words)
+        if task != CLASSIFY:
+            run_task(task, others, _parse)
+            return 0
+        rest, method_words = _split_method_words(others)
         command = _parse(Command, rest, "fewlabels", "Learning from few labels.")
         from fewlabels.data.image import ignore_warnings_of_pillow
 
@@ -269,7 +275,7 @@ def _train(command: Train, method_words: list[str]) -> None:
     from rich.console import Console
 
     from fewlabels.classify.fit import fit
-    from fewlabels.runs.show import Show
+    from fewlabels.console import Show
 
     options = {key: value for key, value in asdict(command).items() if key not in ("data", "method")}
     fit(command.data, method=method, show=Show(Console()), **options)
@@ -298,8 +304,8 @@ def _bench(command: Bench, words: list[str]) -> None:
     from rich.console import Console
 
     from fewlabels.classify.bench import OF_ONE_RUN, bench
+    from fewlabels.console import Show
     from fewlabels.files import replace_text
-    from fewlabels.runs.show import Show
 
     options = {name: value for name, value in asdict(command).items() if name not in ("json", *OF_ONE_RUN)}
     result = bench(options.pop("data"), show=Show(Console()), **options)
@@ -344,7 +350,7 @@ def _add_labels(command: AddLabels, words: list[str]) -> None:
     from rich.console import Console
 
     from fewlabels.classify.add_labels import add_labels
-    from fewlabels.runs.show import Show
+    from fewlabels.console import Show
 
     options = {name: value for name, value in asdict(command).items() if value is not None}
     add_labels(options.pop("run"), options.pop("labels"), show=Show(Console()), **options)
@@ -379,8 +385,8 @@ def _probe(command: Probe, words: list[str]) -> None:
     from rich.console import Console
 
     from fewlabels.classify.probe import probe
+    from fewlabels.console import Show
     from fewlabels.files import replace_text
-    from fewlabels.runs.show import Show
 
     _check_json(command.json)
     found = probe(

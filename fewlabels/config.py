@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    Optional,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fewlabels.errors import UserError
 
@@ -35,7 +46,24 @@ Budget: TypeAlias = Literal["quick", "normal", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RunOptions:
+    """What a user may set of any run."""
+
+    seed: Annotated[int, Interval(0, 2**31 - 1)] = 0
+    """what is drawn at random is a function of this"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+    threads: Count | None = None
+    """processor threads; measured at the start where none are given, and kept by the run"""
+    out: MaybePath = None
+    """folder of the run; one of the same configuration is continued"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
     """What a user may set. None and "auto" are chosen from the data, each with its reason in `config.yaml`."""
 
     method: str = "layermatch"
@@ -87,8 +115,6 @@ class Options:
     """begin with the parameters that this run ended with, its head included"""
     labeled_in_unlabeled: bool = True
     """labeled images also count as unlabeled ones, as in the papers"""
-    seed: Annotated[int, Interval(0, 2**31 - 1)] = 0
-    """what is drawn at random is a function of this"""
     budget: Budget = "normal"
     """the one dial: how much work to spend"""
     steps: Count | None = None
@@ -128,22 +154,13 @@ class Options:
     """steps from one layer probe to the next: how far pseudo-labels agree with true labels, in each layer; it looks at
     400 unlabeled images or more, costs about 1.6 steps for each batch of them, and changes nothing in the training"""
     baseline: bool = True
-    """train labels only as well, with the same network for as many steps"""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps"""
-    threads: Count | None = None
-    """processor threads; measured at the start where none are given, and kept by the run"""
+    """train the supervised baseline as well: the same network on the labels alone, for as many steps"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the arithmetic in the backbone; bfloat16 where the device multiplies it fast"""
     compile: Literal["auto", "yes", "no"] = "auto"
     """compile the step (auto: no): minutes at the start; meant for long runs on a GPU, on a CPU it is slower"""
     log: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     """write the metrics here too"""
-    out: MaybePath = None
-    """folder of the run; one of the same configuration is continued"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "options")
 
 
 def with_paths(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,13 +169,29 @@ def with_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: Path(v) if isinstance(v, str) and hints.get(k) == MaybePath else v for k, v in options.items()}
 
 
-def check_names(options: Mapping[str, Any]) -> None:
+O = TypeVar("O", bound=RunOptions)  # noqa: E741 - of options
+
+
+def make_options(kind: type[O], values: Mapping[str, Any]) -> O:
+    """Make options of values, or of the words that say them.
+
+    Raises:
+        UserError: names that no option has, or values that are not allowed; all at once.
+    """
+    check_names(values, kind)
+    hints = get_type_hints(kind, include_extras=True)
+    read: dict[str, Any] = {n: read_word(hints[n], v) if isinstance(v, str) else v for n, v in values.items()}
+    read |= {name: Path(v) for name, v in read.items() if isinstance(v, str) and hints[name] == MaybePath}
+    return kind(**read)
+
+
+def check_names(options: Mapping[str, Any], kind: type[RunOptions] = Options) -> None:
     """Check that there are options of these names.
 
     Raises:
         UserError: there are not; lists those there are.
     """
-    there = [field.name for field in dataclasses.fields(Options)]
+    there = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(set(options) - set(there)):
         raise UserError(f"no option is named {', '.join(unknown)}; there are {', '.join(there)}")
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fewlabels.classify.job import begin
+from fewlabels.classify.preparation import begin
 from fewlabels.methods import make_method, method_names
 from fewlabels.training.loop import update
 from tests.methods import test_methods_and_their_oracles as oracles

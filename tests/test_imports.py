@@ -11,7 +11,7 @@ ROOT = Path(fewlabels.__file__).parent
 # From the ground up; rooms of one line do not know each other.
 FLOORS = [
     ["errors", "version"],
-    ["config", "extras", "files", "keys", "own_file"],
+    ["config", "console", "extras", "files", "keys", "own_file"],
     ["averaging", "processes"],
     ["training"],
     ["data"],
@@ -22,6 +22,7 @@ FLOORS = [
     ["export"],
     ["runs"],
     ["classify"],
+    ["cli_task"],
     ["__init__", "cli"],
     ["__main__"],
 ]

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.classify.fit import fit
+from fewlabels.classify.identity import given_options
 from fewlabels.classify.read_labels import read_labels
-from fewlabels.classify.run import Run
+from fewlabels.classify.run import ClassifierRun
+from fewlabels.console import Show
 from fewlabels.data.sources.named import NAMES
 from fewlabels.data.sources.open import Array, Data
 from fewlabels.errors import UserError
 from fewlabels.files import read_csv
-from fewlabels.runs.folder import RunFolder, given_options
-from fewlabels.runs.show import Show
+from fewlabels.runs.folder import RunFolder
 
 _COUNTED = re.compile(r"-\d+-labels$")
 
@@ -29,11 +30,11 @@ def add_labels(
     out: str | Path | None = None,
     show: Show | None = None,
     **options: Any,
-) -> Run:
+) -> ClassifierRun:
     """Go on from a finished run with more labels: its split, its parameters, its options; in a folder of its own.
 
     Labels that the run had never change. The network begins with the run's parameters, head included; anew where the
-    run ended with features, or where labels are held out now, which those parameters may have learned. The labels-only
+    run ended with features, or where labels are held out now, which those parameters may have learned. The supervised
     baseline begins anew, since they have learned from the unlabeled images.
 
     Args:
@@ -51,7 +52,7 @@ def add_labels(
     """
     folder, labels = RunFolder(Path(run)), Path(labels)
     given, source = given_options(folder.config())
-    if Run.finished(folder) is None:
+    if folder.read_json("summary.json") is None:
         raise UserError(f"{folder.path} is not finished: give its command again first, then add labels")
     data = source if data is None else data
     if data is None:

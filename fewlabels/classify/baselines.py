@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -18,13 +17,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
 from fewlabels.data.table import UNLABELED, Labels, spread
-from fewlabels.inputs.base import Provider, chunks
 
 Features: TypeAlias = NDArray[np.float32]
 
 MOST_UNLABELED = 10_000  # rows that label spreading sees; its graph grows with them
-MOST_FITTED = 1 << 26  # bytes of pixels that the components are fitted on
-COMPONENTS = 64  # pixels are reduced to so many principal components
 
 
 @dataclass(frozen=True)
@@ -34,28 +30,6 @@ class Free:
     name: str
     predicted: Labels
     seconds: float
-
-
-def pixel_features(images: Provider, train: Labels) -> Features:
-    """Give principal components [N, D] of pixels, fitted on training rows without their labels.
-
-    At most `MOST_FITTED` bytes of pixels are held at once, however many images there are.
-    """
-    count, *shape = images.shape
-    pixels = int(np.prod(shape))
-    fitted = spread(train, min(MOST_UNLABELED, max(MOST_FITTED // (4 * pixels), COMPONENTS)))
-    parts = min(COMPONENTS, pixels, len(fitted))
-    pca = PCA(parts, random_state=0, svd_solver="randomized" if pixels > 500 else "full").fit(_flat(images, fitted))
-    out = np.empty((count, parts), np.float32)
-    for part in chunks(np.arange(count)):
-        out[part] = pca.transform(_flat(images, part))
-    return out
-
-
-def _flat(images: Provider, rows: Labels) -> Features:
-    flat = images.take(rows).cpu().numpy().reshape(len(rows), -1).astype(np.float32)
-    flat /= 255
-    return flat
 
 
 def free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Free]:

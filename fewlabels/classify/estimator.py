@@ -6,11 +6,13 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
@@ -18,23 +20,34 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import nn
 
-from fewlabels.classify.choose import choose_device
+from fewlabels.classify.calibration import calibrate
+from fewlabels.classify.checks import check_rule
 from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.fit import fit, made_method, read_options
-from fewlabels.classify.in_memory import Lines, train_in_memory
+from fewlabels.classify.preparation import stage_of
+from fewlabels.classify.prepare import prepare
 from fewlabels.classify.run import load
-from fewlabels.classify.train import METRICS
+from fewlabels.classify.split import with_split
+from fewlabels.config import Options
 from fewlabels.data.sources.arrays import says_nothing
 from fewlabels.data.sources.open import open_table
-from fewlabels.data.table import UNLABELED, Labels
+from fewlabels.data.table import UNLABELED, Labels, Table
 from fewlabels.data.vectors import are_vectors
 from fewlabels.errors import UserError
-from fewlabels.inputs.kinds import listed_rows
-from fewlabels.methods import make_method, method_spec
+from fewlabels.inputs.kinds import inputs_for
+from fewlabels.methods import make_method, method_name, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.of_function import Backbone, as_module
+from fewlabels.runs.device import choose_device
+from fewlabels.runs.host import host_settings_kept
 from fewlabels.training.record import read_lines
+from fewlabels.training.train import METRICS, train
+
+THREADS = 1  # vectors go through one layer: more threads wait for each other, and the outcome depends on their number
+
+Lines: TypeAlias = list[dict[str, Any]]
+"""a training's metrics, each with its step, as in metrics.jsonl"""
 
 OF_THE_ESTIMATOR = ("method", "model", "budget", "steps", "seed", "device", "out")  # options that are parameters
 OF_THE_ROWS = ("labels_per_class", "split", "labels", "unlabeled", "root")  # these are what `fit` is given
@@ -157,7 +170,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: Any, *, reset: bool) -> Any:  # noqa: N803
         """Give vectors as float32 [n, D], checked; images as they are."""
-        if not (holds_images(X) if reset else self.classifier_.card.form.what == "images"):
+        if not (holds_images(X) if reset else inputs_for(self.classifier_.card.form).are_pictures):
             return validate_data(self, X, dtype=np.float32, reset=reset)
         if reset:
             vars(self).pop("n_features_in_", None)  # of vectors that it was fitted to before
@@ -184,7 +197,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
         method = make_method(choose_method(table)[0]) if self.method == AUTO else made_method(self.method)
         more = self._options()
         options = read_options(method_spec(method), self.model, None, more.pop("policy", "auto"), more)
-        return train_in_memory(table, options, method, self._backbone(), choose_device(options.device))
+        return train_in_memory(with_split(table, options), options, method, self._backbone())
 
     def _run(self, data: Mapping[str, Any]) -> tuple[Classifier, Lines]:
         with ExitStack() as held:
@@ -207,6 +220,39 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
             labels = labels.astype(object)
             labels[unknown] = UNLABELED
         return labels
+
+
+def train_in_memory(
+    table: Table, options: Options, method: Method, backbone: nn.Module | None
+) -> tuple[Classifier, Lines]:
+    """Train with the choices and to the outcome of `fit`, where that takes as many threads, and keep nothing on disk.
+
+    There is no baseline, and nothing is measured.
+
+    Args:
+        table: with its split, and without a test split.
+        options: none of those that need a folder or more than one training.
+        method: is not changed.
+        backbone: of the user's own.
+
+    Returns:
+        The classifier, calibrated where labels were held out, on the CPU; and its metrics.
+
+    Raises:
+        UserError: options that do not fit each other or the data, or a loss that exploded.
+    """
+    with host_settings_kept():
+        torch.set_num_threads(options.threads or THREADS)
+        found, _, _ = prepare(table, options, backbone, choose_device(options.device))
+        name = method_name(method)
+        check_rule(found, method, name)
+        training = train(stage_of(found, method, name, None))
+        classifier = training.state.averaged.classifier.eval()
+        if len(found.held_out):
+            logits = classifier.outputs(found.store, found.held_out).logits.numpy()
+            fitted = calibrate(logits, found.table.labels[found.held_out])
+            classifier.card = replace(classifier.card, scale=fitted.scale, bias=fitted.bias)
+        return classifier.cpu(), training.record.lines
 
 
 def holds_images(X: Any) -> bool:  # noqa: N803
@@ -257,7 +303,7 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
 
 def _distributions(classifier: Classifier, given: Any) -> NDArray[np.float32]:
     """Give probabilities [N, K] of all rows; of images that cannot be read no numbers."""
-    rows = listed_rows(given, classifier.card.form)
+    rows = inputs_for(classifier.card.form).listed(given, classifier.card.form)
     out = np.full((len(rows), len(classifier.card.classes)), np.nan, np.float32)
     for first, outputs, broken in classifier.classified(rows):
         part = np.arange(first, first + len(outputs.logits) + len(broken))

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pyarrow.parquet
 
+from fewlabels.classify.identity import given_options
 from fewlabels.classify.model_card import card_of
 from fewlabels.classify.next_labels import listed_next
 from fewlabels.classify.outputs import GROUP, write_table
@@ -18,7 +19,7 @@ from fewlabels.export.hub import finished_card, push, write_hub_folder
 from fewlabels.export.label_studio import Guess, served_locally, write_tasks
 from fewlabels.export.onnx import write_onnx
 from fewlabels.report.words import count
-from fewlabels.runs.folder import RunFolder, given_options
+from fewlabels.runs.folder import RunFolder
 from fewlabels.version import __version__
 
 

@@ -1,261 +1,241 @@
-"""The last phase of a run: what came out, calibrated, of every row, and the files that say so."""
+"""The end of a run: what came out, calibrated, of every row, and the files that say so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
-from numpy.typing import NDArray
 
-from fewlabels.classify.baselines import Features
 from fewlabels.classify.calibration import Calibration, calibrate, reliability, uncalibrated
 from fewlabels.classify.choose import begins_with_weights
-from fewlabels.classify.job import layer_rule
 from fewlabels.classify.metrics import Gain, gain
 from fewlabels.classify.next_labels import write_next
+from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
 from fewlabels.classify.outputs import Said, write_predictions
-from fewlabels.classify.phases import LABELS_ONLY, Done, Judged, Row, make_row, row_name
+from fewlabels.classify.preparation import Preparation, layer_rule
 from fewlabels.classify.reference import NAME, make_reference, suspects
 from fewlabels.classify.report.findings import Findings
 from fewlabels.classify.report.health import warnings_of
 from fewlabels.classify.report.words import labels_of
 from fewlabels.classify.report.write import write_report
-from fewlabels.classify.run import Run
-from fewlabels.classify.train import METRICS
-from fewlabels.classify.work import Work
+from fewlabels.classify.stages import whole_network
+from fewlabels.config import Options
 from fewlabels.data.table import Labels
-from fewlabels.inputs.images.store import as_images
+from fewlabels.methods import method_name
+from fewlabels.methods.base import Method
 from fewlabels.models.layers import preset_of
 from fewlabels.report.words import percent
 from fewlabels.runs.folder import RunFolder, plain
 from fewlabels.training.record import read_lines
+from fewlabels.training.train import METRICS
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came out of a stage.
-
-    Attributes:
-        done: the stage.
-        rows: its lines in the table: labels only, where that was trained, and the method.
-        baseline: int64 [N], the classes that labels only predicts; None where that was not trained.
-        features: [N, D].
-        logits: [N, K].
-    """
-
-    done: Done
-    rows: list[Row]
-    baseline: Labels | None
-    features: Features
-    logits: NDArray[np.float32]
-
-    @property
-    def unseen(self) -> Judged:
-        """Labeled rows as networks judge them that were not trained on these: held out, or left out in turn."""
-        held_out = self.done.stage.job.rows.held_out
-        each = [*self.done.judged, Judged(held_out, self.logits[held_out])]
-        return Judged(np.concatenate([e.rows for e in each]), np.concatenate([e.logits for e in each]))
-
-
-def finish(work: Work, free: Sequence[Row], stages: Sequence[Done], ended: str | None) -> Run:
-    """Write the outputs; the summary comes last, so a run that has one is whole.
+def finish(
+    folder: RunFolder,
+    preparation: Preparation,
+    method: Method,
+    given: Options,
+    free: Sequence[Outcome],
+    groups: Sequence[Sequence[Outcome]],
+    ended: str | None,
+) -> dict[str, Any]:
+    """Choose what is handed over, calibrate it, let it judge all rows, and write what comes out.
 
     Args:
-        work: of the run.
-        free: what cost no training.
-        stages: what was trained, in order.
-        ended: why no more was.
+        folder: of the run.
+        preparation: of the run.
+        method: that trained.
+        given: the options as the user gave them.
+        free: what the training-free baselines come to.
+        groups: what each group of trainings comes to, in order: the baseline, where it was trained, and the method.
+        ended: why no more was trained.
+
+    Returns:
+        The summary.
     """
-    outcomes = [_outcome(work, done) for done in stages]
-    best, reason = _best(work, outcomes)
-    calibration = _calibration(best)
-    raw, probabilities = uncalibrated(calibration.classes)(best.logits), calibration(best.logits)
-    classifier = best.done.stage.whole(best.done.trained.classifier)
+    groups, table = [list(group) for group in groups], preparation.table
+    best, why = _best(preparation, groups)
+    chosen = groups[best][-1]
+    calibration = calibrate(chosen.unseen_logits, table.labels[chosen.unseen])
+    raw, probabilities = uncalibrated(calibration.classes)(chosen.logits), calibration(chosen.logits)
+    # It is reported with its calibrated probabilities, as all its outputs have them.
+    test, hidden = scores(preparation, probabilities.argmax(1))
+    chosen = groups[best][-1] = replace(chosen, test=test, hidden=hidden)
+    classifier = whole_network(preparation, chosen)
     if calibration.kind != "none":
         classifier.card = replace(classifier.card, scale=calibration.scale, bias=calibration.bias)
-    classifier.save(work.folder.path)
-    rows, names = work.job.rows, work.table.names
+    classifier.save(folder.path)
     reference = make_reference(
-        best.features, probabilities, rows.labels, names,
-        labeled=rows.labeled, unlabeled=rows.unlabeled, held_out=rows.held_out,
+        chosen.features, probabilities, table.labels, table.names,
+        labeled=preparation.labeled, unlabeled=preparation.unlabeled, held_out=preparation.held_out,
     )  # fmt: skip
-    reference.save(work.folder / NAME)
-    said = Said(best.features, best.logits, probabilities)
-    unknown = write_predictions(work.folder / "predictions.parquet", work.table, said, reference)
-    images = as_images(work.job.rows.images)
+    reference.save(folder / NAME)
+    said = Said(chosen.features, chosen.logits, probabilities)
+    unknown = write_predictions(folder / "predictions.parquet", table, said, reference)
     findings = Findings(
-        table=work.table,
-        images=images,
+        table=table,
+        inputs=preparation.inputs,
+        store=preparation.store,
         probabilities=probabilities,
         raw=raw,
         unknown=unknown,
-        suspects=suspects(reference, best.features, probabilities, rows.labels, names),
-        next=write_next(work.folder.path, work.table, best.features, probabilities, unknown),
+        suspects=suspects(reference, chosen.features, probabilities, table.labels, table.names),
+        next=write_next(folder.path, table, chosen.features, probabilities, unknown),
     )
-    best = _judged_calibrated(work, best, outcomes, probabilities)
-    table, records = _table(free, outcomes, best, reason or ended), best.done.stage.folder
-    summary = _summary(work, table, best, probabilities, classifier.card.model)
-    summary |= plain({"calibration": _calibration_of(work, best, calibration, findings)})
-    summary["rows_are"] = findings.things
-    summary["unknown"] = int(findings.unknown[rows.unlabeled].sum())
+    rows = _rows(free, groups, best)
+    records = _records(folder, groups, best)
+    summary = {
+        **_setting(preparation, method, given, groups, best),
+        "model": classifier.card.model,
+        "chosen": {
+            "name": chosen.name,
+            "why": why or ended,
+            "margin": None,
+            "cross_validated": None,
+            "test": test,
+            "hidden": hidden,
+        },
+        "before": _before(preparation, probabilities.argmax(1)),
+        "gain": _gain(preparation, groups[best], probabilities.argmax(1)),
+        "rows": [outcome.row for outcome in rows],
+        "calibration": _calibration_of(preparation, chosen, calibration, findings),
+        "unknown": int(unknown[preparation.unlabeled].sum()),
+    }
+    summary = plain(summary)
     summary["warnings"] = warnings_of(summary, read_lines(records / METRICS), findings)
-    write_report(work.folder.path, summary, findings, records)
-    work.folder.write_json("summary.json", summary)
-    return Run(work.folder.path, summary)
+    write_report(folder.path, summary, findings, records)
+    return summary
 
 
-def _outcome(work: Work, done: Done) -> Outcome:
-    """Let what a stage trained judge all rows."""
-    stage, every = done.stage, np.arange(len(work.table))
-    outputs = done.trained.classifier.outputs(stage.job.rows.images, every)
-    features, logits = outputs.features.numpy(), outputs.logits.numpy()
-    name = row_name(work)
-    label = name.replace("_", " ") if name == LABELS_ONLY else name
-    rows = [make_row(name, label + stage.on, work.job.rows, logits.argmax(1), done.trained.seconds)]
-    if done.labels_only is None:
-        return Outcome(done, rows, None, features, logits)
-    baseline = done.labels_only.classifier.outputs(stage.job.rows.images, every).logits.numpy().argmax(1)
-    base = make_row(LABELS_ONLY, f"labels only{stage.on}", work.job.rows, baseline, done.labels_only.seconds)
-    return Outcome(done, [base, *rows], baseline, features, logits)
+def _records(folder: RunFolder, groups: Sequence[Sequence[Outcome]], best: int) -> Path:
+    """Return the folder of the records of the training that the run ends with."""
+    on_features = groups[best][-1].label.endswith(" features")
+    return folder / "features" if on_features else folder.path
 
 
-def _best(work: Work, outcomes: Sequence[Outcome]) -> tuple[Outcome, str | None]:
-    """Choose the stage that the run ends with: the last, unless labels that were left out say otherwise."""
-    first, last = outcomes[0], outcomes[-1]
-    before, after = first.unseen, last.unseen
-    if first is last or not len(before.rows) or not np.array_equal(before.rows, after.rows):
+def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tuple[int, str | None]:
+    """Choose the group that the run ends with: the last, unless labels that were left out say otherwise."""
+    before, after = groups[0][-1], groups[-1][-1]
+    last = len(groups) - 1
+    if before is after or not len(before.unseen) or not np.array_equal(before.unseen, after.unseen):
         return last, None
-    labels = work.job.rows.labels[before.rows]
-    was, became = (float((each.logits.argmax(1) == labels).mean()) for each in (before, after))
+    labels = preparation.table.labels[before.unseen]
+    was, became = (float((each.unseen_logits.argmax(1) == labels).mean()) for each in (before, after))
     if became > was:
         return last, None
-    return first, (
+    return 0, (
         f"training the whole network added nothing on {len(labels)} labels that were left out ({percent(became)} after "
         f"{percent(was)}): the features are kept as they were"
     )
 
 
-def _judged_calibrated(
-    work: Work, best: Outcome, outcomes: list[Outcome], probabilities: NDArray[np.float32]
-) -> Outcome:
-    """Judge the outcome that is kept by its calibrated probabilities, as all its outputs have them."""
-    row = best.rows[-1]
-    judged = make_row(row.name, row.label, work.job.rows, probabilities.argmax(1), row.seconds)
-    best = replace(best, rows=[*best.rows[:-1], judged])
-    place = next(i for i, outcome in enumerate(outcomes) if outcome.done is best.done)
-    outcomes[place] = best
-    return best
-
-
-def _table(free: Sequence[Row], outcomes: Sequence[Outcome], best: Outcome, reason: str | None) -> list[Row]:
+def _rows(free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
     """Put all rows in order, what the run ends with last; where features come first, with what each step added."""
-    labels_only = best.rows[:-1]
-    if not any(outcome.done.stage.on for outcome in outcomes):
-        return [*labels_only, *free, best.rows[-1]]
-    reached = [value for row in free if (value := _reached(row)) is not None]
-    before = max(reached) if reached else None
-    steps: list[Row] = []
-    for outcome in outcomes:
-        row = outcome.rows[-1]
-        now = _reached(row)
+    *baseline, chosen = groups[best]
+    if len(groups) == 1 and not chosen.label.endswith(" features"):
+        return [*baseline, *free, chosen]
+    known = [each.reached for each in free if each.reached is not None]
+    before = max(known) if known else None
+    steps: list[Outcome] = []
+    for number, group in enumerate(groups):
+        now = group[-1].reached
         added = None if now is None or before is None else now - before
-        before = now
-        row = replace(row, added=added, note=reason if outcome is best else None)
-        steps += [row] if outcome is best else [*map(_apart, outcome.rows[:-1]), _apart(row)]
-    steps.sort(key=lambda row: row.name == best.rows[-1].name)
-    return [*labels_only, *free, *steps]
+        before, outcome = now, replace(group[-1], added=added)
+        steps += [outcome] if number == best else [*map(_of_another, group[:-1]), _of_another(outcome)]
+    steps.sort(key=lambda outcome: outcome.name == chosen.name)
+    return [*baseline, *free, *steps]
 
 
-def _reached(row: Row) -> float | None:
-    return row.unlabeled_accuracy if row.accuracy is None else row.accuracy
+def _of_another(outcome: Outcome) -> Outcome:
+    """Rename an outcome that the run does not end with: the plain names are those of what it ends with."""
+    return replace(outcome, name=f"{outcome.name}_of_another_stage")
 
 
-def _apart(row: Row) -> Row:
-    """Rename a row of a stage that the run does not end with: the plain names are those of what it ends with."""
-    return replace(row, name=f"{row.name}_of_another_stage")
-
-
-def _calibration(outcome: Outcome) -> Calibration:
-    unseen = outcome.unseen
-    return calibrate(unseen.logits, outcome.done.stage.job.rows.labels[unseen.rows])
-
-
-def _calibration_of(work: Work, best: Outcome, calibration: Calibration, findings: Findings) -> dict[str, Any]:
+def _calibration_of(
+    preparation: Preparation, chosen: Outcome, calibration: Calibration, findings: Findings
+) -> dict[str, Any]:
     """Describe the calibration, and how far confidence and accuracy are apart on the test split without and with it."""
-    test = work.job.rows.test
-    truth = work.job.rows.labels[test]
+    test = preparation.test
+    truth = preparation.table.labels[test]
     found = {
         name: reliability(values[test], truth)
         for name, values in (("raw", findings.raw), ("calibrated", findings.probabilities))
     }
+    crossed = len(chosen.unseen) > len(preparation.held_out)
     return {
         "kind": calibration.kind,
         "temperature": calibration.temperature,
         "rows": calibration.rows,
-        "how": "cross-fitted" if best.done.judged else "held out" if calibration.rows else "none",
+        "how": "cross-fitted" if crossed else "held out" if calibration.rows else "none",
         "promised": calibration.promised,
         **{name: None if each is None else asdict(each) for name, each in found.items()},
     }
 
 
-def _before(work: Work, predicted: Labels) -> dict[str, Any] | None:
+def _before(preparation: Preparation, predicted: Labels) -> dict[str, Any] | None:
     """Compare the classes [N] that are predicted with what the run had reached that this one goes on from.
 
     None where there is none, it has no predictions any more, or it was tested on other rows.
     """
-    start, test = work.options.start, work.job.rows.test
-    if start is None or (before := Run.finished(RunFolder(start))) is None:
+    start, test, table = preparation.options.start, preparation.test, preparation.table
+    summary = None if start is None else RunFolder(start).read_json("summary.json")
+    if start is None or summary is None or not (start / "predictions.parquet").is_file():
         return None
-    predictions = start / "predictions.parquet"
-    if not predictions.is_file():
-        return None
-    said = pyarrow.parquet.read_table(predictions, columns=["path", "split", "label"])
+    said = pyarrow.parquet.read_table(start / "predictions.parquet", columns=["path", "split", "label"])
     rows = zip(*(said[name].to_pylist() for name in ("path", "split", "label")), strict=True)
     classes = {path: label for path, split, label in rows if split == "test"}
-    names = [work.table.names[row] for row in test]
-    if not names or classes.keys() != {*names} or not {*classes.values()} <= {*work.table.classes}:
+    names = [table.names[row] for row in test]
+    if not names or classes.keys() != {*names} or not {*classes.values()} <= {*table.classes}:
         return None
-    was = np.array([work.table.classes.index(classes[name]) for name in names])
-    found = gain(predicted[test], was, work.job.rows.labels[test])
-    steps = work.job.recipe.steps if work.job.start is not None else None
-    known = {"run": start.name, "labeled": labels_of(before.summary), "accuracy": before.accuracy, "more_steps": steps}
-    return known | _said(found)
+    was = np.array([table.classes.index(classes[name]) for name in names])
+    found = gain(predicted[test], was, table.labels[test])
+    return {
+        "run": start.name,
+        "labeled": labels_of(summary),
+        "accuracy": summary["chosen"]["test"]["accuracy"],
+        "more_steps": preparation.recipe.steps if preparation.start is not None else None,
+        **(_said(found) or {}),
+    }
 
 
-def _said(difference: Gain | None) -> dict[str, Any]:
+def _gain(preparation: Preparation, group: Sequence[Outcome], predicted: Labels) -> dict[str, Any] | None:
+    """Compare the classes [N] that are predicted with those of the supervised baseline, on the test split."""
+    test = preparation.test
+    baseline = next((each for each in group[:-1] if each.name == SUPERVISED), None)
+    if baseline is None:
+        return None
+    return _said(gain(predicted[test], baseline.logits[test].argmax(1), preparation.table.labels[test]))
+
+
+def _said(difference: Gain | None) -> dict[str, Any] | None:
     if difference is None:
-        return {}
+        return None
     return {"value": difference.value, "standard_error": difference.error, "clear": difference.clear}
 
 
-def _summary(
-    work: Work, table: Sequence[Row], best: Outcome, probabilities: NDArray[np.float32], model: str
+def _setting(
+    preparation: Preparation, method: Method, given: Options, groups: Sequence[Sequence[Outcome]], best: int
 ) -> dict[str, Any]:
-    rows, test, row = work.job.rows, work.job.rows.test, table[-1]
-    difference = (
-        None if best.baseline is None else gain(probabilities[test].argmax(1), best.baseline[test], rows.labels[test])
-    )
+    """Say what was done, with which data."""
+    options, table = preparation.options, preparation.table
     return {
-        "data": work.table.name,
-        "method": work.name,
-        "seed": work.options.seed,
-        "model": model,
-        "budget": work.options.budget,
-        "begun_with_weights": begins_with_weights(work.options),
-        "steps": best.done.stage.job.recipe.steps,
-        "policy": preset_of(layer_rule(best.done.stage.job, work.method).policy),
-        "labeled": len(rows.labeled),
-        "unlabeled": len(rows.unlabeled),
-        "held_out": len(rows.held_out),
-        "test": len(test),
-        "accuracy": row.accuracy,
-        "unlabeled_accuracy": row.unlabeled_accuracy,
-        "before": _before(work, probabilities.argmax(1)),
-        "gain": _said(difference) or None,
-        "set_aside": len(work.table.quarantine),
-        "notes": list(work.table.notes),
-        "rows": [asdict(row) for row in table],
+        "task": "classify",
+        "data": table.name,
+        "rows_are": preparation.inputs.many,
+        "method": method_name(method),
+        "seed": options.seed,
+        "budget": options.budget,
+        "begun_with_weights": begins_with_weights(given),
+        "steps": groups[best][-1].steps,
+        "policy": preset_of(layer_rule(preparation, method).policy),
+        "labeled": len(preparation.labeled),
+        "unlabeled": len(preparation.unlabeled),
+        "held_out": len(preparation.held_out),
+        "test": len(preparation.test),
+        "set_aside": len(table.quarantine),
+        "notes": list(table.notes),
     }

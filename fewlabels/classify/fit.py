@@ -1,39 +1,25 @@
-"""`fit`: from data to a run, phase by phase; a phase that is done is not done again."""
+"""`fewlabels.fit`: from data to a trained classifier with its report."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fewlabels.classify.choose import GIVEN, choose_device
-from fewlabels.classify.choose_method import AUTO, choose_method
-from fewlabels.classify.features import embedded, enough, features_stage
-from fewlabels.classify.finish import finish
-from fewlabels.classify.phases import Done, free_phase, network_stage, say_estimate, train_stage
-from fewlabels.classify.prepare import prepare
-from fewlabels.classify.run import Run
-from fewlabels.classify.split import with_split
-from fewlabels.classify.train import PROBES
-from fewlabels.classify.work import Work
+from fewlabels.classify.choose_method import AUTO
+from fewlabels.classify.run import ClassifierRun
+from fewlabels.classify.task import Classify
 from fewlabels.config import Options, check_names, with_paths
-from fewlabels.data.sources.open import Array, Data, open_table, source_of
-from fewlabels.data.vectors import vectors_of
-from fewlabels.errors import Interrupted, UserError
+from fewlabels.console import Show
+from fewlabels.data.sources.open import Array, Data
+from fewlabels.errors import UserError
 from fewlabels.methods import make_method, method_spec
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM
 from fewlabels.models.layers import Policy, preset_of, read_policy
-from fewlabels.models.of_function import Backbone, OfFunction, as_module
-from fewlabels.processes import first_says, joined
-from fewlabels.runs.host import host_settings_kept
-from fewlabels.runs.show import Show
-from fewlabels.training.interrupt import noted_signals
+from fewlabels.models.of_function import Backbone
+from fewlabels.runs import fit as runs_fit
 
 
 def fit(
@@ -45,7 +31,7 @@ def fit(
     policy: str | Policy = "auto",
     show: Show | None = None,
     **options: Any,
-) -> Run:
+) -> ClassifierRun:
     """Train a classifier from few labels and many unlabeled images.
 
     Args:
@@ -66,38 +52,35 @@ def fit(
         The run: its folder, its numbers, its classifier. The same call continues a run that was stopped.
 
     Raises:
-        UserError: bad input; says what was given, what is allowed and how to mend it.
+        UserError: bad input; says what was given, what is allowed and how to fix it.
         Interrupted: it was asked to stop, and saved its state.
     """
-    given = AUTO if method == AUTO else made_method(method)
-    backbone = None if isinstance(model, str) else as_module(model)
-    chosen = read_options(given if isinstance(given, str) else method_spec(given), model, unlabeled, policy, options)
-    if isinstance(backbone, OfFunction) and chosen.features == "auto":
-        chosen = replace(chosen, features="only")  # there is nothing else to train
-    device = choose_device(chosen.device)
-    with host_settings_kept(), joined(device) as process, noted_signals() as stop, ExitStack() as held:
-        show = show if show is not None and process.rank == 0 else Show(None)
-        table = open_table(data, unlabeled, chosen.root)
-        if isinstance(backbone, OfFunction) and vectors_of(table.images) is not None:
-            raise UserError(
-                "a function as model is for images: call it on your vectors, and give what it makes of them"
-            )
-        if isinstance(given, str):
-            name, reason = choose_method(with_split(table, chosen))
-            given, chosen = make_method(name), replace(chosen, method=name)
-        else:
-            reason = GIVEN
-        work = prepare(
-            table, chosen, given, reason, backbone, device,
-            process=process, stop=stop, show=show, held=held, source=source_of(data),
-        )  # fmt: skip
-        _say_how_shared(work)
-        torch.set_num_threads(work.plan.threads)
-        return _phases(work)
+    task = make_task(data, method, model, unlabeled, policy, options)
+    run = runs_fit.fit(task, show)
+    return ClassifierRun(run.path, run.summary)
+
+
+def make_task(
+    data: Data,
+    method: str | Method,
+    model: str | Backbone,
+    unlabeled: str | Path | Array | None,
+    policy: str | Policy,
+    options: Mapping[str, Any],
+) -> Classify:
+    """Make the task of what `fit` takes.
+
+    Raises:
+        UserError: names that no option has, or values that are not allowed; all at once.
+    """
+    made = None if method == AUTO else made_method(method)
+    chosen = read_options(AUTO if made is None else method_spec(made), model, unlabeled, policy, options)
+    backbone = None if isinstance(model, str) else model
+    return Classify(data, chosen, method=made, model=backbone, unlabeled=unlabeled)
 
 
 def made_method(method: str | Method) -> Method:
-    """Give the method of a name, or a copy of one.
+    """Return the method of a name, or a copy of one.
 
     Raises:
         UserError: it is neither.
@@ -130,46 +113,3 @@ def read_options(
         policy=policy if isinstance(policy, str) else preset_of(read_policy(policy)),
         **with_paths(options),
     )
-
-
-def _say_how_shared(work: Work) -> None:
-    processes = work.job.process.world_size
-    if processes > 1 and work.job.rows.images.device.type == "cpu":
-        work.show.line(
-            f"{processes} processes share each batch; batch norm takes the statistics of a process's own part"
-        )
-
-
-def _phases(work: Work) -> Run:
-    run = first_says(lambda: Run.finished(work.folder))
-    if run is None:
-        features = embedded(work)
-        if features is None:
-            say_estimate(work)
-        free = first_says(lambda: free_phase(work, features))
-        stages: list[Done] = []
-        ended: str | None = None
-        if features is not None:
-            _stop_here(work)
-            stages.append(train_stage(work, features_stage(work, features)))
-            ended = first_says(lambda: enough(work, features))
-            if ended:
-                work.show.line(f"the backbone is not trained: {ended}")
-            else:
-                say_estimate(work)
-        _stop_here(work)
-        if ended is None:
-            stages.append(train_stage(work, network_stage(work)))
-        _stop_here(work)
-        run = first_says(lambda: finish(work, free, stages, ended))
-    else:
-        work.show.line("this run is finished; nothing is trained again")
-        if work.options.probe_every and not (work.folder / PROBES).is_file():
-            work.show.line(f"it was not probed while it trained; as it is now: fewlabels probe {work.folder.path}")
-    run.show(work.show)
-    return run
-
-
-def _stop_here(work: Work) -> None:
-    if work.job.stop():
-        raise Interrupted("stopped between two phases; all that is done is kept")

@@ -1,10 +1,11 @@
-"""What a run is: the configuration by which a command continues it, or is refused."""
+"""By what a run to classify is recognized when it is finished, and by what a command continues one or is refused."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,105 +13,117 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.classify.choose import Plan
-from fewlabels.classify.job import Job, layer_rule
-from fewlabels.config import Options, option_values
+from fewlabels.classify.preparation import Preparation, layer_rule
+from fewlabels.config import Options, option_values, with_paths
+from fewlabels.data.listing import listed, state_of
 from fewlabels.data.table import Table
+from fewlabels.files import read_csv
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import digest_of_parameters
 from fewlabels.models.classifier import PARAMETERS
 from fewlabels.models.layers import preset_of
-from fewlabels.runs.folder import BEGUN_WITH, FORMAT, plain
-from fewlabels.version import __version__
+from fewlabels.own_file import own_file
+from fewlabels.runs.folder import RunFolder, plain
 
 # Options that a run may be continued without.
 _OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")
 
+# Options that say where something is read from, and what is chosen apart from the others; what they come to counts.
+_ELSEWHERE = ("method", "policy", "center_memory", "weights", "unlabeled", "root", "split", "labels", "start", "feed")
+
 _ASKED = 8  # rows that a backbone of the user's own is told from another by
 _SEEN = 3  # and random directions
 
-# Options that decide what is trained and are in no other part of the configuration.
-_IDENTITY = (
-    "budget",
-    "calibrate",
-    "labels_per_class",
-    "labeled_in_unlabeled",
-    "seed",
-    "pretrained",
-    "freeze",
-    "baseline",
-    "strengths",
-)
 
-
-def describe(
-    job: Job,
-    table: Table,
-    content: str,
-    options: Options,
-    plan: Plan,
-    method: Method,
-    backbone: nn.Module | None,
-    source: str | None,
-) -> dict[str, Any]:
-    """Describe a run so that two commands of the same description may continue each other.
-
-    Args:
-        job: of the run.
-        table: of its rows.
-        content: a hash of what they hold.
-        options: what the user gave.
-        plan: what was chosen.
-        method: with its options.
-        backbone: the user's own, where they gave one.
-        source: opens the data again.
-    """
-    rule, chosen = layer_rule(job, method), asdict(plan)
-    why = chosen.pop("why")
-    threads = chosen.pop("threads")
+def identity_of(table: Table, options: Options, method: Method) -> dict[str, Any]:
+    """Return what tells a run from others without a look at its rows: their names, labels, sizes and times."""
+    own = own_file(type(method))
+    values = {name: value for name, value in option_values(options).items() if name not in _OF_A_SITTING}
+    values |= {name: state_of(value) for name, value in values.items() if isinstance(value, Path)}
     return plain(
         {
-            "format": FORMAT,
-            "version": __version__,
-            "data": {
-                "name": table.name,
-                "rows": table.fingerprint(),
-                "content": content,
-                "labeled": len(table.labeled_rows),
-                "unlabeled": len(table.unlabeled_rows),
-                "test": len(table.test_rows),
-            },
-            "method": {"name": method_name(method), **option_values(method)},
-            "options": {name: getattr(options, name) for name in _IDENTITY},
-            BEGUN_WITH: _begun_with(job, options, backbone),
-            "plan": chosen,
-            "why": why,
-            "where": {
-                "device": str(job.rows.images.device),
-                "threads": threads,
-                "machine": platform.machine(),
-                "torch": str(torch.__version__),
-            },
-            "layers": {"policy": preset_of(rule.policy), "center_memory": rule.center_memory},
-            "given": _given(options, source),
+            "options": values,
+            "method": {"name": method_name(method), "file": own and own.digest, **option_values(method)},
+            "rows": table.fingerprint(),
+            "listing": listed(table),
         }
     )
 
 
-def _begun_with(job: Job, options: Options, backbone: nn.Module | None) -> str | None:
+def configuration(
+    preparation: Preparation,
+    content: str,
+    given: Options,
+    method: Method,
+    backbone: nn.Module | None,
+    source: str | None,
+    why: Mapping[str, str],
+    *,
+    threads: int,
+    own: str | None,
+    task: str,
+) -> dict[str, Any]:
+    """Describe a run so that two commands of the same description may continue each other.
+
+    Args:
+        preparation: of the run.
+        content: a hash of what the rows hold.
+        given: the options as the user gave them.
+        method: with its options.
+        backbone: the user's own, where they gave one.
+        source: opens the data again.
+        why: the reason of each choice.
+        threads: that the run works with.
+        own: digest of the user's own file that the method was read from.
+        task: its name.
+    """
+    rule, table, options = layer_rule(preparation, method), preparation.table, preparation.options
+    chosen = {n: v for n, v in option_values(options).items() if n not in (*_OF_A_SITTING, *_ELSEWHERE)}
+    config: dict[str, Any] = {
+        "task": task,
+        "data": {
+            "name": table.name,
+            "rows": table.fingerprint(),
+            "content": content,
+            "labeled": len(table.labeled_rows),
+            "unlabeled": len(table.unlabeled_rows),
+            "test": len(table.test_rows),
+        },
+        "method": {"name": method_name(method), **option_values(method)},
+        "options": chosen,
+        "form": asdict(preparation.classifier.card.form),  # type: ignore[call-overload]
+        "begun_with": _begun_with(preparation, given, backbone),
+        "layers": {"policy": preset_of(rule.policy), "center_memory": rule.center_memory},
+        "why": dict(why),
+        "where": {
+            "device": str(preparation.store.device),
+            "threads": threads,
+            "machine": platform.machine(),
+            "torch": str(torch.__version__),
+        },
+        "given": _given(given, source),
+    }
+    if own is not None:
+        config["method_file_digest"] = own  # which file it was is in the method's words, as given
+    return plain(config)
+
+
+def _begun_with(preparation: Preparation, given: Options, backbone: nn.Module | None) -> str | None:
     """Tell what a run begins with from another, where it is the user's: by a hash of the parameters.
 
     A backbone of their own may differ in what it computes alone, and a function has no parameters: so what it makes of
     the first rows counts too, seen from a few random directions, and rounded: the last digits depend on the threads.
     """
     if backbone is not None:
-        first = np.arange(min(_ASKED, len(job.rows.labels)))
-        made = job.build().to(job.rows.images.device).outputs(job.rows.images, first).features.double().numpy()
+        first = np.arange(min(_ASKED, len(preparation.table)))
+        classifier = preparation.classifier
+        made = classifier.to(preparation.store.device).outputs(preparation.store, first).features.double().numpy()
+        classifier.cpu()
         size = float(np.linalg.norm(made))
         seen = np.random.default_rng(0).standard_normal((_SEEN, made.size)) @ made.ravel() / (size or 1.0)
         return f"{digest_of_parameters(backbone)} giving {size:.3g} ({', '.join(f'{value:.3g}' for value in seen)})"
-    files = (options.start and options.start / PARAMETERS, options.weights)
+    files = (given.start and given.start / PARAMETERS, given.weights)
     found = [
         hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file is not None and file.is_file()
     ]
@@ -121,3 +134,41 @@ def _given(options: Options, source: str | None) -> dict[str, Any]:
     """Describe what the user gave, so that the run can be prepared again from another folder."""
     values = {name: v.absolute() if isinstance(v, Path) else v for name, v in option_values(options).items()}
     return plain({"data": source} | {name: v for name, v in values.items() if name not in _OF_A_SITTING})
+
+
+def given_options(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Return the options that a run was given, and the words that open its data where there are such."""
+    given = with_paths(config["given"])
+    return given, given.pop("data")
+
+
+def resolved_options(config: Mapping[str, Any]) -> Options:
+    """Read the resolved options of a run from its configuration."""
+    names = {field.name for field in fields(Options)}
+    given, _ = given_options(config)
+    return Options(**{name: value for name, value in (given | config["options"]).items() if name in names})
+
+
+def method_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say how a method's file is another one."""
+    was, is_now = before["given"]["method"], now["given"]["method"]
+    if "method_file_digest" not in before or "method_file_digest" not in now:
+        return f"the method was {was} and is {is_now} now"
+    file = was.rpartition(":")[0]
+    if file == is_now.rpartition(":")[0]:
+        return f"{file} has changed since the run was begun with its method"
+    return f"the method was read from {file} and is read from another file now"
+
+
+def data_difference(folder: RunFolder, table: Table) -> str:
+    """Say how the data differs from the data that a run was begun with."""
+    path = folder / "split.csv"
+    before = set(read_csv(path, "name")) if path.is_file() else set[str]()
+    names = set(table.names)
+    gone, new = sorted(before - names), sorted(names - before)
+    said = [
+        f"{how} rows: {len(which)} ({', '.join(which[:3])}{', ...' if len(which) > 3 else ''})"
+        for which, how in ((gone, "missing"), (new, "new"))
+        if which and before
+    ]
+    return f"the data is not the same: {' and '.join(said) or 'labels, splits or pixels of some images differ'}"

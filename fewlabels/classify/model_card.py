@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fewlabels.classify.report.words import things, verdict
+from fewlabels.classify.report.words import columns_of, metric, things, verdict
 from fewlabels.export.hub import finished_card
 from fewlabels.inputs.images.decode import Form
 from fewlabels.models.classifier import Card
@@ -67,18 +67,20 @@ def _listed(classes: tuple[str, ...], most: int = 20) -> str:
 
 
 def _accuracies(summary: Mapping[str, Any]) -> str:
-    """Make the table of the run, with what is free and labels only beside the method."""
-    columns = {"accuracy": "test accuracy", "unlabeled_accuracy": "on hidden labels"}
-    known = [name for name in columns if any(row[name] is not None for row in summary["rows"])]
+    """Make the table of the run, with the baselines beside the method."""
+    columns = columns_of(summary["rows"])
     table = [
-        f"| | {' | '.join(columns[name] for name in known)} |",
-        f"| --- |{' ---: |' * len(known)}",
-        *(f"| {row['label']} | {' | '.join(percent(row[name]) for name in known)} |" for row in summary["rows"]),
+        f"| | {' | '.join(columns)} |",
+        f"| --- |{' ---: |' * len(columns)}",
+        *(
+            f"| {row['label']} | {' | '.join(percent(metric(row, *which)) for which in columns.values())} |"
+            for row in summary["rows"]
+        ),
     ]
     tested = f"Test {things(summary)}: {summary['test']:,}; none of them was trained on or chose anything."
     parts = [
         "\n".join(verdict(dict(summary))),
-        *(["\n".join(table)] if known else []),
+        *(["\n".join(table)] if columns else []),
         *([tested] * bool(summary["test"])),
     ]
     return "\n\n".join(parts)

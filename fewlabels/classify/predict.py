@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,9 @@ from fewlabels.classify.sort import Sorter
 from fewlabels.data.sources.folders import images_in
 from fewlabels.data.sources.vector_files import read_vectors
 from fewlabels.data.sources.walk import is_within, written
-from fewlabels.data.vectors import VectorForm, VectorRows
+from fewlabels.data.vectors import VectorRows
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form
-from fewlabels.inputs.kinds import Rows, listed_rows
+from fewlabels.inputs.kinds import VECTORS, inputs_for
 from fewlabels.models.classifier import EVALUATED, Classifier
 
 
@@ -35,7 +34,7 @@ class _Given(NamedTuple):
         aside: other files, and why they are none.
     """
 
-    rows: Rows
+    rows: Sequence[Any]
     names: list[str]
     under: list[Path]
     aside: dict[str, str]
@@ -77,7 +76,7 @@ def predict(
     classifier = load(run, device=device)
     reference = Reference.load(run / NAME) if (run / NAME).is_file() else None
     form = classifier.card.form
-    found = _find(images) if isinstance(form, Form) else _vectors(images, form)
+    found = _find(images) if inputs_for(form).are_pictures else _vectors(images, form)
     if into is not None and not found.under:
         raise UserError("--into sorts image files, and this run takes vectors; give --out FILE")
     decisions = (*abstentions(classifier.card.classes), *classifier.card.classes)
@@ -152,7 +151,7 @@ def _check_apart(into: Path, images: Sequence[Path]) -> None:
         raise UserError(f"--into {into} lies within {inside[0]}: its copies would be images too; give another folder")
 
 
-def _vectors(files: Sequence[Path], form: VectorForm) -> _Given:
+def _vectors(files: Sequence[Path], form: Any) -> _Given:
     """Read the vectors of files; nothing is set aside yet."""
     if not files:
         raise UserError("no vectors are given; give files of them (.npz, .csv, .tsv, .parquet)")
@@ -161,7 +160,7 @@ def _vectors(files: Sequence[Path], form: VectorForm) -> _Given:
     names = [
         f"{path}: {name}" if several else name for path, (_, found) in zip(files, read, strict=True) for name in found
     ]
-    parts = [cast(VectorRows, listed_rows(rows, form)).matrix for rows, _ in read]
+    parts = [VECTORS.listed(rows, form).matrix for rows, _ in read]
     return _Given(VectorRows(np.concatenate(parts), form.columns), names, [], {})
 
 

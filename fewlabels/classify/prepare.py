@@ -1,150 +1,150 @@
-"""The first phase of a run: the table, the split, the choices, the pixels, the folder."""
+"""From a table with its split to what trainings need: the choices, the kept rows, the network."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.classify.checks import check_compiled, check_rule, check_shares, try_step
-from fewlabels.classify.choose import GIVEN, ImagePlan, Plan
-from fewlabels.classify.features import cannot_learn_from_features, features_first
-from fewlabels.classify.identity import describe
-from fewlabels.classify.job import Job
-from fewlabels.classify.make_job import check_start, make_job, said_of_start
-from fewlabels.classify.modality import Modality, modality_of, plan_for
-from fewlabels.classify.split import check_classes, with_split
-from fewlabels.classify.train import fastest_threads, try_probe
-from fewlabels.classify.work import Work
-from fewlabels.config import Options
-from fewlabels.data.splits import split_text
-from fewlabels.data.table import UNLABELED, Table
-from fewlabels.errors import UserError
-from fewlabels.files import csv_text, replace_text
-from fewlabels.inputs.base import Provider
-from fewlabels.methods import method_name
-from fewlabels.methods.base import Method
-from fewlabels.models.build import check_model
+from fewlabels.classify.choose import recipe_of, resolve
+from fewlabels.classify.preparation import Preparation, board_of
+from fewlabels.classify.split import check_classes
+from fewlabels.config import Calibrate, Options
+from fewlabels.console import Show
+from fewlabels.data.splits import hold_out
+from fewlabels.data.table import UNLABELED, Labels, Table
+from fewlabels.errors import UserError, all_of
+from fewlabels.files import read_csv
+from fewlabels.inputs.base import Brought, Inputs, Provider
+from fewlabels.inputs.kinds import inputs_of
+from fewlabels.keys import Key
+from fewlabels.models.build import ON_FEATURES, build_classifier, check_model
+from fewlabels.models.classifier import PARAMETERS, Card, read_card
 from fewlabels.models.layers import read_policy
-from fewlabels.own_file import own_file
-from fewlabels.processes import Process, any_of, first_says
-from fewlabels.runs.folder import OWN_FILE, RUNS, RunFolder
-from fewlabels.runs.show import Show
-from fewlabels.training.boards import check_board
+from fewlabels.processes import any_of, first_says, this_process
 
 
 def prepare(
     table: Table,
     options: Options,
-    method: Method,
-    reason: str,
     backbone: nn.Module | None,
     device: torch.device,
     *,
-    process: Process,
-    stop: Callable[[], bool],
-    show: Show,
-    held: ExitStack,
-    source: str | None = None,
-) -> Work:
-    """Make all that the phases need, and the run's folder; see `fit` for the arguments and errors.
+    folder: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    show: Show | None = None,
+) -> tuple[Preparation, str, dict[str, str]]:
+    """Choose what the user left open, bring the rows to the device, and build the network, once.
 
-    `reason` is why this method. The folder is kept from other commands until `held` is closed. `source` opens the data
-    again.
+    Args:
+        table: with its split.
+        options: what the user gave.
+        backbone: of the user's own.
+        device: where to train.
+        folder: of the run; None keeps nothing on disk.
+        stop: whether the run was asked to stop.
+        show: where to say what happens.
+
+    Returns:
+        What trainings need, a hash of what the rows hold, and the reason of each choice.
+
+    Raises:
+        UserError: bad data or options.
+        Interrupted: the run was asked to stop.
     """
-    name = method_name(method)
-    policy = None if options.policy == "auto" else read_policy(options.policy)
-    if options.log != "none":
-        check_board(options.log)  # before work is done that would be in vain
-    table = with_split(table, options)
-    folder = RunFolder(options.out or RUNS / f"{table.name}-{name}-{options.seed}")
-    first_says(folder.check_free)
-    first_says(lambda: held.enter_context(folder.alone()))
-    plan = plan_for(options, table, device)
-    plan = replace(plan, why={"method": reason, **plan.why})
-    check_shares(plan, options, process)
-    check_compiled(plan, device, process)
-    check_model(plan.model)
-    whole = table
-    brought = modality_of(plan).bring(table, options, device, stop, show)
+    show, inputs, whole = show or Show(None), inputs_of(table.images), table
+    options, form, why = resolve(options, table, inputs, device)
+    _check_processes(options, device)
+    check_model(options.model)
+    brought = inputs.bring(table, form, options, device, stop, show)
     table = _checked(brought.table, whole)
-    own = own_file(type(method))
-    _check_agreement(table, brought.content, plan, own and own.digest)
-    table = _with_near_copies(table, brought.images, modality_of(plan))
+    _check_agreement(table, brought, options)
+    table = _with_near_copies(table, brought.store, inputs)
     if options.start is not None:
         check_start(table, options.start)
-    # Before the folder is made: a network that cannot be must leave no trace that refuses the mended command.
-    job = replace(
-        make_job(table, brought.images, options, plan, backbone, folder, show),
-        process=process,
-        stop=stop,
-        policy=policy,
-    )
+    card = Card(options.model, table.classes, form, *inputs.statistics(brought.store, np.flatnonzero(~table.test)))
+    found = prepared(table, brought.store, inputs, options, card, backbone, folder)
+    if folder is not None:
+        found = replace(found, board=board_of(table, options, folder))
     if options.start is not None:
-        table = table.with_note(said_of_start(job, options.start))
-    work = Work(folder, table, brought.content, options, method, name, plan, job, show)
-    if (said := cannot_learn_from_features(work)) is not None:
-        if options.features == "only":
-            raise UserError(said)
-        assert isinstance(plan, ImagePlan)
-        plan = replace(plan, features="no", why=plan.why | {"features": said})
-        show.line(f"{said}: the whole network is trained without them", "yellow")
-    if features_first(plan) != "only":
-        check_rule(job, method, name)
-        try_step(job, method, name)
-        plan = _with_threads(plan, options, folder, job, method)
-    if options.probe_every:
-        try_probe(job, method)
-    config = describe(job, table, brought.content, options, plan, method, backbone, source)
-    if own is not None:
-        config |= {OWN_FILE: own.digest}  # which file it was is in the method's words, as given
-    there = first_says(lambda: _begin(folder, config, whole, table))
-    show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
-    _say_choices(table, name, plan, show)
-    return replace(work, plan=plan)
+        found = replace(found, table=table.with_note(_said_of_start(found, options.start)))
+    return found, brought.content, why | dict(brought.why)
 
 
-def _with_threads(plan: Plan, options: Options, folder: RunFolder, job: Job, method: Method) -> Plan:
-    """Choose the number of threads: the one that the run was begun with, since sums depend on it, or the fastest."""
-    if options.threads is not None:
-        return plan
-    if begun := first_says(folder.threads):
-        return replace(plan, threads=begun, why=plan.why | {"threads": "the run was begun with them"})
-    measured = fastest_threads(job, method)
-    threads, reason = first_says(lambda: measured)
-    return replace(plan, threads=threads, why=plan.why | {"threads": reason})
+def prepared(
+    table: Table,
+    store: Provider,
+    inputs: Inputs[Any],
+    options: Options,
+    card: Card,
+    backbone: nn.Module | None = None,
+    folder: Path | None = None,
+) -> Preparation:
+    """Put together what trainings need; the options are resolved."""
+    before = None if options.start is None else _begun(card, options.start, options)
+    key = Key(options.seed)
+    classifier = build_classifier(
+        before or card,
+        key=key.fold("parameters"),
+        pretrained=options.pretrained,
+        weights=options.weights,
+        backbone=copy.deepcopy(backbone),
+        freeze=options.freeze,
+    )
+    card = classifier.card  # a pretrained network brings its own statistics
+    held_out = _held_out(table, options.seed, options.calibrate)
+    train = np.flatnonzero(~table.test)
+    return Preparation(
+        table=table,
+        inputs=inputs,
+        store=store,
+        labeled=np.setdiff1d(table.labeled_rows, held_out),
+        held_out=held_out,
+        options=options,
+        recipe=recipe_of(options),
+        classifier=classifier,
+        views=inputs.views((card.mean, card.std), store, train, options),
+        key=key.fold("run"),
+        start=options.start / PARAMETERS if options.start and before else None,
+        policy=None if options.policy == "auto" else read_policy(options.policy),
+        center_memory=options.center_memory,
+        folder=folder,
+    )
 
 
-def _begin(folder: RunFolder, config: dict[str, Any], whole: Table, table: Table) -> bool:
-    """Make the run's folder, or continue it; tell whether it was there."""
-    there = folder.begin(config, whole.names)
-    replace_text(folder / "split.csv", split_text(whole))
-    replace_text(folder / "quarantine.csv", csv_text(("path", "reason"), table.quarantine.items()))
-    return there
+def _held_out(table: Table, seed: int, calibrate: Calibrate | str) -> Labels:
+    return hold_out(table, seed) if calibrate == "held_out" else table.labeled_rows[:0]
 
 
-def _say_choices(table: Table, name: str, plan: Plan, show: Show) -> None:
-    for note in table.notes:
-        show.line(note)
-    if table.quarantine:
-        what = f"{modality_of(plan).sources} set aside: {len(table.quarantine)}"
-        show.line(f"{what}; quarantine.csv names them with the reasons", "yellow")
-    if plan.why["method"] != GIVEN:
-        show.line(f"method {name}: {plan.why['method']}")
-    said = {"model": plan.model, **modality_of(plan).choices(), "steps": plan.recipe.steps}
-    for choice, value in said.items():
-        show.line(f"{choice} {value}: {plan.why[choice]}")
+def _check_processes(options: Options, device: torch.device) -> None:
+    """Check that batches can be divided among processes and cut into parts, and compiled.
+
+    Raises:
+        UserError: they cannot.
+    """
+    process, recipe = this_process(), recipe_of(options)
+    pieces = process.world_size * recipe.accumulate
+    if any(size % pieces for size in recipe.sizes):
+        among = f"{process.world_size} processes"
+        among += f" in {recipe.accumulate} parts each" if recipe.accumulate > 1 else ""
+        raise UserError(
+            f"{recipe.batch} labeled and {recipe.unlabeled_batch} unlabeled images a step do not share out over "
+            f"{among}; give a --batch that {pieces} divides"
+        )
+    if recipe.compile and device.type == "cuda" and process.world_size > 1:
+        raise UserError("--compile yes works with one GPU: batch norm over several cannot be compiled; leave it out")
 
 
-def _check_agreement(table: Table, content: str, plan: Plan, method_file: str | None) -> None:
+def _check_agreement(table: Table, brought: Brought, options: Options) -> None:
     """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
-    seen = {"rows": table.fingerprint(), "pixels": content, "choices": replace(plan, threads=0, why={})}
-    seen |= {"file of the method": method_file}
+    seen: dict[str, Any] = {"rows": table.fingerprint(), "pixels": brought.content}
+    seen["choices"] = replace(options, threads=None, device="auto", out=None, cache=None)
     different = [name for name, value in seen.items() if any_of(first_says(lambda value=value: value) != value)]
     if different:
         raise UserError(
@@ -154,7 +154,7 @@ def _check_agreement(table: Table, content: str, plan: Plan, method_file: str | 
 
 
 def _checked(table: Table, whole: Table) -> Table:
-    """Check the classes again, since rows may have been set aside."""
+    """Check the classes again, since rows may have been quarantined."""
     if len(table) < len(whole):
         try:
             check_classes(table)
@@ -167,15 +167,69 @@ def _checked(table: Table, whole: Table) -> Table:
     return table
 
 
-def _with_near_copies(table: Table, images: Provider, modality: Modality) -> Table:
-    found = modality.copies(images, table.test_rows, np.flatnonzero(~table.test))
+def _with_near_copies(table: Table, store: Provider, inputs: Inputs[Any]) -> Table:
+    found = inputs.near_copies(store, table.test_rows, np.flatnonzero(~table.test))
     if not len(found.test):
         return table
     test, train = table.names[found.test[0]], table.names[found.train[0]]
     labels = np.where(table.labels == UNLABELED, table.truth, table.labels)
     other = int((labels[found.test] != labels[found.train])[labels[found.train] != UNLABELED].sum())
     return table.with_note(
-        f"{len(found.test)} of {found.looked_at} {modality.copies_are}, such as {test} and {train}; "
+        f"{len(found.test)} of {found.looked_at} {inputs.copies}, such as {test} and {train}; "
         "what they add to the test accuracy is not earned"
         + (f". {other} of these pairs have two different labels" if other else "")
     )
+
+
+def check_start(table: Table, start: Path) -> None:
+    """Check that a run learned nothing that another, begun with its parameters, reports on.
+
+    Raises:
+        UserError: rows that it trained on are test rows now, or their labels are hidden.
+    """
+    path = start / "split.csv"
+    if not path.is_file():
+        raise UserError(f"--start {start} is no run: it has no split.csv; give the folder of a finished run")
+    columns = (read_csv(path, column) for column in ("name", "label", "split"))
+    before = {name: (label, split) for name, label, split in zip(*columns, strict=True)}
+    seen = [
+        name
+        for name, test, truth in zip(table.names, table.test, table.truth, strict=True)
+        if before.get(name, ("", "test"))[1] != "test" and (test or (truth != UNLABELED and before[name][0]))
+    ]
+    if seen:
+        raise UserError(
+            f"--start {start} was trained on {len(seen)} rows that only report now, such as {seen[0]}: what is "
+            f"reported would not be earned. Give --split {path} too."
+        )
+
+
+def _said_of_start(preparation: Preparation, start: Path) -> str:
+    """Say whether a run begins with the parameters of another, and why if not."""
+    if preparation.start is None:
+        why = "training on features takes seconds, and labels that are held out must not have been learned"
+        return f"begun anew, and not with the parameters of {start.name}: {why}"
+    gain = "the supervised baseline begins anew, so that the gain over it is of both"
+    return f"begun with the parameters of {start.name}, which have learned before; {gain}"
+
+
+def _begun(card: Card, start: Path, options: Options) -> Card | None:
+    """Return the card of the run that another begins with: with its statistics, and not calibrated.
+
+    None where its parameters are of no use: it ended with the features of the same backbone, training on which takes
+    seconds; or labels are held out now, which its parameters may have learned.
+
+    Raises:
+        UserError: there is no trained run, or it is one of another network, other classes or another form of images.
+    """
+    before = read_card(start / "model.json")
+    if before.model == card.model + ON_FEATURES or options.calibrate == "held_out":
+        return None
+    problems = [
+        f"{name} was {getattr(before, name)} and is {getattr(card, name)} now"
+        for name in ("model", "classes", "form")
+        if getattr(before, name) != getattr(card, name)
+    ]
+    if problems:
+        raise all_of(f"--start {start}", problems, "Give the same, or leave --start out to begin anew.")
+    return replace(before, scale=(), bias=())

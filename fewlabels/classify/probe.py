@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.classify.choose import choose_device
-from fewlabels.classify.job import Job, begin, make_probe
-from fewlabels.classify.make_job import make_job
-from fewlabels.classify.modality import modality_of, plan_of
+from fewlabels.classify.identity import given_options, resolved_options
+from fewlabels.classify.preparation import PROBE, Preparation, begin, probe_of
+from fewlabels.classify.prepare import prepared
 from fewlabels.classify.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
 from fewlabels.classify.tables import agreement_table
-from fewlabels.classify.train import PROBES
-from fewlabels.config import Options
+from fewlabels.console import Show
 from fewlabels.data.sources.open import Array, Data, open_table
 from fewlabels.data.splits import apply_split
 from fewlabels.data.table import Table
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.views import ImageViews, Normalize
+from fewlabels.inputs.kinds import form_of, inputs_of
 from fewlabels.methods import method_class, method_name, method_names
 from fewlabels.methods.base import Method
 from fewlabels.models.build import CUSTOM, brings_statistics, pretrained_statistics
+from fewlabels.models.classifier import Card
 from fewlabels.models.layers import read_policy
 from fewlabels.own_file import digest_of
-from fewlabels.runs.folder import OWN_FILE, RunFolder, given_options
+from fewlabels.runs.device import choose_device
+from fewlabels.runs.folder import RunFolder
 from fewlabels.runs.host import host_settings_kept
-from fewlabels.runs.show import Show
 from fewlabels.training import checkpoint
 from fewlabels.training.record import read_lines
 
@@ -79,18 +78,17 @@ def probe(
         raise UserError(f"the run's method is {config['method']['name']}, and not {method_name(made)}")
     where = _device(device, config)
     with host_settings_kept():
-        job = _job_of(folder, config, data, made, model, where, unlabeled, root)
+        preparation = _prepared(folder, config, data, model, where, unlabeled, root)
         parts = int(found.notes["accumulate"])
         if config["where"]["device"] == "cpu":
-            parts *= int(found.notes["processes"])  # batch norm saw a process's share
-        job = replace(job, recipe=replace(job.recipe, accumulate=parts))
+            parts *= int(found.notes["processes"])  # batch norm saw a process's own rows
         try:
             torch.set_num_threads(int(config["where"]["threads"]))
-            result = _probed(job, made, found)
+            result = _probed(preparation, made, found, parts)
         except torch.OutOfMemoryError as error:
             raise UserError(f"out of memory in the layer probe: give --device cpu ({error})") from error
     result = {"run": str(folder.path), "method": config["method"]["name"]} | result
-    result["history"] = read_lines(folder / PROBES)
+    result["history"] = read_lines(folder / f"{PROBE}.jsonl")
     if show is not None:
         show.line(agreement_title(result))
         show.table(agreement_table(result))
@@ -109,46 +107,36 @@ def _device(asked: str | None, config: dict[str, Any]) -> torch.device:
         return choose_device("auto")
 
 
-def _job_of(
+def _prepared(
     folder: RunFolder,
     config: dict[str, Any],
     data: Data | None,
-    method: Method,
     model: nn.Module | None,
     device: torch.device,
     unlabeled: str | Path | Array | None,
     root: Path | None,
-) -> Job:
+) -> Preparation:
     given, source = given_options(config)
     data = source if data is None else data
     if data is None:
         raise UserError(f"{folder.path} was made from data in memory: give it, as fewlabels.probe(run, data)")
-    if model is None and config["plan"]["model"] == CUSTOM:
+    if model is None and config["options"]["model"] == CUSTOM:
         raise UserError(f"{folder.path} has a backbone of your own: give it, as fewlabels.probe(run, model=module)")
-    options = Options(**given)
     try:
-        table = open_table(data, options.unlabeled if unlabeled is None else unlabeled, root or options.root)
-        return _looked_again(table, options, method, model, config, folder, device)
+        table = open_table(data, given["unlabeled"] if unlabeled is None else unlabeled, root or given["root"])
+        return _looked_again(table, model, config, folder, device)
     except UserError as error:
         raise UserError(f"{error} {_ELSEWHERE}" if _ELSEWHERE not in str(error) else str(error)) from error
 
 
 def _looked_again(
-    table: Table,
-    options: Options,
-    method: Method,
-    backbone: nn.Module | None,
-    config: dict[str, Any],
-    folder: RunFolder,
-    device: torch.device,
-) -> Job:
-    """Make the job of a run again from its configuration; nothing is written, and no weights are needed.
+    table: Table, backbone: nn.Module | None, config: dict[str, Any], folder: RunFolder, device: torch.device
+) -> Preparation:
+    """Prepare a run again from its configuration; nothing is written, and no weights are needed.
 
     Args:
         table: of its data, without a split.
-        options: as `folder.given_options` gives them.
-        method: the run's.
-        backbone: likewise, where it is the user's own.
+        backbone: of the run, where it is the user's own.
         config: of the run.
         folder: of the run.
         device: where to work; it need not be the run's.
@@ -156,26 +144,28 @@ def _looked_again(
     Raises:
         UserError: the data is not the run's.
     """
-    table, plan = apply_split(table, folder / "split.csv"), plan_of(config)
-    brought = modality_of(plan).bring(table, options, device, lambda: False, Show(None))
+    table, options = apply_split(table, folder / "split.csv"), resolved_options(config)
+    inputs, form = inputs_of(table.images), form_of(config["form"])
+    brought = inputs.bring(table, form, options, device, lambda: False, Show(None))
     table, data = brought.table, config["data"]
     if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):
         raise UserError(f"the data is not what {folder.path} was made from: images or labels differ. {_ELSEWHERE}")
-    untrained = replace(options, weights=None, pretrained=False)
-    job = make_job(table, brought.images, untrained, plan, backbone, folder, Show(None))
-    if brings_statistics(plan.model, options.pretrained, options.weights):
-        assert isinstance(job.views, ImageViews)
-        normalize = Normalize(**pretrained_statistics(job.build().backbone))
-        job.views.normalize = normalize.to(job.rows.images.device)
+    train = np.flatnonzero(~table.test)
+    card = Card(options.model, table.classes, form, *inputs.statistics(brought.store, train))
+    untrained = replace(options, weights=None, pretrained=False, start=None)
+    found = prepared(table, brought.store, inputs, untrained, card, backbone)
+    if brings_statistics(options.model, options.pretrained, options.weights):
+        own = pretrained_statistics(found.classifier.backbone)
+        found = replace(found, views=inputs.views((own["mean"], own["std"]), brought.store, train, options))
     layers = config["layers"]
-    return replace(job, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
+    return replace(found, policy=read_policy(layers["policy"]), center_memory=layers["center_memory"])
 
 
 def _method_of(config: dict[str, Any], elsewhere: str | None) -> Method:
     """Make the method of a configuration again; `elsewhere` names the file of a user's own where it was moved."""
     options = dict(config["method"])
     name = options.pop("name")
-    if OWN_FILE in config:
+    if "method_file_digest" in config:
         kind = _own_class(config, name, elsewhere)
     elif elsewhere is None and name not in method_names():
         raise UserError(f"the run's method {name} is one of your own: give it, as fewlabels.probe(run, method=...)")
@@ -190,13 +180,14 @@ def _own_class(config: dict[str, Any], name: str, elsewhere: str | None) -> type
     mend = f"Where it lies elsewhere now, give it: fewlabels probe RUN --method path/to/file.py:{name}."
     if not Path(file).is_file():
         raise UserError(f"the method of this run was read from {file}, where no file is now. {mend}")
-    if digest_of(Path(file).read_bytes()) != config[OWN_FILE]:  # before a line of it is executed
+    if digest_of(Path(file).read_bytes()) != config["method_file_digest"]:  # before a line of it is executed
         raise UserError(f"{file} has changed since this run was begun, and is needed as it was. {mend}")
     return method_class(spec)
 
 
-def _probed(job: Job, method: Method, found: checkpoint.Checkpoint) -> dict[str, Any]:
-    state, _ = begin(job, copy.deepcopy(method))
+def _probed(preparation: Preparation, method: Method, found: checkpoint.Checkpoint, parts: int) -> dict[str, Any]:
+    state, _ = begin(preparation, method)
     state.load({name: tensor for name, tensor in found.tensors.items() if not name.startswith("record/")})
     state.learner.train()
-    return asdict(make_probe(job, method)(state.learner.network, state.learner.method, state.step))
+    probe = probe_of(preparation, method, parts)
+    return asdict(probe(state.learner.network, state.learner.method, state.step))

@@ -23,3 +23,8 @@ class ClassifierRecipe(Recipe):
     unlabeled_batch: int
     batch_norm_memory: float | None
     precision: Literal["float32", "bfloat16"]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """B and M."""
+        return self.batch, self.unlabeled_batch

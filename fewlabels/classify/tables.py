@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
+from fewlabels.classify.report.words import columns_of, metric
 from fewlabels.report.words import number, percent, points_of
 
 
@@ -13,17 +14,16 @@ def result_table(summary: dict[str, Any]) -> RichTable:
     """Make the table that a run ends with."""
     counts = ", ".join(f"{summary[name]} {name}" for name in ("labeled", "unlabeled", "test"))
     steps = any(row["added"] is not None for row in summary["rows"])
-    caption = "added: to the step before; by the first step to the best of what is free" if steps else None
+    caption = "added: to the step before; by the first step to the best training-free baseline" if steps else None
     table = RichTable(title=f"{summary['data']}: {counts}", caption=caption)
     table.add_column("method")
-    hidden = any(row["unlabeled_accuracy"] is not None for row in summary["rows"])
-    columns = ["test accuracy"] + ["on hidden labels"] * hidden + ["added"] * steps + ["seconds"]
+    metrics = columns_of(summary["rows"])
+    columns = [*metrics, *(["added"] if steps else []), "seconds"]
     for name in columns:
         table.add_column(name, justify="right")
     for row in summary["rows"]:
         cells = {
-            "test accuracy": percent(row["accuracy"]),
-            "on hidden labels": percent(row["unlabeled_accuracy"]),
+            **{title: percent(metric(row, *which)) for title, which in metrics.items()},
             "added": "-" if row["added"] is None else points_of(row["added"]),
             "seconds": f"{row['seconds']:.1f}",
         }

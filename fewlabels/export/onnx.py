@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
 from fewlabels.extras import import_extra, import_if_there
 from fewlabels.files import replace_file, replace_text
-from fewlabels.inputs.images.decode import TRANSPARENT, Form
+from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.version import __version__
 
@@ -35,11 +34,8 @@ class Whole(nn.Module):
         super().__init__()
         self.classifier = classifier
         card = classifier.card
-        images = isinstance(card.form, Form)
-        mean, std = (torch.tensor(v).view(-1, 1, 1) if images else torch.tensor(v) for v in (card.mean, card.std))
-        scale = torch.where(std == 0, 0, 1 / std)  # a dimension of vectors that never changes counts for nothing
-        self.mean = nn.Buffer(255 * mean if images else mean)
-        self.scale = nn.Buffer(scale / 255 if images else scale)
+        mean, scale = inputs_for(card.form).scale_of((card.mean, card.std))
+        self.mean, self.scale = nn.Buffer(mean), nn.Buffer(scale)
 
     def forward(self, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map uint8 [n, C, H, W], or vectors, to logits [n, K], probabilities [n, K] and features [n, D]."""
@@ -113,11 +109,7 @@ def _graph(whole: Whole) -> Any:
 
 
 def _random_rows(card: Card, count: int) -> Tensor:
-    form = card.form
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(form, Form):
-        return torch.randint(0, 256, (count, *form.shape), dtype=torch.uint8, generator=generator)
-    return torch.tensor(card.mean) + torch.tensor(card.std) * torch.randn(count, *form.shape, generator=generator)
+    return inputs_for(card.form).random(card.form, (card.mean, card.std), count)
 
 
 @torch.no_grad()
@@ -136,15 +128,6 @@ def largest_difference(whole: Whole, path: Path) -> float | None:
     return max(float(np.abs(want - got).max() / max(1, np.abs(want).max())) for want, got in pairs)
 
 
-_RESIZED = {
-    "crop": "cut the middle out of the image, as large as fits, of the aspect of `size`, and resize that (Pillow: "
-    "ImageOps.fit)",
-    "squash": "resize height and width each on its own (Pillow: Image.resize)",
-    "pad": "resize so that the whole image fits in, and fill up on both sides with the mean color of its border "
-    "(Pillow: ImageOps.pad)",
-}
-
-
 def describe(card: Card, name: str) -> dict[str, Any]:
     """Say what an ONNX file of this name takes and gives, in words that a program can follow."""
     form, classes = card.form, len(card.classes)
@@ -153,7 +136,7 @@ def describe(card: Card, name: str) -> dict[str, Any]:
         "written_by": f"fewlabels {__version__}",
         "model": card.model,
         "classes": card.classes,
-        **(_of_images(form) if isinstance(form, Form) else _of_vectors(form)),
+        **inputs_for(form).described(form),
         "inside": {"mean": card.mean, "std": card.std, "scale": card.scale, "bias": card.bias},
         "outputs": {
             "logits": {"shape": ["n", classes], "meaning": "before the calibration"},
@@ -165,46 +148,4 @@ def describe(card: Card, name: str) -> dict[str, Any]:
             },
             "features": {"shape": ["n", "D"], "meaning": "what the head sees; alike for rows that are alike"},
         },
-    }
-
-
-def _of_vectors(form: VectorForm) -> dict[str, Any]:
-    return {
-        "input": {
-            "name": form.what,
-            "type": "float32",
-            "shape": ["n", form.dimensions],
-            "axes": ["vector", "dimension"],
-            "columns": form.columns or "in the order of the arrays that it was trained on",
-        },
-        "preprocessing": {"1_numbers": "leave the numbers as they are; the graph standardizes them itself"},
-    }
-
-
-def _of_images(form: Form) -> dict[str, Any]:
-    mode = {1: "L", 3: "RGB"}.get(form.channels)
-    return {
-        "input": {
-            "name": form.what,
-            "type": "uint8",
-            "shape": ["n", form.channels, *form.size],
-            "axes": ["image", "channel", "row", "column"],
-            "range": [0, 255],
-            "mode": mode,
-            "colors": {1: "gray", 3: "red, green, blue"}.get(form.channels, "as in the arrays that it was trained on"),
-        },
-        "preprocessing": {
-            "1_upright": "turn the image as its EXIF orientation says",
-            "2_white": f"of a gray image of more than 8 bits, level {form.white:g} and above become 255, 0 stays 0",
-            "3_transparent": "put a transparent image over `transparent_over`",
-            "4_colors": f"convert it to {mode} (ITU-R 601-2 for gray)" if mode else "take its channels as they are",
-            "5_resize": f"{_RESIZED[form.resize]}, bilinear, averaging where it becomes smaller",
-            "6_numbers": "leave the levels at 0..255; the graph divides and normalizes them itself",
-            "jpeg": "a JPEG may be decoded at 1/2, 1/4 or 1/8, at least twice `size` (Pillow: Image.draft), as in "
-            "training",
-        },
-        "size": {"height": form.size[0], "width": form.size[1]},
-        "resize": form.resize,
-        "white": form.white,
-        "transparent_over": TRANSPARENT,
     }

@@ -66,6 +66,7 @@ class RowFeed(Feed[Batch]):
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
         self.process = process
         self._labeled, self._unlabeled = labeled, unlabeled
+        self.rows = labeled.batch + unlabeled.batch * bool(wanted.unlabeled)
         self._compiled: Callable[[Inputs, Tensor, int], _Seen] | None = None
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
         self._coming: tuple[tuple[int, int], Future[tuple[Inputs, _Seen]]] | None = None

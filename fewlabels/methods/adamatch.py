@@ -10,7 +10,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.inputs.batch import Batch, Views
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Method, Sizes
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import learning_features, statistics_kept, target_features, target_logits
@@ -50,10 +50,10 @@ class AdaMatch(Method):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the averages that predictions are aligned by."""
-        window = horizon(self.window, task.steps)
-        self.average_x, self.average = RecentMean(task.classes, window), RecentMean(task.classes, window)
+        window = horizon(self.window, sizes.steps)
+        self.average_x, self.average = RecentMean(sizes.classes, window), RecentMean(sizes.classes, window)
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of every row."""

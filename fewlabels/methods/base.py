@@ -15,7 +15,7 @@ from fewlabels.models.teacher import leader
 
 
 @dataclass(frozen=True)
-class Task:
+class Sizes:
     """What a method may know of its run before the first step.
 
     Attributes:
@@ -85,8 +85,8 @@ class Method(nn.Module):
         """Show the options."""
         return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in self._fields())
 
-    def setup(self, task: Task) -> None:
-        """Make what the method remembers and trains itself, for this task."""
+    def setup(self, sizes: Sizes) -> None:
+        """Make what the method remembers and trains itself, for a training of these sizes."""
 
     def views(self) -> Views:
         """Say which views of the labeled and unlabeled rows the method wants."""

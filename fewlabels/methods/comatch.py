@@ -8,7 +8,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, Fraction, NotNegative, Positive
 from fewlabels.inputs.batch import Batch, Views
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.banks import RecentBank
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.graph import contrast, target_graph
@@ -59,12 +59,12 @@ class CoMatch(WeakStrong):
     window: Positive = 32.0
     """batches over which predictions are averaged for the alignment, in a run of the paper's length"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the projector, the bank and the average that predictions are aligned by."""
-        self.projector = Projector(task.features, self.embedding)
-        rows = self.bank * (task.batch + task.unlabeled_batch)
-        self.recent = RecentBank(rows, self.embedding, task.classes)
-        self.average = RecentMean(task.classes, horizon(self.window, task.steps))
+        self.projector = Projector(sizes.features, self.embedding)
+        rows = self.bank * (sizes.batch + sizes.unlabeled_batch)
+        self.recent = RecentBank(rows, self.embedding, sizes.classes)
+        self.average = RecentMean(sizes.classes, horizon(self.window, sizes.steps))
 
     def views(self) -> Views:
         """Ask for a weak and two strong views of each unlabeled row."""

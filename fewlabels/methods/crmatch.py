@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.inputs.batch import Batch, Views
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.forward import features_of, learning_features, target_logits
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
 from fewlabels.methods.parts.rotation import turned
@@ -46,10 +46,12 @@ class CRMatch(WeakStrong):
     weak_learns: bool = False
     """whether features and projection learn from the distance by the weak view too, in a pass more"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the projection and the rotation head."""
-        self.projection = nn.Linear(task.features, task.features)
-        self.turn_head = nn.Sequential(nn.Linear(task.features, task.features), nn.ReLU(), nn.Linear(task.features, 4))
+        self.projection = nn.Linear(sizes.features, sizes.features)
+        self.turn_head = nn.Sequential(
+            nn.Linear(sizes.features, sizes.features), nn.ReLU(), nn.Linear(sizes.features, 4)
+        )
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row, and another weak one to turn."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.memory import ValueAt
@@ -51,10 +51,10 @@ class Dash(WeakStrong):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the memory of the first threshold."""
-        self.start = int(delay(self.warm_up_steps, task.steps))
-        self.period_steps = max(1.0, self.period * task.steps)
+        self.start = int(delay(self.warm_up_steps, sizes.steps))
+        self.period_steps = max(1.0, self.period * sizes.steps)
         self.rho_0 = ValueAt(self.start)
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.thresholds import at_least
@@ -45,9 +45,9 @@ class DebiasPL(WeakStrong):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Start the running mean."""
-        self.average = RunningMean(uniform(task.classes), horizon(self.memory, task.steps))
+        self.average = RunningMean(uniform(sizes.classes), horizon(self.memory, sizes.steps))
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.thresholds import CurriculumThreshold, Mapping
 from fewlabels.methods.parts.weak_strong import WeakStrong
@@ -36,10 +36,10 @@ class FlexMatch(WeakStrong):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the memory of sure predictions."""
         self.row_weight = CurriculumThreshold(
-            task.classes, task.rows, task.unlabeled, self.threshold, self.mapping, self.threshold_warm_up
+            sizes.classes, sizes.rows, sizes.unlabeled, self.threshold, self.mapping, self.threshold_warm_up
         )
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.errors import UserError
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.losses import consistency, fairness, seen
 from fewlabels.methods.parts.thresholds import SelfAdaptiveThreshold
 from fewlabels.methods.parts.weak_strong import WeakStrong
@@ -46,9 +46,9 @@ class FreeMatch(WeakStrong):
         if self.clip is not None and self.clip[0] > self.clip[1]:
             raise UserError(f"FreeMatch: clip is {self.clip}; give the lowest tau first, as (.9, .95)")
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Start the running means."""
-        self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps), self.clip)
+        self.threshold = SelfAdaptiveThreshold(sizes.classes, horizon(self.memory, sizes.steps), self.clip)
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its three parts (without their factors), `kept` and `tau`."""

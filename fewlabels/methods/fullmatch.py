@@ -8,7 +8,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import delay
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.across import gather_rows
 from fewlabels.methods.parts.losses import consistency, mean_loss, mean_over, seen
 from fewlabels.methods.parts.thresholds import at_least
@@ -49,9 +49,9 @@ class FullMatch(WeakStrong):
     target_learns: bool = False
     """whether t, what is left for the classes between, gets a gradient"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Scale the start to the run."""
-        self.begins = delay(self.start_steps, task.steps)
+        self.begins = delay(self.start_steps, sizes.steps)
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.output_average import OutputAverage
 from fewlabels.methods.parts.thresholds import FixedThreshold, SelfAdaptiveThreshold, SoftWeight
@@ -49,17 +49,17 @@ class LayerMatch(WeakStrong):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the threshold and the averaged outputs."""
-        memory = horizon(self.memory, task.steps)
+        memory = horizon(self.memory, sizes.steps)
         if self.threshold == "fixed":
             self.row_weight: FixedThreshold | SelfAdaptiveThreshold | SoftWeight = FixedThreshold(self.confidence)
         elif self.threshold == "self_adaptive":
-            self.row_weight = SelfAdaptiveThreshold(task.classes, memory)
+            self.row_weight = SelfAdaptiveThreshold(sizes.classes, memory)
         else:
-            self.row_weight = SoftWeight(task.classes, memory)
+            self.row_weight = SoftWeight(sizes.classes, memory)
         averaged = self.outputs == "averaged"
-        self.average = OutputAverage(task.rows, task.classes, memory) if averaged else None
+        self.average = OutputAverage(sizes.rows, sizes.classes, memory) if averaged else None
 
     def layer_rule(self) -> LayerRule:
         """Keep pseudo-labels from the head."""

@@ -8,7 +8,7 @@ from fewlabels.averaging.horizon import delay
 from fewlabels.config import NotNegative, Positive
 from fewlabels.inputs.batch import Batch, Views
 from fewlabels.inputs.mix import beta_quantiles
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Method, Sizes
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import mix_rows
 from fewlabels.methods.parts.forward import target_features, target_logits
@@ -44,10 +44,10 @@ class MixMatch(Method):
 
     mixes = True
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Scale the ramp to the run, and make the table that shares are drawn from."""
         self.quantiles = nn.Buffer(beta_quantiles(self.alpha), persistent=False)
-        self.rises = delay(self.ramp_steps, task.steps) / task.steps
+        self.rises = delay(self.ramp_steps, sizes.steps) / sizes.steps
 
     def views(self) -> Views:
         """Ask for two weak views of each unlabeled row."""

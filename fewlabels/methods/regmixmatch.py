@@ -10,7 +10,7 @@ from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative
 from fewlabels.inputs.batch import Batch
 from fewlabels.inputs.mix import beta_quantiles, resize_mix
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import statistics_kept
 from fewlabels.methods.parts.losses import consistency, fairness, mean_over, seen
@@ -54,11 +54,11 @@ class RegMixMatch(WeakStrong):
 
     mixes = True
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Start the running means, and make the tables that sides of pasted images are drawn from."""
         self.sure_sides, self.unsure_sides = (nn.Buffer(beta_quantiles(a), persistent=False) for a in (1.0, 16.0))
-        self.threshold = SelfAdaptiveThreshold(task.classes, horizon(self.memory, task.steps))
-        self.labeled_joins = task.labeled >= MANY * task.classes
+        self.threshold = SelfAdaptiveThreshold(sizes.classes, horizon(self.memory, sizes.steps))
+        self.labeled_joins = sizes.labeled >= MANY * sizes.classes
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors), `kept` and `tau`."""

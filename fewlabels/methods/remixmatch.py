@@ -11,7 +11,7 @@ from fewlabels.averaging.memory import Memory
 from fewlabels.config import NotNegative, Positive
 from fewlabels.inputs.batch import Batch, Views
 from fewlabels.inputs.mix import beta_quantiles
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Method, Sizes
 from fewlabels.methods.parts.across import mean_rows
 from fewlabels.methods.parts.draws import mix_rows
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
@@ -57,14 +57,14 @@ class ReMixMatch(Method):
 
     mixes = True
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the rotation head, the average for the alignment, and the table that shares are drawn from."""
         self.quantiles = nn.Buffer(beta_quantiles(self.alpha), persistent=False)
-        self.turn_head = nn.Linear(task.features, 4)
-        self.average = RecentMean(task.classes, horizon(self.window, task.steps))
-        self.rises = delay(self.ramp_steps, task.steps) / task.steps
+        self.turn_head = nn.Linear(sizes.features, 4)
+        self.average = RecentMean(sizes.classes, horizon(self.window, sizes.steps))
+        self.rises = delay(self.ramp_steps, sizes.steps) / sizes.steps
         self.prior = Memory()
-        self.prior.remember("value", torch.tensor(task.labels) / max(task.labeled, 1), "first")
+        self.prior.remember("value", torch.tensor(sizes.labels) / max(sizes.labeled, 1), "first")
 
     def views(self) -> Views:
         """Ask for a strong view of labeled rows, and a weak and two strong ones of unlabeled rows."""

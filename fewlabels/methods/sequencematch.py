@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.inputs.batch import Batch, Views
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.losses import consistency, divergence, mean_loss, seen
 from fewlabels.methods.parts.targets import sharpen
@@ -39,9 +39,9 @@ class SequenceMatch(WeakStrong):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the memory of sure predictions."""
-        self.row_weight = CurriculumThreshold(task.classes, task.rows, task.unlabeled, self.threshold)
+        self.row_weight = CurriculumThreshold(sizes.classes, sizes.rows, sizes.unlabeled, self.threshold)
 
     def views(self) -> Views:
         """Ask for a weak, a medium and a strong view of each unlabeled row."""

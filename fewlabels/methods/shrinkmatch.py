@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Fraction, NotNegative, Positive
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.forward import target_logits
 from fewlabels.methods.parts.heads import auxiliary_head
 from fewlabels.methods.parts.losses import consistency, mean_loss, seen
@@ -50,11 +50,11 @@ class ShrinkMatch(WeakStrong):
     memory: NotNegative = 1000.0
     """steps that the mean share of sure rows remembers in a run of the paper's length (.999)"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the auxiliary head and the averages."""
-        self.auxiliary = auxiliary_head(task.features, task.classes)
-        self.average = RecentMean(task.classes, horizon(self.window, task.steps))
-        self.confident = RunningMean(torch.zeros(()), horizon(self.memory, task.steps))
+        self.auxiliary = auxiliary_head(sizes.features, sizes.classes)
+        self.average = RecentMean(sizes.classes, horizon(self.window, sizes.steps))
+        self.confident = RunningMean(torch.zeros(()), horizon(self.memory, sizes.steps))
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import Count, Fraction, NotNegative, Positive
 from fewlabels.inputs.batch import Batch, Views
-from fewlabels.methods.base import Method, Task
+from fewlabels.methods.base import Method, Sizes
 from fewlabels.methods.parts.banks import LabeledBank
 from fewlabels.methods.parts.forward import learning_features, target_features, target_logits
 from fewlabels.methods.parts.heads import Projector
@@ -61,11 +61,11 @@ class SimMatch(Method):
     bank_momentum: Fraction = 0.0
     """how much of a labeled row's embedding in the bank stays when it comes again"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Make the projector, the bank and the average that predictions are aligned by."""
-        self.projector = Projector(task.features, self.embedding)
-        self.bank = LabeledBank(task.labeled, self.embedding)
-        self.average = RecentMean(task.classes, horizon(self.window, task.steps))
+        self.projector = Projector(sizes.features, self.embedding)
+        self.bank = LabeledBank(sizes.labeled, self.embedding)
+        self.average = RecentMean(sizes.classes, horizon(self.window, sizes.steps))
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""

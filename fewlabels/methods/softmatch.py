@@ -7,7 +7,7 @@ from torch import Tensor
 from fewlabels.averaging.horizon import horizon
 from fewlabels.config import NotNegative
 from fewlabels.inputs.batch import Batch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.marginals import RunningMean, uniform
 from fewlabels.methods.parts.targets import align
@@ -39,11 +39,11 @@ class SoftMatch(WeakStrong):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    def setup(self, task: Task) -> None:
+    def setup(self, sizes: Sizes) -> None:
         """Start the running means."""
-        memory = horizon(self.memory, task.steps)
-        self.average = RunningMean(uniform(task.classes), memory)
-        self.row_weight = SoftWeight(task.classes, memory, self.sigmas)
+        memory = horizon(self.memory, sizes.steps)
+        self.average = RunningMean(uniform(sizes.classes), memory)
+        self.row_weight = SoftWeight(sizes.classes, memory, self.sigmas)
 
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor) and `kept`, the mean row weight."""

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fewlabels.data.vectors import VectorForm
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.base import Form
+from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.classifier import Card, Classifier, load_tensors
 from fewlabels.models.feature_mlp import FeatureMLP, OnFeatures
 from fewlabels.models.small_cnn import SmallCNN
@@ -34,7 +34,8 @@ OWN: dict[str, Callable[[int], nn.Module]] = {
     "mlp": FeatureMLP,
 }
 """made for images by the number of channels, and for vectors by that of dimensions"""
-OF_VECTORS = frozenset({"mlp"})
+TAKES = {"mlp": "vectors"}
+"""what is not listed takes images"""
 ON_FEATURES = "+mlp"  # after the name of a backbone: that, and a `FeatureMLP` on its features
 
 
@@ -88,22 +89,20 @@ def _build_backbone(card: Card, pretrained: bool) -> nn.Module:
             "this classifier has a backbone of your own: give it again, to `load` as backbone=..., to `fit` and "
             "`add_labels` as model=..."
         )
-    form = card.form
-    if isinstance(form, VectorForm):
-        if card.model not in OF_VECTORS:
-            raise UserError(
-                f"{card.model} is no model for vectors; give {', '.join(sorted(OF_VECTORS))}, or leave it out"
-            )
-        return OWN[card.model](form.dimensions)
-    if card.model in OF_VECTORS:
-        raise UserError(f"{card.model} is a model for vectors [n, D]; leave --model out for images")
+    form, takes = card.form, TAKES.get(card.model, "images")
+    if takes != form.what:
+        there = [name for name in OWN if TAKES.get(name, "images") == form.what]
+        raise UserError(
+            f"{card.model} is a model for {takes}, and this data holds {form.what}: leave --model out, or give "
+            f"{', '.join(there)}"
+        )
     if card.model in OWN:
         if pretrained:
             raise UserError(
                 f"{card.model} has no published weights; --pretrained goes with a timm name, such as "
                 "resnet18 or vit_small_patch16_224. For a file of your own there is --weights FILE."
             )
-        return OWN[card.model](form.channels)
+        return OWN[card.model](form.shape[0])
     return _build_timm(card.model, form, pretrained)
 
 
@@ -127,13 +126,14 @@ def _build_timm(name: str, form: Form, pretrained: bool) -> nn.Module:
     import timm
 
     check_model(name)
+    channels, *size = form.shape
     try:
         try:
             return timm.create_model(
-                name, pretrained=pretrained, num_classes=0, in_chans=form.channels, img_size=form.size
+                name, pretrained=pretrained, num_classes=0, in_chans=channels, img_size=tuple(size)
             )
         except TypeError:  # only transformers have a size of their own
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=form.channels)
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"timm could not make {name} with pretrained={pretrained}: {error}. Without a network, give a "
@@ -155,7 +155,7 @@ def _feature_size(module: nn.Module, card: Card) -> int:
         with torch.no_grad():
             features = module.eval()(torch.zeros(2, *card.form.shape))
     except (RuntimeError, AssertionError, ValueError) as error:
-        mend = "" if isinstance(card.form, VectorForm) else " Another --size may fit."
+        mend = " Another --size may fit." if inputs_for(card.form).are_pictures else ""
         raise UserError(f"{card.model} does not take {card.form.words}: {error}.{mend}") from error
     finally:
         module.train(was_training)

@@ -21,8 +21,8 @@ from fewlabels.data.image import ImageLike, image_name
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
-from fewlabels.inputs.base import CHUNK, Provider
-from fewlabels.inputs.kinds import AnyForm, form_of, listed_rows, read_rows, to_input
+from fewlabels.inputs.base import CHUNK, Form, Provider
+from fewlabels.inputs.kinds import form_of, inputs_for
 from fewlabels.models.pace import Pace
 
 FORMAT = 2  # 1 had no calibration
@@ -45,7 +45,7 @@ class Card:
 
     model: str
     classes: tuple[str, ...]
-    form: AnyForm
+    form: Form
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: tuple[float, ...] = ()
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
         training = self.training
         self.eval()
         pace = pace or Pace(EVALUATED)
-        normalize = to_input(self.card.form, self.card.mean, self.card.std).to(self.device)
+        normalize = inputs_for(self.card.form).normalize(self.card.mean, self.card.std).to(self.device)
         features = torch.empty(len(rows), self.head.in_features)
         logits = torch.empty(len(rows), self.head.out_features)
         start = 0
@@ -160,7 +160,7 @@ class Classifier(nn.Module):
         """
         pace = Pace(batch)
         chunk = CHUNK if batch == "auto" else max(CHUNK, batch)
-        for first, read, broken in read_rows(images, self.card.form, chunk):
+        for first, read, broken in inputs_for(self.card.form).read(images, self.card.form, chunk):
             yield first, self.outputs(read, np.arange(read.shape[0]), pace), broken
 
     def predict(
@@ -179,7 +179,7 @@ class Classifier(nn.Module):
         Raises:
             UserError: an image cannot be read; every such image is named.
         """
-        listed_images = listed_rows(images, self.card.form)
+        listed_images = inputs_for(self.card.form).listed(images, self.card.form)
         found: list[Tensor] = []
         broken: dict[int, str] = {}
         for first, outputs, reasons in self.classified(listed_images, batch):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewlabels.data.table import Labels
-from fewlabels.inputs.images.store import Images
+from fewlabels.inputs.base import Provider
 
 SIDES = (160, 112, 80, 56, 40, 24)  # pixels of the longer side, tried in turn until all pictures have room
 TINY = 32  # pixels up to which a picture keeps each of its own, whatever it shows
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
     height: int
 
 
-def embed(images: Images | None, rows: Labels, room: int) -> Mapping[int, Picture]:
+def embed(images: Provider | None, rows: Labels, room: int) -> Mapping[int, Picture]:
     """Make a picture of each row, as large as fits.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewlabels.report.words import number, percent
-from fewlabels.runs.compare import FEWEST, Difference, Mean, Scores, pace
+from fewlabels.runs.compare import FEWEST, Difference, Mean, Scores, mean_of, pace
 
 CHOSEN = (
     "Splits and starting parameters are drawn by the seed, the same for all methods: differences are paired. The best "
@@ -19,14 +19,9 @@ _ALONE = "Larger than the noise alone, but not among so many comparisons"
 
 def heading(setting: Mapping[str, Any]) -> str:
     """Say in a line what was compared, and where."""
-    few, many = setting["labels_per_class"]
-    labels = f"{few} label{'s' * (few != 1)}" if few == many else f"{few} to {many} labels"
     return ", ".join(
         [
-            f"{setting['data']}: {labels} a class",
-            f"{setting['unlabeled']} unlabeled",
-            f"{setting['test']} test",
-            f"budget {setting['budget']} ({setting['steps']} steps)",
+            *setting["facts"],
             _seeds(setting["seeds"]),
             f"{setting['device']} of {setting['machine']} with {setting['cores']} cores",
             f"threads a run: {' or '.join(map(str, setting['threads']))}",
@@ -41,14 +36,26 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seeds {f'{seeds[0]} to {seeds[-1]}' if whole else ', '.join(map(str, seeds))}"
 
 
-def score_cells(measure: str, rows: Sequence[Scores]) -> list[list[str]]:
-    """Make the table of methods: mean, Student's 95 % interval of it, seeds, time of a step against the first's."""
-    out = [["method", measure, "95 % interval", "n", "time a step"]]
+def measure(metric: str, split: str | None) -> str:
+    """Name what is compared: test accuracy, or accuracy on hidden labels."""
+    name = metric.replace("_", " ")
+    return f"test {name}" if split == "test" else f"{name} on hidden labels"
+
+
+def score_cells(measure: str, rows: Sequence[Scores], metric: str = "accuracy") -> list[list[str]]:
+    """Make the table of variants: mean, Student's 95 % interval of it, other metrics, seeds, time of a step.
+
+    The time is a multiple of the first variant's.
+    """
+    others = [name for name in rows[0].metrics if name != metric]
+    out = [["method", measure, "95 % interval", *(name.replace("_", " ") for name in others), "n", "time a step"]]
     for row in rows:
         mean, times = row.mean, pace(row, rows[0])
         failed = f", {len(row.failures)} failed" if row.failures else ""
         value = percent(mean.value) if mean.n else "-"
-        out.append([row.name, value, _interval(mean, ".1f", " %"), f"{mean.n}{failed}", number(times, ".1f")])
+        means = [mean_of(row.metrics.get(name, {}).values()).value for name in others]
+        more = ["-" if value is None else percent(value) for value in means]
+        out.append([row.name, value, _interval(mean, ".1f", " %"), *more, f"{mean.n}{failed}", number(times, ".1f")])
     return out
 
 

@@ -70,20 +70,22 @@ class Scores:
 
     Attributes:
         name: as it is shown.
-        accuracy: fractions.
+        values: of the metric that is compared.
+        metrics: all that were measured, by name.
         step_seconds: of work; empty where nothing was trained.
         failures: why a seed has no accuracy.
     """
 
     name: str
-    accuracy: dict[int, float] = field(default_factory=dict[int, float])
+    values: dict[int, float] = field(default_factory=dict[int, float])
+    metrics: dict[str, dict[int, float]] = field(default_factory=dict[str, dict[int, float]])
     step_seconds: dict[int, float] = field(default_factory=dict[int, float])
     failures: dict[int, str] = field(default_factory=dict[int, str])
 
     @property
     def mean(self) -> Mean:
-        """The mean accuracy."""
-        return mean_of(self.accuracy.values())
+        """The mean of the values."""
+        return mean_of(self.values.values())
 
 
 def pace(scores: Scores, baseline: Scores) -> float | None:
@@ -126,7 +128,7 @@ def differences(baseline: Scores, free: Sequence[Scores], methods: Sequence[Scor
     Of two methods the better comes first.
 
     Args:
-        baseline: labels only.
+        baseline: what the others are compared with.
         free: what costs no training.
         methods: what is asked about.
     """
@@ -150,12 +152,12 @@ def differences(baseline: Scores, free: Sequence[Scores], methods: Sequence[Scor
 
 
 def _shared(first: Scores, second: Scores) -> list[int]:
-    return sorted(first.accuracy.keys() & second.accuracy.keys())
+    return sorted(first.values.keys() & second.values.keys())
 
 
 def _values(scores: Scores, beside: Scores) -> list[float]:
     """Give the accuracies on the seeds that another has too."""
-    return [scores.accuracy[seed] for seed in _shared(scores, beside)]
+    return [scores.values[seed] for seed in _shared(scores, beside)]
 
 
 def _best(others: Sequence[Scores], than: Scores) -> Scores | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -13,26 +13,18 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from fewlabels.config import with_paths
 from fewlabels.errors import UserError, all_of
-from fewlabels.files import read_csv, replace_text
+from fewlabels.files import replace_text
+from fewlabels.version import __version__
 
-# 4 had the optimizer's numbers among the recipe's; 3 warnings without an id; 2 no calibration; 1 no word of what was
-# given, and other names of layers.
-FORMAT = 5
+# 5 had the choices apart from the options; 4 the optimizer's numbers among the recipe's; 3 warnings without an id; 2 no
+# calibration; 1 no word of what was given, and other names of layers.
+FORMAT = 6
 RUNS = Path("runs")
 LOCK = ".lock"
-BEGUN_WITH = "begun_with"  # what the user gave to begin with, told from others
-OWN_FILE = "method_file_digest"  # of the user's own file that the method was read from; `given` says which it was
 
 # What may differ between a run and the command that continues it.
-_FREE = ("format", "version", "why", "where", "given")
-
-
-def given_options(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Give the options of a run's configuration, and the words that open its data where there are such."""
-    given = with_paths(config["given"])
-    return given, given.pop("data")
+_MAY_DIFFER = ("format", "version", "why", "where", "given", "identity")
 
 
 def plain(value: Any) -> Any:
@@ -61,27 +53,52 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def begin(self, config: dict[str, Any], names: Sequence[str] = ()) -> bool:
+    def is_finished(self, identity: Mapping[str, Any]) -> bool:
+        """Tell whether a run of this identity is finished here, without a look at its data."""
+        if not identity or not (self / "config.yaml").is_file() or not (self / "summary.json").is_file():
+            return False
+        return self.config().get("identity") == plain(identity)
+
+    def begin(
+        self,
+        config: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        say: Callable[[Mapping[str, Any], Sequence[str]], list[str]],
+    ) -> bool:
         """Write the configuration, or check that the folder has the same one; tell whether it was there.
 
         Args:
             config: of the run.
-            names: of the rows, to say which came or went where the folder is of other data.
+            identity: by which it is recognized when it is finished.
+            say: says how an earlier configuration differs, given the names of the values that do.
 
         Raises:
-            UserError: the folder is of another configuration (the differences are named), of a newer format, or
+            UserError: the folder is of another configuration (the differences are named), of another format, or
                 holds something that is no run.
         """
-        path = self / "config.yaml"
-        if not path.exists():
+        config, path = (
+            plain({"format": FORMAT, "version": __version__, **config, "identity": identity}),
+            self / "config.yaml",
+        )
+        there = path.exists()
+        if there:
+            before = self.config()
+            if differences := _differences(before, config):
+                raise all_of(
+                    f"{self.path} is a run of another configuration",
+                    say(before, differences),
+                    "Give another --out, or the same data, method and options to continue it.",
+                )
+            if before.get("identity") == config["identity"]:
+                return True
+            config = before | {"identity": config["identity"]}  # it is the same, and lies elsewhere or was touched
+        else:
             self._must_be_empty()
-            try:
-                replace_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100))
-            except OSError as error:
-                raise UserError(f"the run cannot be written to {self.path}: {error}. Give another --out.") from error
-            return False
-        self._must_equal(self.config(), config, names)
-        return True
+        try:
+            replace_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100))
+        except OSError as error:
+            raise UserError(f"the run cannot be written to {self.path}: {error}. Give another --out.") from error
+        return there
 
     def check_free(self) -> None:
         """Check that there is a run here, or nothing: before work is done that would be in vain.
@@ -155,44 +172,6 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(p.name not in ours for p in self.path.iterdir())):
             raise UserError(f"{self.path} exists and is no run of fewlabels; give another --out")
 
-    def _must_equal(self, before: dict[str, Any], now: dict[str, Any], names: Sequence[str]) -> None:
-        old, new = dict(_leaves(before)), dict(_leaves(now))
-        differences = [
-            name
-            for name in [*old, *(n for n in new if n not in old)]
-            if name.split(".")[0] not in _FREE and old.get(name) != new.get(name)
-        ]
-        if not differences:
-            return
-        problems = [
-            f"{name.split('.')[-1]} was {old.get(name)!r} and is {new.get(name)!r} now"
-            for name in differences
-            if name not in (OWN_FILE, BEGUN_WITH) and (not name.startswith("data.") or name == "data.name")
-        ]
-        if BEGUN_WITH in differences:
-            problems.append("it was begun with other parameters, from another run or with another backbone")
-        if OWN_FILE in differences:
-            problems.insert(0, _method_difference(before, now))
-        if {"data.rows", "data.content"} & set(differences):
-            problems.insert(0, self._data_difference(names))
-        raise all_of(
-            f"{self.path} is a run of another configuration",
-            problems,
-            "Give another --out, or the same data, method and options to continue it.",
-        )
-
-    def _data_difference(self, names: Sequence[str]) -> str:
-        """Say how the data differs from the data that the run was begun with."""
-        path = self / "split.csv"
-        before = set(read_csv(path, "name")) if path.is_file() else set[str]()
-        gone, new = sorted(before - set(names)), sorted(set(names) - before)
-        said = [
-            f"{how} rows: {len(which)} ({', '.join(which[:3])}{', ...' if len(which) > 3 else ''})"
-            for which, how in ((gone, "missing"), (new, "new"))
-            if which and before
-        ]
-        return f"the data is not the same: {' and '.join(said) or 'labels, splits or pixels of some images differ'}"
-
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all."""
         replace_text(self / name, json.dumps(plain(value), indent=2) + "\n")
@@ -203,20 +182,17 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _method_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say how a method's file is another one."""
-    was, is_now = before["given"]["method"], now["given"]["method"]
-    if OWN_FILE not in before or OWN_FILE not in now:
-        return f"the method was {was} and is {is_now} now"
-    file = was.rpartition(":")[0]
-    if file == is_now.rpartition(":")[0]:
-        return f"{file} has changed since the run was begun with its method"
-    return f"the method was read from {file} and is read from another file now"
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the values of two configurations that decide what a run is, and differ."""
+    old, new = dict(leaves(before)), dict(leaves(now))
+    names = [*old, *(name for name in new if name not in old)]
+    return [n for n in names if n.split(".")[0] not in _MAY_DIFFER and old.get(n) != new.get(n)]
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values within mappings by their names, parted by dots."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -30,12 +30,12 @@ class Board(Protocol):
 
 
 @dataclass(frozen=True)
-class Training:
+class Subject:
     """What a board has to know of a training.
 
     Attributes:
         run: the run's folder.
-        name: which of its trainings, such as labels_only.
+        name: which of its trainings, such as supervised.
         first: the step that it continues after, 0 for none.
         facts: what tells the run from others, for a board's table.
     """
@@ -61,7 +61,7 @@ class Training:
 class TensorBoard:
     """Event files in the run's folder; what they have of later steps is replaced."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Subject) -> None:
         writer = _package("torch.utils.tensorboard", "tensorboard").SummaryWriter
         folder = training.run / "tensorboard" / training.name
         self._writer = writer(str(folder), purge_step=training.first + 1)
@@ -81,7 +81,7 @@ class TensorBoard:
 class WandB:
     """Weights & Biases, which `WANDB_MODE`, `WANDB_PROJECT`, `WANDB_ENTITY` and `wandb login` set up."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Subject) -> None:
         self._run = _package("wandb").init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=training.run.resolve().name,
@@ -106,7 +106,7 @@ class WandB:
 class MLflow:
     """MLflow, at `MLFLOW_TRACKING_URI`, in the experiment `MLFLOW_EXPERIMENT_NAME`."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Subject) -> None:
         mlflow = _package("mlflow")
         self._metric: Any = mlflow.entities.Metric
         self._client: Any = mlflow.MlflowClient()
@@ -115,7 +115,7 @@ class MLflow:
         there = self._client.get_metric_history(self._id, "loss")
         self._last = max((metric.step for metric in there), default=0)
 
-    def _begin(self, training: Training) -> str:
+    def _begin(self, training: Subject) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
@@ -136,7 +136,7 @@ class MLflow:
         self._client.set_terminated(self._id, "FINISHED" if done else "KILLED")
 
 
-BOARDS: dict[str, Callable[[Training], Board]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
+BOARDS: dict[str, Callable[[Subject], Board]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 _IMPORTED = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
@@ -149,7 +149,7 @@ def check_board(kind: str) -> None:
     _package(_IMPORTED[kind], kind)
 
 
-def open_board(kind: str, training: Training) -> Board:
+def open_board(kind: str, training: Subject) -> Board:
     """Open a board for a training, or go on with the one it has.
 
     Raises:

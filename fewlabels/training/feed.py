@@ -21,6 +21,8 @@ class Feed(Protocol[B_co]):
     """
 
     key: Key
+    rows: int = 1
+    """that a step sees, in all processes together"""
 
     @abstractmethod
     def batch(self, step: int, now: Tensor, branch: int = 0) -> B_co:

@@ -50,3 +50,8 @@ class Recipe:
     ema_memory: float
     accumulate: int = 1
     compile: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each kind in a batch, which its parts divide; none where a batch cannot be cut."""
+        return ()

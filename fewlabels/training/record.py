@@ -72,20 +72,29 @@ class Means:
 
 
 class Record(Means):
-    """Appends the means to `metrics.jsonl`, one object a line.
+    """Keeps the means: in `metrics.jsonl`, one object a line, or in memory.
 
     Args:
-        path: of the file.
+        path: of the file; None keeps them in memory.
         every: steps a line.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path | None, every: int) -> None:
         super().__init__(every)
         self.path = path
+        self._lines: list[dict[str, Any]] = []
 
     def write(self, step: int, line: dict[str, float]) -> None:
         """Append a line."""
-        append_line(self.path, {"step": step, **line})
+        if self.path is None:
+            self._lines.append({"step": step, **line})
+        else:
+            append_line(self.path, {"step": step, **line})
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines, of earlier sittings too."""
+        return self._lines if self.path is None else read_lines(self.path)
 
 
 class ExplodedError(UserError):

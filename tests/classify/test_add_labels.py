@@ -14,11 +14,11 @@ import fewlabels
 from fewlabels import UserError
 from fewlabels.classify.read_labels import read_labels
 from fewlabels.cli import main
+from fewlabels.console import Show
 from fewlabels.data.more_labels import with_labels
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import apply_split, draw_split, split_text
 from fewlabels.files import csv_text, read_csv, replace_text
-from fewlabels.runs.show import Show
 
 pytestmark = pytest.mark.versions
 
@@ -86,13 +86,13 @@ def test_a_run_that_lost_its_predictions_is_gone_on_from_all_the_same(run, fille
     assert more.summary["before"] is None and more.summary["labeled"] == 30
 
 
-def test_labels_only_begins_anew_and_the_method_where_the_run_ended(run, tmp_path, filled):
+def test_supervised_begins_anew_and_the_method_where_the_run_ended(run, tmp_path, filled):
     """With a learning rate of nearly nothing both end where they began."""
     again = fewlabels.add_labels(run.path, filled, out=tmp_path / "still", lr=1e-12, steps=1, ema_memory=1)
     before, after = (load_file(each.path / "model.safetensors") for each in (run, again))
     weights = [name for name in before if name.endswith("weight")]
     assert weights and all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
-    checkpoint = load_file(sorted((again.path / "labels_only/checkpoint").iterdir())[-1])
+    checkpoint = load_file(sorted((again.path / "supervised/checkpoint").iterdir())[-1])
     drawn = [t for name, t in checkpoint.items() if name.endswith("head.weight")]
     assert drawn and not any(torch.allclose(t, before["head.weight"], atol=1e-3) for t in drawn)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.classify.baselines import free_baselines, pixel_features
+from fewlabels.classify.baselines import free_baselines
 from fewlabels.classify.metrics import accuracy
+from fewlabels.inputs.images.components import pixel_features
 from fewlabels.inputs.images.store import ResidentImages
 
 WITH_UNLABELED = ["knn", "linear", "label_spreading"]

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.classify.choose import choose_device, fast_bfloat16, make_plan
+from fewlabels.classify.choose import fast_bfloat16
 from fewlabels.classify.recipe import ClassifierRecipe
 from fewlabels.config import Options
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
+from fewlabels.runs.device import choose_device
 from fewlabels.runs.folder import RunFolder
 from fewlabels.training.recipe import OptimizerRecipe
+from tests.prepared import resolved
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")
 
@@ -36,12 +38,12 @@ def table_of(side, channels=1, classes=("cat", "dog"), rows=40):
     ],
 )
 def test_model_and_size_follow_the_images_the_rows_and_the_device(side, rows, device, model, size):
-    plan = make_plan(Options(), table_of(side, rows=rows), device)
+    plan = resolved(Options(), table_of(side, rows=rows), device)
     assert (plan.model, plan.form.size) == (model, (size, size))
 
 
 def test_every_choice_has_a_reason():
-    plan = make_plan(Options(), table_of(28), CPU)
+    plan = resolved(Options(), table_of(28), CPU)
     named = {
         "model",
         "channels",
@@ -52,7 +54,6 @@ def test_every_choice_has_a_reason():
         "operations",
         "features",
         "calibrate",
-        "threads",
     } | {field.name for kind in (ClassifierRecipe, OptimizerRecipe) for field in fields(kind)}
     assert (named - {"unlabeled_batch", "kind"}) | {"unlabeled_ratio"} == set(plan.why)
     assert all(plan.why.values())
@@ -63,7 +64,7 @@ def test_what_is_given_is_taken():
         model="wrn_28_2", size=20, flip="dihedral", operations=3, steps=7, batch=5, unlabeled_ratio=2, lr=0.5,
         optimizer="adamw", weight_decay=0.0, schedule="linear", clip_norm=2.0, precision="bfloat16", threads=1,
     )  # fmt: skip
-    plan = make_plan(options, table_of(28), CPU)
+    plan = resolved(options, table_of(28), CPU)
     recipe = plan.recipe
     assert (plan.model, plan.form.size, plan.flip, plan.operations, plan.threads) == (
         "wrn_28_2",
@@ -79,14 +80,12 @@ def test_what_is_given_is_taken():
 
 
 def test_the_budget_is_one_dial():
-    steps = [make_plan(Options(budget=b), table_of(28), CPU).recipe.steps for b in ("quick", "normal", "full")]
+    steps = [resolved(Options(budget=b), table_of(28), CPU).recipe.steps for b in ("quick", "normal", "full")]
     assert steps == sorted(set(steps))
 
 
 def test_tiny_images_learn_in_half_the_steps():
-    assert (
-        2 * make_plan(Options(), table_of(8), CPU).recipe.steps == make_plan(Options(), table_of(28), CPU).recipe.steps
-    )
+    assert 2 * resolved(Options(), table_of(8), CPU).recipe.steps == resolved(Options(), table_of(28), CPU).recipe.steps
 
 
 @pytest.mark.parametrize(
@@ -94,14 +93,14 @@ def test_tiny_images_learn_in_half_the_steps():
     [(("0", "1"), "none"), (("a", "b"), "none"), (("10", "11"), "none"), (("cat", "7"), "horizontal")],
 )
 def test_characters_are_never_flipped(classes, flip):
-    plan = make_plan(Options(), table_of(28, classes=classes), CPU)
+    plan = resolved(Options(), table_of(28, classes=classes), CPU)
     assert plan.flip == flip
     assert "mirrored" in plan.why["flip"]
 
 
 def test_color_is_kept_and_pretrained_networks_get_three_channels():
-    assert make_plan(Options(), table_of(28, 3), CPU).form.channels == 3
-    plan = make_plan(Options(pretrained=True), table_of(28, 1), CPU)
+    assert resolved(Options(), table_of(28, 3), CPU).form.channels == 3
+    plan = resolved(Options(pretrained=True), table_of(28, 1), CPU)
     assert (plan.form.channels, plan.model, plan.recipe.optimizer.kind) == (3, "resnet18", "adamw")
 
 
@@ -113,14 +112,14 @@ def test_an_unknown_device_is_refused():
 def test_a_folder_that_is_no_run_is_not_written_to(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="is no run of fewlabels"):
-        RunFolder(tmp_path).begin({"format": 1})
+        RunFolder(tmp_path).begin({}, {}, None)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
 def test_a_newer_or_damaged_configuration_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("format: 99\n")
     with pytest.raises(UserError, match="newer"):
-        RunFolder(tmp_path).begin({"format": 1})
+        RunFolder(tmp_path).begin({}, {}, None)
     (tmp_path / "config.yaml").write_text("][")
     with pytest.raises(UserError, match="damaged"):
         RunFolder(tmp_path).config()
@@ -137,7 +136,7 @@ def test_a_newer_or_damaged_configuration_is_refused(tmp_path):
 def test_on_a_cpu_bfloat16_is_fast_where_matrix_units_multiply_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert fast_bfloat16(CPU) is expected
-    plan = make_plan(Options(), table_of(28), CPU)
+    plan = resolved(Options(), table_of(28), CPU)
     assert plan.recipe.precision == ("bfloat16" if expected else "float32")
 
 

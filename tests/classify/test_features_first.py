@@ -13,6 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
+from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
 from fewlabels.inputs.images.cache import KeptArray
@@ -20,7 +21,6 @@ from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, on_features
 from fewlabels.models.classifier import Classifier
-from fewlabels.runs.show import Show
 
 pytestmark = pytest.mark.versions
 
@@ -61,11 +61,11 @@ def names(run):
 
 
 def test_budget_quick_ends_with_the_features_and_says_why(quick):
-    assert names(quick) == ["labels_only", "knn", "linear", "label_spreading", "layermatch"]
+    assert names(quick) == ["supervised", "knn", "linear", "label_spreading", "layermatch"]
     last = quick.summary["rows"][-1]
     assert "budget quick ends with the features" in last["note"]
     assert all("on small_cnn features" in row["label"] for row in quick.summary["rows"])
-    free = max(row["accuracy"] for row in quick.summary["rows"][1:4])
+    free = max(row["test"]["accuracy"] for row in quick.summary["rows"][1:4])
     assert last["added"] == pytest.approx(last["accuracy"] - free)
     assert quick.accuracy > 0.6
 
@@ -125,7 +125,7 @@ def test_the_whole_network_comes_after_the_features_and_the_table_says_what_it_a
     )  # fmt: skip
     rows = {row["name"]: row for row in run.summary["rows"]}
     assert [*rows] == [
-        "labels_only", "knn", "linear", "label_spreading", "labels_only_of_another_stage", "fixmatch_of_another_stage",
+        "supervised", "knn", "linear", "label_spreading", "supervised_of_another_stage", "fixmatch_of_another_stage",
         "fixmatch",
     ]  # fmt: skip
     before, last = rows["fixmatch_of_another_stage"], rows["fixmatch"]

@@ -13,7 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify import train
+from fewlabels.classify import preparation
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from tests.conftest import assert_same
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.versions
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
     "next_to_label.csv",
-    "model.json", "predictions.parquet", "reference.safetensors", "report.html", "labels_only", "free.json", ".lock",
+    "model.json", "predictions.parquet", "reference.safetensors", "report.html", "supervised",
+    "training_free.json", ".lock",
 }  # fmt: skip
 SMALL = {"steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu"}
 
@@ -37,23 +38,23 @@ def test_a_run_writes_its_files(digits_run):
     assert {p.name for p in digits_run.path.iterdir()} == FILES
     summary = json.loads((digits_run.path / "summary.json").read_text())
     assert summary == digits_run.summary
-    names = {"labels_only", "knn", "linear", "label_spreading", "layermatch"}
+    names = {"supervised", "knn", "linear", "label_spreading", "layermatch"}
     assert {row["name"] for row in summary["rows"]} == names
-    assert all(0 < row["accuracy"] <= 1 and row["seconds"] > 0 for row in summary["rows"])
+    assert all(0 < row["test"]["accuracy"] <= 1 and row["seconds"] > 0 for row in summary["rows"])
     assert summary["labeled"] == 40 and summary["unlabeled"] == 1402 and summary["test"] == 355
-    assert 0 < summary["unlabeled_accuracy"] < 1
+    assert 0 < summary["chosen"]["hidden"]["accuracy"] < 1
 
 
 def test_few_rows_are_evaluated_while_training_and_all_at_the_end(tmp_path, monkeypatch):
-    seen, predict = [], train.predict_rows
+    seen, predict = [], preparation.predict_rows
 
     def counted(classifier, rows, chosen):
         seen.append(len(chosen))
         return predict(classifier, rows, chosen)
 
-    monkeypatch.setattr(train, "predict_rows", counted)
-    monkeypatch.setattr(train, "TESTED_ROWS", 30)
-    monkeypatch.setattr(train, "HIDDEN_ROWS", 20)
+    monkeypatch.setattr(preparation, "predict_rows", counted)
+    monkeypatch.setattr(preparation, "TESTED_ROWS", 30)
+    monkeypatch.setattr(preparation, "HIDDEN_ROWS", 20)
     run = fewlabels.fit("digits", labels_per_class=4, out=tmp_path / "run", baseline=False, **SMALL)
     assert set(seen) == {30, 20}
     assert run.accuracy * 355 == pytest.approx(round(run.accuracy * 355))
@@ -118,22 +119,22 @@ def test_the_same_call_gives_the_same_bytes_elsewhere(digits_run, tmp_path):
         assert (tmp_path / "other" / name).read_bytes() == (digits_run.path / name).read_bytes()
 
 
-def test_labels_only_and_the_method_begin_with_the_same_parameters_but_end_apart(tmp_path, rng_images, monkeypatch):
-    begun, begin = {}, train.begin
+def test_supervised_and_the_method_begin_with_the_same_parameters_but_end_apart(tmp_path, rng_images, monkeypatch):
+    begun, begin = {}, preparation.begin
 
-    def noted(job, method):
-        state, feed = begin(job, method)
+    def noted(job, method, recipe):
+        state, feed = begin(job, method, recipe)
         parameters = {name: t.clone() for name, t in state.learner.network.classifier.state_dict().items()}
         begun.setdefault(type(method).__name__, []).append(parameters)
         return state, feed
 
-    monkeypatch.setattr(train, "begin", noted)
+    monkeypatch.setattr(preparation, "begin", noted)
     run = fewlabels.fit(rng_images, labels_per_class=5, out=tmp_path / "r", **SMALL)
     assert begun.keys() == {"Supervised", "LayerMatch"}
     first, *others = (parameters for several in begun.values() for parameters in several)
     for other in others:
         assert_same(first, other)
-    ends = [load_file(max(folder.glob("checkpoint/*"))) for folder in (run.path, run.path / "labels_only")]
+    ends = [load_file(max(folder.glob("checkpoint/*"))) for folder in (run.path, run.path / "supervised")]
     heads = [end["learner/network.classifier.head.weight"] for end in ends]
     assert not torch.equal(*heads)
     assert all(not torch.equal(head, first["head.weight"]) for head in heads)
@@ -223,12 +224,12 @@ def test_a_folder_with_a_broken_image(tmp_path, rng_images):
 def test_without_the_baseline(tmp_path, rng_images):
     run = fewlabels.fit(rng_images, labels_per_class=5, baseline=False, out=tmp_path / "r", **SMALL)
     assert run.summary["gain"] is None
-    assert not (run.path / "labels_only").exists()
+    assert not (run.path / "supervised").exists()
 
 
 def test_supervised_is_the_baseline(tmp_path, rng_images):
     run = fewlabels.fit(rng_images, method="supervised", labels_per_class=5, out=tmp_path / "r", **SMALL)
-    assert [row["name"] for row in run.summary["rows"]].count("labels_only") == 1
+    assert [row["name"] for row in run.summary["rows"]].count("supervised") == 1
     assert run.summary["method"] == "supervised"
 
 
@@ -284,7 +285,9 @@ def test_hidden_and_test_labels_never_reach_the_training(tmp_path, rng_images):
     runs = [fewlabels.fit(t, out=tmp_path / name, **SMALL) for name, t in (("a", table), ("b", other))]
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
     assert runs[0].accuracy == pytest.approx(1 - runs[1].accuracy)
-    assert runs[0].summary["unlabeled_accuracy"] == pytest.approx(1 - runs[1].summary["unlabeled_accuracy"])
+    assert runs[0].summary["chosen"]["hidden"]["accuracy"] == pytest.approx(
+        1 - runs[1].summary["chosen"]["hidden"]["accuracy"]
+    )
 
 
 def test_an_update_that_explodes_at_the_very_end_is_no_result(tmp_path, rng_images):
@@ -334,7 +337,7 @@ def test_without_unlabeled_images_it_says_so(tmp_path, rng_images):
 
 def test_a_network_that_cannot_be_leaves_no_folder_behind(tmp_path, rng_images, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(UserError, match="no model is named"):
-        patched.setattr("fewlabels.classify.modality.bring_images", None)  # before the images are decoded
+        patched.setattr("fewlabels.inputs.images.kind.bring_images", None)  # before the images are decoded
         fewlabels.fit(rng_images, model="resnet81", labels_per_class=5, out=tmp_path / "r", **SMALL)
     assert not (tmp_path / "r").exists()
     fewlabels.fit(rng_images, labels_per_class=5, baseline=False, out=tmp_path / "r", **SMALL)

@@ -1,5 +1,6 @@
 """The layer probe: what it compares, against formulas written by hand, and that the training does not notice it."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -10,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewlabels.classify.job import begin, make_probe
 from fewlabels.classify.layer_probe import ROWS, Probe
-from fewlabels.classify.train import train
+from fewlabels.classify.preparation import begin, probe_of
+from fewlabels.console import Show
 from fewlabels.errors import UserError
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.fixmatch import FixMatch
@@ -22,6 +23,7 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.layers import layers_of
 from fewlabels.training.loop import run
 from tests.conftest import assert_same
+from tests.prepared import Rows, train, with_options
 
 pytestmark = pytest.mark.versions
 
@@ -29,12 +31,12 @@ pytestmark = pytest.mark.versions
 def probed(job, method, steps=0):
     state, feed = begin(job, method)
     run(state, feed, 0, steps, watch=lambda *_: None)
-    probe = make_probe(job, method)
+    probe = probe_of(job, method)
     return probe(state.learner.network, state.learner.method, state.step), state, probe
 
 
 def without_truth(rows):
-    return dataclasses.replace(rows, truth=np.full_like(rows.truth, -1))
+    return rows.with_(truth=np.full_like(rows.truth, -1))
 
 
 def softmax(z):
@@ -48,7 +50,7 @@ def test_the_heads_numbers_follow_the_formulas(small_job, most_sure, policy):
     """dL/dW = mean of w (p - e_y^) f^T for pseudo-labels, and of (p - e_y) f^T for true ones; the bias likewise."""
     job = dataclasses.replace(small_job("group"), policy=policy)
     _, state, probe = probed(job, FixMatch(threshold=0.0), steps=3)
-    net, truth = state.learner.network, job.rows.truth
+    net, truth = state.learner.network, job.table.truth
     weight, bias = (t.detach().double().numpy() for t in (net.classifier.head.weight, net.classifier.head.bias))
     batches = [probe.feed.batch(number, state.step) for number in range(probe.batches)]
     with torch.no_grad():
@@ -96,7 +98,9 @@ def true_targets(rows, sign=1.0, **options):
 def test_true_targets_agree_wholly_and_their_opposite_not_at_all(small_job, passes, norm, sign):
     """Whatever normalizes the views, drops features, or averages the centers: it is so on both sides."""
     job = dataclasses.replace(with_dropout(small_job(norm)), center_memory=0.5)
-    found, _, _ = probed(job, true_targets(job.rows, sign, threshold="fixed", confidence=0.0, passes=passes), steps=3)
+    found, _, _ = probed(
+        job, true_targets(Rows(job.table, job.store), sign, threshold="fixed", confidence=0.0, passes=passes), steps=3
+    )
     assert found.wrong == 0 and found.kept == 1 and found.against == "hidden"
     for layer in found.layers:
         assert (layer.cosine_all, layer.cosine_kept) == pytest.approx((math.copysign(1, sign),) * 2, abs=1e-5)
@@ -105,19 +109,16 @@ def test_true_targets_agree_wholly_and_their_opposite_not_at_all(small_job, pass
 
 def test_true_targets_of_the_sure_rows_alone_agree_with_these_and_not_wholly_with_all(small_job):
     job = small_job("group", lr=0.2)
-    found, _, _ = probed(job, true_targets(job.rows, threshold="self_adaptive"), steps=10)
+    found, _, _ = probed(job, true_targets(Rows(job.table, job.store), threshold="self_adaptive"), steps=10)
     assert 0.05 < found.kept < 0.95
     for layer in found.layers:
         assert layer.cosine_kept == pytest.approx(1, abs=1e-5) and layer.cosine_all < 0.99
 
 
 def with_dropout(job):
-    def build():
-        classifier = job.build()
-        classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
-        return classifier
-
-    return dataclasses.replace(job, build=build)
+    classifier = copy.deepcopy(job.classifier)
+    classifier.backbone.stage2.append(torch.nn.Dropout(0.5))
+    return dataclasses.replace(job, classifier=classifier)
 
 
 def test_a_gradient_of_zero_has_no_angle(small_job):
@@ -161,18 +162,19 @@ def test_without_hidden_labels_the_test_split_tells_and_wrong_ones_are_not_known
 
 
 @pytest.mark.parametrize(
-    ("change", "method", "said"),
+    ("without", "method", "said"),
     [
-        ({}, Supervised(), "uses no unlabeled images"),
-        ({"unlabeled": np.array([], np.int64)}, FixMatch(), "there are no unlabeled images"),
-        ({"test": np.array([], np.int64), "truth": None}, FixMatch(), "put labeled images into test/"),
+        (None, Supervised(), "uses no unlabeled images"),
+        ("unlabeled", FixMatch(), "there are no unlabeled images"),
+        ("test", FixMatch(), "put labeled images into test/"),
     ],
 )
-def test_what_cannot_be_probed_is_said(small_job, digits_rows, change, method, said):
-    rows = without_truth(digits_rows) if "truth" in change else digits_rows
-    changed = dataclasses.replace(rows, **{k: v for k, v in change.items() if k != "truth"})
+def test_what_cannot_be_probed_is_said(small_job, digits_rows, without, method, said):
+    rows = without_truth(digits_rows) if without == "test" else digits_rows
+    if without:
+        rows = rows.take(np.setdiff1d(np.arange(len(rows.labels)), getattr(rows, without)))
     with pytest.raises(UserError, match=said):
-        make_probe(small_job(rows=changed), method)
+        probe_of(small_job(rows=rows), method)
 
 
 class Silent(FixMatch):
@@ -193,7 +195,7 @@ def test_the_training_does_not_notice_the_probe(small_job, vector_job, graphs, t
     found = {}
     for every in (None, 5):
         make = vector_job if "compile" in recipe else small_job  # which has batch norm, and takes longer to compile
-        job = dataclasses.replace(make(steps=12, **recipe), probe_every=every)
+        job = with_options(make(steps=12, **recipe), probe_every=every)
         out = tmp_path / str(every)
         out.mkdir()
         train(job, LayerMatch(outputs="averaged"), "layermatch", out)
@@ -218,17 +220,18 @@ def test_dropout_does_not_notice_the_probe_and_the_probe_draws_the_same_each_tim
 def test_a_probe_without_memory_is_left_out_and_the_training_goes_on_as_it_was(small_job, tmp_path, monkeypatch):
     said, found = [], []
     for lacks in (False, True):
-        job = dataclasses.replace(small_job(steps=6), probe_every=2)
-        monkeypatch.setattr(job.show, "line", lambda text, style=None: said.append(text))
+        job = with_options(small_job(steps=6), probe_every=2)
+        show = Show(None)
+        monkeypatch.setattr(show, "line", lambda text, style=None: said.append(text))
         if lacks:
             monkeypatch.setattr(Probe, "__call__", no_memory)
         out = tmp_path / str(lacks)
         out.mkdir()
-        train(job, FixMatch(), "fixmatch", out)
+        train(job, FixMatch(), "fixmatch", out, show)
         found.append(load_file(out / "checkpoint/step-00000006.safetensors"))
     assert_same(*found)
     assert [line for line in said if "memory" in line] == [
-        "fixmatch: out of memory in the layer probe, which is left out here"
+        "fixmatch: out of memory in the probe, which is left out here"
     ] * 3
     assert not (tmp_path / "True/probe.jsonl").read_text()
 
@@ -241,12 +244,12 @@ def test_a_network_that_cannot_be_copied_is_said(small_job):
     state, _ = begin(small_job(), FixMatch())
     state.learner.network.classifier.kept = torch.ones(2, requires_grad=True) * 2
     with pytest.raises(UserError, match="works on a copy of the network, and none can be made"):
-        make_probe(small_job(), FixMatch())(state.learner.network, state.learner.method, state.step)
+        probe_of(small_job(), FixMatch())(state.learner.network, state.learner.method, state.step)
 
 
 def test_the_clock_of_the_training_stands_still_in_a_probe(small_job, tmp_path, monkeypatch):
     monkeypatch.setattr(Probe, "__call__", slow)
-    job = dataclasses.replace(small_job(steps=6), probe_every=2)
+    job = with_options(small_job(steps=6), probe_every=2)
     began = time.perf_counter()
     trained = train(job, FixMatch(), "fixmatch", tmp_path)
     assert time.perf_counter() - began - trained.seconds > 3 * SLOW

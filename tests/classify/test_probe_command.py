@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import fewlabels
-from fewlabels.classify import train
 from fewlabels.cli import main
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.folder import RunFolder
 from fewlabels.training import loop
+from fewlabels.training import loop as train
 from tests.classify.test_faults import make_photos
 
 

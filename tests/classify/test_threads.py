@@ -1,14 +1,10 @@
 """How many threads a run takes."""
 
-import itertools
-
 import pytest
 import torch
 import yaml
 
 import fewlabels
-from fewlabels.classify import train
-from fewlabels.classify.train import fastest_threads
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs.host import host_settings_kept
 
@@ -24,16 +20,9 @@ def two_threads():
 
 @pytest.mark.parametrize(("one", "two", "chosen"), [(0.010, 0.030, 1), (0.010, 0.009, 1), (0.010, 0.007, 2)])
 def test_more_threads_must_be_a_fifth_faster(small_job, two_threads, monkeypatch, one, two, chosen):
-    clock = itertools.count()
-    now = [0.0]
-
-    def tick():
-        if next(clock) % 2:
-            now[0] += one if torch.get_num_threads() == 1 else two
-        return now[0]
-
-    monkeypatch.setattr(train.time, "perf_counter", tick)
-    threads, reason = fastest_threads(small_job(), FixMatch())
+    clock = Clock(one, two)
+    monkeypatch.setattr(rehearsal.time, "perf_counter", clock)
+    threads, reason = rehearsal_of(small_job()).fastest_threads(lambda: False)
     assert threads == chosen
     assert (
         reason == f"measured: 10 ms a step with 1 thread, {1000 * two:.0f} with 2; more threads must be a fifth faster"
@@ -41,29 +30,44 @@ def test_more_threads_must_be_a_fifth_faster(small_job, two_threads, monkeypatch
     assert torch.get_num_threads() == 2
 
 
+class Clock:
+    """Goes on by a step's time whenever it is read."""
+
+    def __init__(self, one, two):
+        self.one, self.two, self.now = one, two, 0.0
+
+    def __call__(self):
+        self.now += self.one if torch.get_num_threads() == 1 else self.two
+        return self.now
+
+
+def rehearsal_of(preparation):
+    return rehearsal.Rehearsal(stage_of(preparation, FixMatch(), "fixmatch", None))
+
+
 def test_one_thread_is_not_measured(small_job):
-    assert fastest_threads(small_job(), FixMatch()) == (1, "as many as the machine gives")
+    assert rehearsal_of(small_job()).fastest_threads(lambda: False) == (1, "as many as the machine gives")
 
 
 class EnoughError(Exception):
     """What follows the training is left out."""
 
 
-def trained(*_):
-    raise EnoughError
-
-
 def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkeypatch):
-    monkeypatch.setattr("fewlabels.classify.prepare.fastest_threads", lambda job, method: (2, "measured"))
+    monkeypatch.setattr(rehearsal.Rehearsal, "fastest_threads", lambda self, stop: (2, "measured"))
     fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (config["where"]["threads"], config["why"]["threads"]) == (2, "measured")
     assert torch.get_num_threads() == 2
     (tmp_path / "run/summary.json").unlink()  # as if it were not finished
-    monkeypatch.setattr("fewlabels.classify.prepare.fastest_threads", None)  # not asked again
+    monkeypatch.setattr(rehearsal.Rehearsal, "fastest_threads", None)  # not asked again
     seen = []
-    monkeypatch.setattr("fewlabels.classify.fit.train_stage", lambda *_: seen.append(torch.get_num_threads()))
-    monkeypatch.setattr("fewlabels.classify.fit.finish", trained)
+
+    def train(*_):
+        seen.append(torch.get_num_threads())
+        raise EnoughError
+
+    monkeypatch.setattr("fewlabels.runs.fit.train", train)
     with pytest.raises(EnoughError):
         fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
     assert seen == [2]

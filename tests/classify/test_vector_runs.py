@@ -13,11 +13,11 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify.job import begin
-from fewlabels.classify.modality import plan_of
 from fewlabels.classify.predict import predict
+from fewlabels.classify.preparation import begin
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.vectors import VectorForm
+from fewlabels.inputs.kinds import form_of
 from fewlabels.inputs.vectors.store import Vectors
 from fewlabels.methods import make_method, method_names
 from fewlabels.models.classifier import read_card
@@ -37,7 +37,7 @@ def digits_run(tmp_path_factory):
 
 
 def hidden(run):
-    return {row["name"]: row["unlabeled_accuracy"] for row in run.summary["rows"]}
+    return {row["name"]: row["hidden"]["accuracy"] for row in run.summary["rows"]}
 
 
 # --- what comes out -------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def hidden(run):
 
 def test_layermatch_learns_from_unlabeled_vectors(digits_run):
     found = hidden(digits_run)
-    assert found["layermatch"] > found["labels_only"] + 0.03
+    assert found["layermatch"] > found["supervised"] + 0.03
     assert found["layermatch"] > 0.85
     labels = [row["label"] for row in digits_run.summary["rows"]]
     assert labels[1:4] == [f"{name} on vectors" for name in ("nearest neighbors", "linear", "label spreading")]
@@ -54,7 +54,7 @@ def test_layermatch_learns_from_unlabeled_vectors(digits_run):
 
 def test_fixmatch_learns_from_unlabeled_vectors(digits_run, tmp_path):
     run = fewlabels.fit((X, Y), method="fixmatch", baseline=False, out=tmp_path / "run", **RUN)
-    assert hidden(run)["fixmatch"] > hidden(digits_run)["labels_only"] + 0.03
+    assert hidden(run)["fixmatch"] > hidden(digits_run)["supervised"] + 0.03
 
 
 def test_the_card_says_what_the_vectors_are(digits_run):
@@ -63,9 +63,9 @@ def test_the_card_says_what_the_vectors_are(digits_run):
     assert card.model == "mlp"
     assert len(card.mean) == 64
     assert card.std[0] == 0  # the corner of a digit is always empty
-    plan = plan_of(yaml.safe_load((digits_run.path / "config.yaml").read_text()))
-    assert plan.form == card.form
-    assert {"noise", "replaced", "mixed", "steps", "lr", "model", "batch"} <= plan.why.keys()
+    config = yaml.safe_load((digits_run.path / "config.yaml").read_text())
+    assert form_of(config["form"]) == card.form
+    assert {"noise", "replaced", "mixed", "steps", "lr", "model", "batch"} <= config["why"].keys()
 
 
 def test_the_loaded_classifier_gives_the_predictions_of_the_run(digits_run):
@@ -231,7 +231,7 @@ def test_strengths_that_are_given_are_used(tmp_path):
     given = {"noise": 0.5, "replaced": 0.25, "mixed": 0.0}
     run = fewlabels.fit((WINE.data, WINE.target), labels_per_class=4, out=tmp_path / "run", **SMALL | given)
     config = yaml.safe_load((run.path / "config.yaml").read_text())
-    assert {name: config["plan"][name] for name in given} == given
+    assert {name: config["options"][name] for name in given} == given
     assert config["why"]["noise"] == "given"
 
 
@@ -247,7 +247,7 @@ def test_every_method_takes_vectors(vector_job, name):
     state, feed = begin(job, method)
     for step in range(30):
         assert all(bool(value.isfinite().all()) for value in update(state, feed.batch(step, state.step)).values())
-    assert isinstance(job.rows.images, Vectors)
+    assert isinstance(job.store, Vectors)
 
 
 def test_an_image_card_of_before_is_read(tmp_path):

@@ -10,7 +10,7 @@ from fewlabels.averaging.horizon import horizon
 from fewlabels.inputs.batch import Batch
 from fewlabels.inputs.images.decode import Form
 from fewlabels.keys import Key
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.freematch import FreeMatch
 from fewlabels.methods.layermatch import LayerMatch
@@ -56,7 +56,7 @@ def as_images(values):
 
 
 def task_of(classes, features, rows):
-    return Task((2,) * classes, features, rows, rows, B, M, STEPS)
+    return Sizes((2,) * classes, features, rows, rows, B, M, STEPS)
 
 
 def batch_of(labeled, labels, unlabeled, step, rows=None):

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fewlabels.classify.job import begin
+from fewlabels.classify.preparation import begin
 from fewlabels.errors import UserError
 from fewlabels.methods.parts.heads import auxiliary_head
 from tests.eager import eager
@@ -36,10 +37,8 @@ def test_where_no_class_can_be_left_out_shrinkmatch_has_no_loss_for_that(small_j
 
 
 def test_a_run_of_two_classes_has_a_finite_loss(small_job, digits_rows):
-    labels = digits_rows.labels.copy()
-    labels[labels > 1] = -1
-    labeled = digits_rows.labeled[digits_rows.labels[digits_rows.labeled] < 2]
-    job = small_job(rows=dataclasses.replace(digits_rows, labels=labels, labeled=labeled))
+    labels = np.where(digits_rows.table.test | (digits_rows.labels < 2), digits_rows.labels, -1)
+    job = small_job(rows=digits_rows.with_(labels=labels))
     state, feed = begin(job, eager("shrinkmatch"))
     assert state.learner.method(state.learner.network, feed.batch(0, state.step))["loss"].isfinite()
 

@@ -5,11 +5,12 @@ import dataclasses
 import importlib
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from fewlabels.averaging.memory import Memory
-from fewlabels.classify.job import begin
+from fewlabels.classify.preparation import begin
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names
@@ -21,6 +22,7 @@ from fewlabels.models.network import Network
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 from tests.eager import ELSEWHERE, MIXES, ON_IMAGES, OWN_LABELED_LOSS, WITH_UNLABELED, eager
+from tests.prepared import with_options
 
 LEARNING = {name: partial(eager, name) for name in WITH_UNLABELED} | {
     "layermatch fixed": lambda: LayerMatch(threshold="fixed", confidence=0.0),
@@ -122,8 +124,8 @@ def assert_close(expected, found):
 
 @pytest.fixture
 def without_unlabeled(small_job, digits_rows):
-    alone = dataclasses.replace(digits_rows, unlabeled=digits_rows.unlabeled[:0])
-    return dataclasses.replace(small_job(rows=alone), labeled_in_unlabeled=False)
+    alone = digits_rows.take(np.setdiff1d(np.arange(len(digits_rows.labels)), digits_rows.unlabeled))
+    return with_options(small_job(rows=alone), labeled_in_unlabeled=False)
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name not in OWN_LABELED_LOSS])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fewlabels.classify.job import begin
+from fewlabels.classify.preparation import begin
 from fewlabels.methods import method_names
 from fewlabels.methods.base import Method
 from fewlabels.methods.parts.losses import consistency, fairness, mean_over, normalize

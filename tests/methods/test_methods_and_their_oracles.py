@@ -20,7 +20,7 @@ from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.mix import beta, resize_mix
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names, regmixmatch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.draws import directions, of_rows
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
@@ -286,7 +286,7 @@ class Twins:
         self.net = Network(Classifier(TanhOfPixels(), D, card))
         teacher = copy.deepcopy(self.net)
         self.method = method_class(name)(**self.case.options | options)
-        self.method.setup(Task(LABELS, D, N, N - 3, B, M, STEPS))
+        self.method.setup(Sizes(LABELS, D, N, N - 3, B, M, STEPS))
         self.method.train()
         teaching = copy.deepcopy(self.method)
         follow(self.net, teacher)

@@ -9,7 +9,7 @@ from fewlabels.inputs.batch import Batch
 from fewlabels.inputs.images.decode import Form
 from fewlabels.keys import Key
 from fewlabels.methods.adamatch import AdaMatch
-from fewlabels.methods.base import Task
+from fewlabels.methods.base import Sizes
 from fewlabels.methods.parts.draws import of_rows
 from fewlabels.methods.parts.forward import logits_of, statistics_kept
 from fewlabels.models.classifier import Card, Classifier
@@ -94,7 +94,7 @@ def test_adamatch_mixes_each_labeled_logit_of_two_passes_and_remembers_the_joint
     assert not torch.allclose(together, alone, atol=1e-3)
 
     method = AdaMatch()
-    method.setup(Task((4, 4, 4), 16, 20, 8, 4, 6, 100))
+    method.setup(Sizes((4, 4, 4), 16, 20, 8, 4, 6, 100))
     found = method(net, batch)["labeled_loss"]
     mixed = share * together + (1 - share) * alone
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(mixed, labels.repeat(2)))

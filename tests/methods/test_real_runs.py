@@ -40,7 +40,11 @@ def one(name, seed, folder):
         out=folder / "run",
     )  # fmt: skip
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    return run.summary["unlabeled_accuracy"], lines, None if name in NOT_PROBED else fewlabels.probe(run.path)["layers"]
+    return (
+        run.summary["chosen"]["hidden"]["accuracy"],
+        lines,
+        None if name in NOT_PROBED else fewlabels.probe(run.path)["layers"],
+    )
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fewlabels.classify.job import begin
+from fewlabels.classify.preparation import begin
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names
 from fewlabels.training.loop import run
@@ -34,12 +34,12 @@ def train(job, method):
         job.recipe.steps,
         watch=lambda _, __, found: seen.append({k: float(v) for k, v in found.items()}),
     )
-    rows, averaged = job.rows.hidden, state.averaged.classifier.eval()
-    views = job.views.make(job.rows.images.take(rows), ("weak", "weak"), Key(0).fold(torch.arange(len(rows))))
+    rows, averaged = job.hidden, state.averaged.classifier.eval()
+    views = job.views.make(job.store.take(rows), ("weak", "weak"), Key(0).fold(torch.arange(len(rows))))
     with torch.no_grad():
         p, other = (averaged(view).softmax(1) for view in views)
     found = {
-        "accuracy": float((p.argmax(1).numpy() == job.rows.truth[rows]).mean()),
+        "accuracy": float((p.argmax(1).numpy() == job.table.truth[rows]).mean()),
         "disagreement": float((p - other).square().sum(1).mean()),
         "entropy": float(-(p * p.clamp(min=1e-9).log()).sum(1).mean()),
     }

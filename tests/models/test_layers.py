@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewlabels.classify.job import begin
+from fewlabels.classify.preparation import begin
 from fewlabels.errors import UserError
 from fewlabels.keys import Key
 from fewlabels.methods import method_class

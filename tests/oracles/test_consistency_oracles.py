@@ -271,7 +271,7 @@ def test_dash_threshold_by_hand() -> None:
     close(dash.rho(10**4), 0.05)
 
 
-def test_dash_warm_up_is_labels_only() -> None:
+def test_dash_warm_up_is_supervised() -> None:
     out = Dash(warm_up=3, period=9).step(batch((0.25,), (0.99,), (0.6,)), PLAIN, PLAIN)
     assert out["unlabeled_loss"] == 0 and out["kept"] == 0 and out["rho"] == 0
     close(out["loss"], LOG(4))

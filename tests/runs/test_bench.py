@@ -40,31 +40,31 @@ def count_fits(monkeypatch, stop_after=None):
 
 
 def test_each_method_and_seed_is_a_run_of_its_own(done):
-    names = {f"{m}-{s}" for m in ("labels_only", "fixmatch", "layermatch-threshold=fixed") for s in range(3)}
+    names = {f"{m}-{s}" for m in ("supervised", "fixmatch", "layermatch-threshold=fixed") for s in range(3)}
     assert {p.name for p in done.path.iterdir()} == names | {"bench.json", "bench.md"}
     for name in names:
         summary = json.loads((done.path / name / "summary.json").read_text())
         assert f"-{summary['seed']}" in name and summary["steps"] == 8
-    assert not (done.path / "fixmatch-0/labels_only").exists()  # trained once a seed
+    assert not (done.path / "fixmatch-0/supervised").exists()  # trained once a seed
 
 
 def test_the_rows_are_the_runs(done):
     names = [row.name for row in done.rows]
     assert names[0] == "labels only" and names[-2:] == ["fixmatch", "layermatch:threshold=fixed"]
     assert "label spreading on pixels" in names
-    for row, folder in ((done.rows[0], "labels_only"), (done.rows[-1], "layermatch-threshold=fixed")):
+    for row, folder in ((done.rows[0], "supervised"), (done.rows[-1], "layermatch-threshold=fixed")):
         for seed in range(3):
             summary = json.loads((done.path / f"{folder}-{seed}/summary.json").read_text())
-            assert row.accuracy[seed] == summary["accuracy"] and row.step_seconds[seed] > 0
+            assert row.accuracy[seed] == summary["chosen"]["test"]["accuracy"] and row.step_seconds[seed] > 0
     by_name = {(each.first, each.second): each for each in done.differences}
     values = [done.rows[-2].accuracy[seed] - done.rows[0].accuracy[seed] for seed in range(3)]
     assert by_name["fixmatch", "labels only"].mean.value == pytest.approx(np.mean(values))
 
 
-def test_labels_only_is_that_of_a_single_run(done, tmp_path):
+def test_supervised_is_that_of_a_single_run(done, tmp_path):
     run = fewlabels.fit("digits", method="fixmatch", seed=1, out=tmp_path / "r", **SMALL)
-    rows = {row["name"]: row["accuracy"] for row in run.summary["rows"]}
-    assert rows["labels_only"] == done.rows[0].accuracy[1] and rows["fixmatch"] == done.rows[-2].accuracy[1]
+    rows = {row["name"]: row["test"]["accuracy"] for row in run.summary["rows"]}
+    assert rows["supervised"] == done.rows[0].accuracy[1] and rows["fixmatch"] == done.rows[-2].accuracy[1]
 
 
 def test_what_is_written(done):
@@ -102,7 +102,7 @@ def test_stopped_and_given_again_it_goes_on_with_seeds_outermost(tmp_path, monke
     with monkeypatch.context() as patched:
         asked = count_fits(patched, stop_after=3)
         assert main(words) == 130
-    assert asked == ["labels_only-0", "fixmatch-0", "labels_only-1"]
+    assert asked == ["supervised-0", "fixmatch-0", "supervised-1"]
     said = capsys.readouterr()
     assert "3 of 4  labels only, seed 1:" in said.out and "(n = 2)" in said.out
     assert "give the same command again" in said.err

@@ -11,13 +11,15 @@ from rich.console import Console
 
 import fewlabels
 from fewlabels import processes
-from fewlabels.classify.train import _Watch, train
+from fewlabels.classify.preparation import stage_of
 from fewlabels.cli import main
+from fewlabels.console import Show
 from fewlabels.errors import UserError
 from fewlabels.methods.supervised import Supervised
-from fewlabels.runs.show import Show
-from fewlabels.training.boards import BOARDS, Training, open_board
+from fewlabels.training.boards import BOARDS, Subject, open_board
 from fewlabels.training.record import read_lines
+from fewlabels.training.train import Training
+from tests.prepared import train
 
 STEPS = 40
 
@@ -135,14 +137,14 @@ def service(request, monkeypatch):
 
 def stopped_at(monkeypatch, step):
     """Let trainings break off after this step, as by a kill."""
-    call = _Watch.__call__
+    call = Training.__call__
 
     def watch(self, state, now, metrics):
         call(self, state, now, metrics)
         if now == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Watch, "__call__", watch)
+    monkeypatch.setattr(Training, "__call__", watch)
 
 
 @pytest.mark.parametrize("service", BOARDS, indirect=True)
@@ -150,7 +152,7 @@ def test_each_number_comes_once_however_often_a_training_is_stopped(service, sma
     kind = next(kind for kind, (_, made) in STAND_INS.items() if isinstance(service, made))
 
     def board(name, first):
-        return open_board(kind, Training(tmp_path, name, first, {"data": "digits"}))
+        return open_board(kind, Subject(tmp_path, name, first, {"data": "digits"}))
 
     def training():
         train(replace(small_job(steps=STEPS), board=board), Supervised(), "a", tmp_path)
@@ -173,19 +175,19 @@ def test_each_number_comes_once_however_often_a_training_is_stopped(service, sma
 def test_tensorboard_forgets_what_comes_after_the_step_it_continues_from(service, tmp_path, monkeypatch):
     opened, make = [], service.SummaryWriter
     monkeypatch.setattr(service, "SummaryWriter", lambda *a, **options: opened.append(options) or make(*a, **options))
-    open_board("tensorboard", Training(tmp_path, "a", 4, {}))
+    open_board("tensorboard", Subject(tmp_path, "a", 4, {}))
     assert opened == [{"purge_step": 5}]
 
 
 @pytest.mark.parametrize("service", ["wandb"], indirect=True)
-def test_labels_only_and_the_method_are_told_apart(service, tmp_path):
+def test_supervised_and_the_method_are_told_apart(service, tmp_path):
     options = {"method": "fixmatch", "labels_per_class": 1, "steps": 4, "device": "cpu", "threads": 1}
     fewlabels.fit("digits", out=tmp_path / "run", log="wandb", **options)
     runs = {run.name: run for run in service.runs.values()}
-    assert set(runs) == {"run labels_only", "run fixmatch"}
+    assert set(runs) == {"run supervised", "run fixmatch"}
     assert all((run.group, run.project, run.ends) == ("run", "fewlabels", [True]) for run in runs.values())
-    facts = runs["run labels_only"].facts
-    assert (facts["data"], facts["labeled"], facts["training"]) == ("digits", 10, "labels_only")
+    facts = runs["run supervised"].facts
+    assert (facts["data"], facts["labeled"], facts["training"]) == ("digits", 10, "supervised")
 
 
 @pytest.mark.parametrize(
@@ -195,17 +197,17 @@ def test_the_users_own_project(service, variable, tmp_path, monkeypatch):
     monkeypatch.setenv(variable, "mine")
     kind = variable.split("_")[0].lower()
     for name in "aab":  # continued, and in an experiment that is there
-        open_board(kind, Training(tmp_path, name, 0, {})).close(True)
+        open_board(kind, Subject(tmp_path, name, 0, {})).close(True)
     assert [run.project for run in service.runs.values()] == ["mine", "mine"]
 
 
 @pytest.mark.parametrize("service", ["wandb"], indirect=True)
 def test_a_board_that_is_gone_ends_no_training(service, small_job, tmp_path):
     said = io.StringIO()
-    board = open_board("wandb", Training(tmp_path, "a", 0, {}))
+    board = open_board("wandb", Subject(tmp_path, "a", 0, {}))
     service.broken = True
-    job = replace(small_job(), board=lambda name, first: board, show=Show(Console(file=said, width=200)))
-    train(job, Supervised(), "a", tmp_path)
+    job = replace(small_job(), board=lambda name, first: board)
+    train(job, Supervised(), "a", tmp_path, Show(Console(file=said, width=200)))
     assert said.getvalue().count("the board takes no more numbers (the service is gone); metrics.jsonl has them") == 1
     assert len(read_lines(tmp_path / "metrics.jsonl")) == job.recipe.steps
 
@@ -221,7 +223,7 @@ def test_a_board_that_cannot_be_opened_is_the_users_to_mend(service, error, said
 
     monkeypatch.setattr(service, "get_experiment_by_name", fail)
     with pytest.raises(UserError) as failure:
-        open_board("mlflow", Training(tmp_path, "a", 0, {}))
+        open_board("mlflow", Subject(tmp_path, "a", 0, {}))
     assert f"--log mlflow: {said}. " in str(failure.value)
     assert not list(tmp_path.iterdir())
 
@@ -241,6 +243,7 @@ def test_only_the_first_process_has_a_board(small_job, tmp_path, monkeypatch):
         monkeypatch.setattr(processes, "world_size", lambda: 2)
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
         monkeypatch.setattr(dist, "broadcast_object_list", lambda said: None)
-        with _Watch(job, Supervised(), "a", tmp_path).on_board(4):
+        stage = stage_of(job, Supervised(), "a", tmp_path)
+        with Training(stage, Show(None), lambda: False).on_board(4):
             pass
     assert opened == [("a", 4)]

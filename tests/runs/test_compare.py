@@ -68,7 +68,7 @@ def test_holm_agrees_with_a_slow_one():
         assert [value <= 0.05 for value in holm(p)] == rejects(p, 0.05)
 
 
-def test_each_method_is_compared_with_labels_only_the_best_of_the_others_and_of_what_is_free():
+def test_each_method_is_compared_with_supervised_the_best_of_the_others_and_of_what_is_free():
     base = scores("labels only", 0.50, 0.52, 0.49, 0.51)
     free = scores("knn", 0.55, 0.56, 0.54, 0.55)
     good, fair = scores("good", 0.80, 0.83, 0.80, 0.82), scores("fair", 0.70, 0.71, 0.71, 0.70)

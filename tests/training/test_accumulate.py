@@ -8,16 +8,17 @@ import torch
 from rich.console import Console
 
 from fewlabels import UserError
-from fewlabels.classify.job import begin
-from fewlabels.classify.train import seconds_a_step, train
+from fewlabels.classify.preparation import begin, stage_of
+from fewlabels.console import Show
 from fewlabels.inputs.batch import Batch
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.supervised import Supervised
-from fewlabels.runs.show import Show
 from fewlabels.training import checkpoint
 from fewlabels.training.loop import run, update
+from fewlabels.training.rehearsal import Rehearsal
 from tests.conftest import assert_same
+from tests.prepared import train
 
 
 def batch_of(labeled=8, unlabeled=12):
@@ -101,10 +102,18 @@ class HeavyLater(Heavy):
         return super().forward(net, batch) if int(batch.step) >= 6 else FixMatch.forward(self, net, batch)
 
 
-def heard(job):
-    console = Console(file=io.StringIO(), width=10_000)
-    object.__setattr__(job, "show", Show(console))
-    return lambda: console.file.getvalue()
+class Heard(Show):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__(Console(file=io.StringIO(), width=10_000))
+
+    def __call__(self):
+        return self.console.file.getvalue()
+
+
+def learned(training):
+    return training.state.averaged.classifier.state_dict()
 
 
 def notes_of(folder):
@@ -113,22 +122,22 @@ def notes_of(folder):
 
 def test_where_the_memory_is_too_small_the_batch_goes_in_more_parts(small_job, tmp_path):
     job = small_job(norm="group")
-    said = heard(job)
-    trained = train(job, Heavy(threshold=0.12), "heavy", tmp_path)
+    said = Heard()
+    trained = train(job, Heavy(threshold=0.12), "heavy", tmp_path, said)
     assert said().count("out of memory") == 2  # 8 labeled images, then 4, then 2
-    assert "heavy: out of memory. Each batch now goes through the network in 2 parts of 4 labeled" in said()
-    assert "in 4 parts of 2 labeled and 4 unlabeled images" in said()
+    assert "heavy: out of memory. Each batch now goes through the network in 2 parts of 4 and 8 rows" in said()
+    assert "in 4 parts of 2 and 4 rows" in said()
     assert notes_of(tmp_path)["accumulate"] == 4 and notes_of(tmp_path)["step"] == 12
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
     given = train(small_job(norm="group", accumulate=4), Heavy(threshold=0.12), "heavy", tmp_path / "given")
-    assert_same(trained.classifier.state_dict(), given.classifier.state_dict())
+    assert_same(learned(trained), learned(given))
 
 
 def test_a_run_that_ran_out_on_the_way_goes_on_from_its_checkpoint_and_keeps_the_parts(small_job, tmp_path):
     job = small_job(norm="group", steps=20)
-    said = heard(job)
-    train(job, HeavyLater(threshold=0.12, most=4), "heavy", tmp_path)
+    said = Heard()
+    train(job, HeavyLater(threshold=0.12, most=4), "heavy", tmp_path, said)
     assert "heavy: continued from step 6" in said()
     assert notes_of(tmp_path)["accumulate"] == 2
 
@@ -137,9 +146,8 @@ def test_a_run_that_is_given_again_keeps_its_parts(small_job, tmp_path):
     """Though the memory would now be large enough: the parts decide the outcome."""
     stops = iter([False] * 6 + [True])
     job = small_job(norm="group")
-    object.__setattr__(job, "stop", lambda: next(stops))
     with pytest.raises(Exception, match="saved at step 7 of 12"):
-        train(job, Heavy(threshold=0.12, most=4), "heavy", tmp_path)
+        train(job, Heavy(threshold=0.12, most=4), "heavy", tmp_path, stop=lambda: next(stops))
     seen = []
 
     class Light(Heavy):
@@ -151,7 +159,7 @@ def test_a_run_that_is_given_again_keeps_its_parts(small_job, tmp_path):
     assert set(seen) == {4}
     assert notes_of(tmp_path)["accumulate"] == 2
     whole = train(small_job(norm="group", accumulate=2), FixMatch(threshold=0.12), "whole", tmp_path / "whole")
-    assert_same(again.classifier.state_dict(), whole.classifier.state_dict())
+    assert_same(learned(again), learned(whole))
 
 
 def test_the_method_that_was_given_is_not_changed_by_what_was_given_up(small_job, tmp_path):
@@ -162,9 +170,9 @@ def test_the_method_that_was_given_is_not_changed_by_what_was_given_up(small_job
 
 
 def test_where_not_even_one_image_fits_it_stops_with_what_to_do(small_job, tmp_path):
-    with pytest.raises(UserError, match=r"out of memory with 8 labeled and 16 unlabeled .*smaller --batch or --size"):
+    with pytest.raises(UserError, match=r"out of memory with 8 and 16 rows a step .*smaller --batch"):
         train(small_job(), Heavy(most=0), "heavy", tmp_path)
 
 
 def test_the_estimate_survives_a_small_memory_too(small_job):
-    assert seconds_a_step(small_job(norm="group"), Heavy(), tries=1) > 0
+    assert Rehearsal(stage_of(small_job(norm="group"), Heavy(), "heavy", None)).seconds(1) > 0

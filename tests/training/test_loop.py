@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewlabels.averaging.batch_norm import batch_norms
-from fewlabels.classify.job import begin
-from fewlabels.classify.train import train
+from fewlabels.classify.preparation import begin
 from fewlabels.errors import UserError
 from fewlabels.inputs.feed import RowFeed
 from fewlabels.inputs.images.store import ResidentImages
@@ -24,6 +23,7 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.training.loop import run, update
 from tests.conftest import assert_same, parameters_of
 from tests.eager import MIXES, ON_IMAGES, OTHER, WITH_UNLABELED, eager
+from tests.prepared import train
 from tests.training import two_processes
 from tests.training.together import CAN_FORK, together
 
@@ -196,8 +196,8 @@ def test_every_method_compiles_to_the_same_step(small_job, vector_job, name, gra
 def test_a_captured_run_equals_the_other_on_a_gpu(small_job, optimizer):
     def job(**recipe):
         made = small_job(steps=12, optimizer=optimizer, **recipe)
-        images = ResidentImages(made.rows.images.images.cuda())
-        return replace(made, rows=replace(made.rows, images=images), views=made.views.cuda())
+        store = ResidentImages(made.store.images.cuda())
+        return replace(made, store=store, views=made.views.cuda())
 
     outcomes = []
     for recipe in ({}, {"compile": True}):

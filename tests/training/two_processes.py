@@ -7,25 +7,21 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from fewlabels.classify.job import Job, Rows, begin
-from fewlabels.classify.vectors import vector_views
+from fewlabels.classify.preparation import begin
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.vectors import VectorForm
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages, decode_all
-from fewlabels.inputs.images.views import ImageViews
 from fewlabels.inputs.vectors.store import Vectors, vector_statistics
-from fewlabels.inputs.vectors.views import Strength
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
-from fewlabels.models.classifier import Card, Classifier
+from fewlabels.models.classifier import Card
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.processes import joined
-from fewlabels.runs.show import Show
 from fewlabels.training.loop import run
-from tests.conftest import small_recipe
 from tests.eager import OTHER, WITH_UNLABELED, eager
+from tests.prepared import Rows, small_preparation, small_recipe, vector_views_of
 
 # Not those that mix a row with others, which are of the same process, nor what has batch norm in a head of its own.
 APART = ("mixmatch", "remixmatch", "regmixmatch", "shrinkmatch")
@@ -47,14 +43,8 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     table = draw_split(open_table("digits"), 4, 1000)
     images, _ = decode_all(table.images, Form(1, (8, 8)))
-    rows = Rows(
-        ResidentImages(images), table.labels, table.truth, table.labeled_rows, table.unlabeled_rows, table.test_rows
-    )
+    rows = Rows(table, ResidentImages(images))
     card = Card("small_cnn", table.classes, Form(1, (8, 8)), (0.3,), (0.37,))
-
-    def build() -> Classifier:
-        torch.manual_seed(0)
-        return Classifier(SmallCNN(1, (8, 16), "group"), 16, card)
 
     recipe = small_recipe(steps=8)
     rules: dict[str, Any] = {
@@ -63,16 +53,18 @@ def main(out: str) -> None:
     }
     vectors = Vectors(images.flatten(1).to(torch.float32))
     card_of_vectors = Card("mlp", table.classes, VectorForm(64), *vector_statistics(vectors, rows.unlabeled))
+    of_vectors = dataclasses.replace(rows, images=vectors)
     rules["vectors"] = {
-        "rows": dataclasses.replace(rows, images=vectors),
-        "views": vector_views(card_of_vectors, vectors, rows.unlabeled, Strength(0.3, 0.2, 0.2)),
-        "build": lambda: build_classifier(card_of_vectors, key=Key(2)),
+        "store": vectors,
+        "views": vector_views_of(card_of_vectors, of_vectors, rows.unlabeled),
+        "classifier": build_classifier(card_of_vectors, key=Key(2)),
     }
     # With key 0 a value lies on the kink of a leaky ReLU, and rounding decides its gradient.
-    job = Job(rows, ImageViews(card.mean, card.std), recipe, build, True, Key(1), Show(None))
+    job = small_preparation(rows, lambda: (SmallCNN(1, (8, 16), "group"), 16), card, recipe, 1)
+    job = dataclasses.replace(job, key=Key(1))
     with joined(torch.device("cpu")) as process:
         for name, make in METHODS.items():
-            state, feed = begin(dataclasses.replace(job, process=process, **rules.get(name, {})), make())
+            state, feed = begin(dataclasses.replace(job, **rules.get(name, {})), make())
             run(state, feed, 0, recipe.steps, watch=lambda *_: None)
             found = {key: tensor.contiguous() for key, tensor in state.learner.state_dict().items()}
             save_file(found, f"{out}-{name}-{process.rank}.safetensors")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels.classify.reference import Suspects
 from fewlabels.data.table import Labels, Table
-from fewlabels.inputs.images.store import Images
+from fewlabels.inputs.base import Inputs, Provider
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,8 @@ class Findings:
 
     Attributes:
         table: the rows.
-        images: of the rows, as the network saw them; None where the rows are no images but vectors.
+        inputs: the kind of the rows.
+        store: of the rows, as the network saw them.
         probabilities: float32 [N, K], calibrated where the run could.
         raw: float32 [N, K], as the network gives them.
         unknown: bool [N], rows that are unlike every class of the labeled set.
@@ -28,7 +30,8 @@ class Findings:
     """
 
     table: Table
-    images: Images | None
+    inputs: Inputs[Any]
+    store: Provider
     probabilities: NDArray[np.float32]
     raw: NDArray[np.float32]
     unknown: NDArray[np.bool_]
@@ -38,4 +41,4 @@ class Findings:
     @property
     def things(self) -> str:
         """What the rows are."""
-        return "vectors" if self.images is None else "images"
+        return self.inputs.many

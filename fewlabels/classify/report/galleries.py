@@ -88,7 +88,7 @@ def _surest(findings: Findings, rows: Labels, most: int) -> Labels:
 def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[int, Picture]) -> Section:
     """Show galleries; a row without a picture is shown by its name."""
     parts: list[Markup] = []
-    if findings.images is not None and shown and not pictures:
+    if findings.inputs.are_pictures and shown and not pictures:
         parts.append(paragraph("There is no room for pictures: the names tell which images are meant.", "soft"))
     for gallery in shown:
         items = lines(_item(int(row), findings, pictures.get(int(row)), gallery.instead) for row in gallery.rows)

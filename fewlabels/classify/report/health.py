@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fewlabels.classify.metrics import accuracy_interval
 from fewlabels.classify.reference import FLAGGED
 from fewlabels.classify.report.findings import Findings
-from fewlabels.classify.report.words import best_free, source, tested, things
+from fewlabels.classify.report.words import best_free, metric, source, tested, things
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.report.page import short
 from fewlabels.report.plots import Line, points
@@ -286,18 +286,20 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
         yield HealthWarning(
             "unlabeled_data_harmed",
             "high",
-            f"Labels only was better by {-100 * gain['value']:.1f} points: the unlabeled {things(summary)} did harm. "
-            f"Try {_other(summary, 'fixmatch', 'freematch')}, or `fewlabels bench`, which compares methods on your "
-            "data. They may also show other things than the labeled ones: the report has the most doubtful; take such "
+            f"The supervised baseline was better by {-100 * gain['value']:.1f} points: the unlabeled {things(summary)} "
+            f"did harm. Try {_other(summary, 'fixmatch', 'freematch')}, or `fewlabels bench`, which compares methods "
+            "on your data. They may also show other things than the labeled ones: the report has the most doubtful; "
+            "take such "
             "out.",
         )
 
 
 def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     best, rows = best_free(summary), summary["test"]
-    if best is None or summary["accuracy"] is None:
+    ours = metric(summary["chosen"])
+    if best is None or ours is None:
         return
-    ours, free = summary["accuracy"], best["accuracy"]
+    free = best["test"]["accuracy"]
     # Both saw the same images, so the true error is smaller.
     error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
     if free - ours > ERRORS * error:
@@ -367,9 +369,10 @@ def _set_aside(summary: Mapping[str, Any], findings: Findings) -> Iterator[Healt
 
 
 def _small_test(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
-    if summary["accuracy"] is None:
+    accuracy = metric(summary["chosen"])
+    if accuracy is None:
         return
-    low, high = accuracy_interval(summary["accuracy"], summary["test"])
+    low, high = accuracy_interval(accuracy, summary["test"])
     if (high - low) / 2 > WIDEST:
         yield HealthWarning(
             "few_test_rows",

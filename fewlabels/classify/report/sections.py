@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from fewlabels.classify.report.words import (
     asked,
     best_free,
     came_out,
+    columns_of,
     compared_with_start,
+    metric,
     source,
     tested,
     things,
@@ -28,7 +31,7 @@ from fewlabels.report.plots import Line, Points, curves, points
 from fewlabels.report.words import count, percent, points_of
 from fewlabels.training.record import read_lines
 
-LABELS_ONLY = "labels_only"
+SUPERVISED = "supervised"  # the baseline, and the folder of its training
 
 
 def head(title: str, summary: dict[str, Any]) -> Markup:
@@ -52,16 +55,16 @@ def _tiles(summary: Mapping[str, Any]) -> Markup:
     gain, best = summary["gain"], best_free(summary)
     reliability = (summary.get("calibration") or {}).get("calibrated")
     tiles: list[tuple[str, str]] = []
-    if summary["accuracy"] is not None:
-        tiles.append((percent(summary["accuracy"]), f"right, of {count(summary['test'], tested(summary))}"))
-    elif summary["unlabeled_accuracy"] is not None:
+    if metric(summary["chosen"]) is not None:
+        tiles.append((percent(metric(summary["chosen"])), f"right, of {count(summary['test'], tested(summary))}"))
+    elif metric(summary["chosen"], "hidden") is not None:
         hidden = f"right, of the {things(summary)} whose labels were hidden"
-        tiles.append((percent(summary["unlabeled_accuracy"]), hidden))
+        tiles.append((percent(metric(summary["chosen"], "hidden")), hidden))
     if gain is not None:
         error = 100 * gain["standard_error"]
-        tiles.append((points_of(gain["value"]), f"points against labels only, standard error {error:.1f}"))
+        tiles.append((points_of(gain["value"]), f"points against the supervised baseline, standard error {error:.1f}"))
     if best is not None:
-        tiles.append((percent(best["accuracy"]), f"the best of what is free: {best['label']}"))
+        tiles.append((percent(metric(best)), f"the best training-free baseline: {best['label']}"))
     if reliability is not None:
         tiles.append((f"{100 * reliability['ece']:.1f}", "points that probabilities are off in the mean"))
     items = lines(fill("<li><strong>{}</strong>{}</li>", *tile) for tile in tiles)
@@ -79,19 +82,17 @@ def _warnings(warnings: Sequence[Mapping[str, str]] | None) -> Markup:
 
 
 def result_section(summary: Mapping[str, Any]) -> Section:
-    """Make the honest table: each step with its gain over labels only."""
+    """Make the honest table: each step with its gain over the supervised baseline."""
     rows = summary["rows"]
-    on_test = any(row["accuracy"] is not None for row in rows)
-    key = "accuracy" if on_test else "unlabeled_accuracy"
-    base = next((row[key] for row in rows if row["name"] == LABELS_ONLY), None)
+    on_test = any(row["test"] for row in rows)
+    split = "test" if on_test else "hidden"
+    base = next((metric(row, split) for row in rows if row["kind"] == "supervised"), None)
     known = {rows[-1]["name"]: summary["gain"]}
     columns: list[tuple[str, Callable[[Mapping[str, Any]], Text]]] = [("method", lambda row: row["label"])]
-    if on_test:
-        columns.append(("test accuracy", lambda row: bar(percent(row["accuracy"]), row["accuracy"])))
-    if any(row["unlabeled_accuracy"] is not None for row in rows):
-        columns.append(("on hidden labels", lambda row: percent(row["unlabeled_accuracy"])))
+    for title, which in columns_of(rows).items():
+        columns.append((title, partial(_metric, which=which)))
     if base is not None:
-        columns.append(("gain over labels only", lambda row: _gain(row, key, base, known.get(row["name"]))))
+        columns.append(("gain over supervised", lambda row: _gain(row, split, base, known.get(row["name"]))))
     if any(row.get("added") is not None for row in rows):
         columns.append(("added to the step before", lambda row: _points(row.get("added"))))
     columns.append(("seconds", lambda row: f"{row['seconds']:.1f}"))
@@ -102,16 +103,22 @@ def result_section(summary: Mapping[str, Any]) -> Section:
         "Results",
         (
             table("Methods side by side", [name for name, _ in columns], cells, marked=len(rows) - 1),
-            *(paragraph(f"Why it ended there: {row['note']}.") for row in rows if row.get("note")),
+            *([paragraph(f"Why it ended there: {why}.")] if (why := summary["chosen"]["why"]) else []),
             paragraph(_meaning(summary, base is not None, on_test), "soft"),
         ),
     )
 
 
-def _gain(row: Mapping[str, Any], key: str, base: float | None, known: Mapping[str, Any] | None) -> str:
+def _metric(row: Mapping[str, Any], which: tuple[str, str]) -> Text:
+    value = metric(row, *which)
+    return bar(percent(value), value) if which == ("test", "accuracy") else percent(value)
+
+
+def _gain(row: Mapping[str, Any], split: str, base: float | None, known: Mapping[str, Any] | None) -> str:
     if known:
         return f"{points_of(known['value'])} \u00b1 {100 * known['standard_error']:.1f}"
-    return _points(None if base is None or row[key] is None or row["name"] == LABELS_ONLY else row[key] - base)
+    value = metric(row, split)
+    return _points(None if base is None or value is None or row["kind"] == "supervised" else value - base)
 
 
 def _points(value: float | None) -> str:
@@ -122,7 +129,7 @@ def _meaning(summary: Mapping[str, Any], compared: bool, on_test: bool) -> str:
     where = "on the test split, which chose nothing" if on_test else "on hidden labels: there is no test split"
     error = " After \u00b1 stands its standard error." if summary["gain"] else ""
     steps = any(row.get("added") is not None for row in summary["rows"])
-    added = " The first step is compared with the best of what is free." if steps else ""
+    added = " The first step is compared with the best training-free baseline." if steps else ""
     return (
         f"{f'The gain is in points of accuracy {where}.{error}{added} ' if compared else ''}The numbers are of the "
         f"averaged parameters after the last step. Policy of the layers that learn from unlabeled {things(summary)}: "
@@ -132,17 +139,17 @@ def _meaning(summary: Mapping[str, Any], compared: bool, on_test: bool) -> str:
 
 def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
     """Show how accuracy, loss and pseudo-labels went; None where nothing was recorded."""
-    method, base = read_lines(folder / "metrics.jsonl"), read_lines(folder / LABELS_ONLY / "metrics.jsonl")
+    method, base = read_lines(folder / "metrics.jsonl"), read_lines(folder / SUPERVISED / "metrics.jsonl")
     name = summary["method"]
 
     def both(key: str, scale: float = 100.0) -> dict[str, Points]:
-        return {name: points(method, key, scale), "labels only": points(base, key, scale)}
+        return {name: points(method, key, scale), SUPERVISED: points(base, key, scale)}
 
     kept = {"kept share": points(method, "kept", 100.0), "right, of the surest": points(method, "kept_accuracy", 100.0)}
     counts = f"Of a method it counts unlabeled {things(summary)} too: the two do not compare."
     plots = (
         ("Test accuracy, %", "test", both("test_accuracy"), ""),
-        ("Accuracy on hidden labels, %", "hidden", both("unlabeled_accuracy"), ""),
+        ("Accuracy on hidden labels, %", "hidden", both("hidden_accuracy"), ""),
         ("Pseudo-labels, %", "pseudo", kept, _kept_note(method, things(summary))),
         ("Loss", "loss", both("loss", 1.0), counts),
     )

@@ -9,7 +9,26 @@ from typing import Any, Literal, TypeAlias
 from fewlabels.classify.metrics import accuracy_interval
 from fewlabels.report.words import count, percent, points_of
 
-FREE = ("knn", "linear", "label_spreading")
+
+def metric(row: Mapping[str, Any], split: str = "test", name: str = "accuracy") -> float | None:
+    """Return a metric of a row of the summary, or of what was chosen; None where it is not known."""
+    return row[split][name] if row[split] is not None else None
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Return the columns of a table of rows: their titles, each with the split and the metric that it shows.
+
+    All metrics are of the test split where there is one, and of hidden labels otherwise.
+    """
+    hidden = any(row["hidden"] for row in rows)
+    if not any(row["test"] for row in rows):
+        return {"accuracy on hidden labels": ("hidden", "accuracy"), **_more("hidden")} if hidden else {}
+    columns = {"test accuracy": ("test", "accuracy"), **_more("test")}
+    return columns | ({"on hidden labels": ("hidden", "accuracy")} if hidden else {})
+
+
+def _more(split: str) -> dict[str, tuple[str, str]]:
+    return {"balanced accuracy": (split, "balanced_accuracy"), "macro F1": (split, "macro_f1")}
 
 
 def things(summary: Mapping[str, Any]) -> str:
@@ -35,7 +54,7 @@ Verdict: TypeAlias = Literal[
 def verdict_id(summary: Mapping[str, Any]) -> Verdict:
     """Return whether the unlabeled data helped, or why that is not known."""
     gain = summary["gain"]
-    if summary["accuracy"] is None:
+    if metric(summary["chosen"]) is None:
         return "no_test"
     if summary["unlabeled"] == 0:
         return "no_unlabeled"
@@ -55,13 +74,16 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled test vectors too"
         return [f"There is no test split, so the accuracy is not known. {mend} to know it."]
     if which == "no_unlabeled":
-        return [f"accuracy {percent(summary['accuracy'])}; there are no unlabeled {things(summary)} to gain from."]
+        return [
+            f"accuracy {percent(metric(summary['chosen']))}; there are no unlabeled {things(summary)} to gain from."
+        ]
     if which == "no_baseline":
-        return [f"accuracy {100 * summary['accuracy']:.1f} %; without the labels-only baseline no gain is known."]
+        return [f"accuracy {percent(metric(summary['chosen']))}; without the supervised baseline no gain is known."]
     value, error = (100 * summary["gain"][name] for name in ("value", "standard_error"))
-    against = f"{value:+.1f} points against labels only (standard error {error:.1f} over the test {things(summary)})"
+    what = f"test {things(summary)}"
+    against = f"{value:+.1f} points against the supervised baseline (standard error {error:.1f} over the {what})"
     if which == "unchanged":
-        return [f"The unlabeled data changed nothing: the same test {things(summary)} are right as with labels only."]
+        return [f"The unlabeled data changed nothing: the same {what} are right as with the supervised baseline."]
     if which == "not_significant":
         return [f"The difference is not statistically significant: {against}."]
     return [f"The unlabeled data {'helped' if which == 'helped' else 'did harm'}: {against}."]
@@ -69,7 +91,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
 
 def compared_with_start(summary: Mapping[str, Any]) -> str | None:
     """Say how much better it became than the run that it went on from; None where it went on from none."""
-    before, now = summary.get("before"), summary["accuracy"]
+    before, now = summary.get("before"), metric(summary["chosen"])
     if not before or now is None:
         return None
     steps = f" and {before['more_steps']:,} more steps" if before["more_steps"] else ""
@@ -100,15 +122,15 @@ def asked(summary: Mapping[str, Any]) -> str:
 def came_out(summary: Mapping[str, Any]) -> str:
     """Say in a sentence what came out: the accuracy, what is free, and whether the unlabeled data helped."""
     (said,) = verdict(summary)
-    if summary["accuracy"] is None:
+    if metric(summary["chosen"]) is None:
         return said
     best = best_free(summary)
-    beside = f", the best of what is free on {percent(best['accuracy'])} ({best['label']})" if best else ""
-    right = f"It is right on {percent(summary['accuracy'])} of them{beside}"
+    beside = f", the best of what is free on {percent(metric(best))} ({best['label']})" if best else ""
+    right = f"It is right on {percent(metric(summary['chosen']))} of them{beside}"
     if summary["unlabeled"] == 0:
         return f"{right}; there are no unlabeled {things(summary)} to gain from."
     if summary["gain"] is None:
-        return f"{right}; without the labels-only baseline no gain is known."
+        return f"{right}; without the supervised baseline no gain is known."
     return f"{right}; {said[0].lower()}{said[1:]}"
 
 
@@ -120,9 +142,10 @@ def trust(summary: Mapping[str, Any]) -> str:
 
 
 def _accuracy_trust(summary: Mapping[str, Any]) -> str:
-    if summary["accuracy"] is None:
+    accuracy = metric(summary["chosen"])
+    if accuracy is None:
         return "nothing measured says how far to trust it"
-    low, high = accuracy_interval(summary["accuracy"], summary["test"])
+    low, high = accuracy_interval(accuracy, summary["test"])
     return (
         f"{count(summary['test'], tested(summary))} place the accuracy between {100 * low:.1f} and {percent(high)} "
         "(95 % interval)"
@@ -151,8 +174,8 @@ def _health(warnings: Sequence[Mapping[str, str]] | None) -> str:
 
 def best_free(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give the row of the best of what is free, on the test split; None where none was measured."""
-    rows = [row for row in summary["rows"] if row["name"] in FREE and row["accuracy"] is not None]
-    return max(rows, key=lambda row: row["accuracy"], default=None)
+    rows = [row for row in summary["rows"] if row["kind"] == "training_free" and row["test"] is not None]
+    return max(rows, key=lambda row: row["test"]["accuracy"], default=None)
 
 
 AGREEMENT = {

@@ -53,7 +53,7 @@ def write_report(folder: Path, summary: dict[str, Any], findings: Findings, reco
     bare = gallery_section(shown, findings, {})
     taken = sum(len(section.html().encode()) for section in (*before, bare, *after)) + len(top.encode()) + _SPARE
     rows = np.concatenate([np.zeros(0, np.int64), *(gallery.rows for gallery in shown)])
-    pictures = embed(findings.images, rows, MOST_BYTES - taken)
+    pictures = embed(findings.store if findings.inputs.are_pictures else None, rows, MOST_BYTES - taken)
     images = [gallery_section(shown, findings, pictures)] if shown else []
     replace_text(folder / "report.html", page(title, _body(top, [*before, *images, *after])))
 

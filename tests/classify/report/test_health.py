@@ -175,7 +175,7 @@ def test_a_loss_on_labeled_images_that_rises():
     one("labeled_loss_rose", lines=alone)
 
 
-def test_labels_only_is_better():
+def test_supervised_is_better():
     summary = summary_of(gain={"value": -0.06, "standard_error": 0.02})
     assert "6.0 points" in one("unlabeled_data_harmed", summary)
 

@@ -69,7 +69,7 @@ def test_data_in_memory_is_shown_as_a_call(monkeypatch):
     eval(said, {"fewlabels": type("F", (), {"fit": lambda data, **options: taken.update(options)}), "data": None})
     assert make_method(taken["method"]).threshold == 0.9 and taken["seed"] == 3
     config = config_of("supervised", data=None)
-    config["plan"]["model"] = "custom"
+    config["options"]["model"] = "custom"
     assert command(config, "o") == "fewlabels.fit(data, method='supervised', model=backbone, threads=2, out='o')"
 
 

@@ -159,7 +159,7 @@ def test_rows_without_pictures_are_shown_by_name(tmp_path, findings):
 def test_the_table_shows_what_each_step_added_and_why_one_was_left_out(tmp_path, findings):
     row = summary_of()["rows"][0]
     rows = [
-        row | {"name": "labels_only", "label": "labels only", "accuracy": 0.4, "added": None},
+        row | {"name": "supervised", "label": "labels only", "accuracy": 0.4, "added": None},
         row | {"name": "linear", "label": "linear on features", "added": 0.125, "note": "fine-tuning: no <time>"},
         row | {"accuracy": 0.55, "added": 0.0},
     ]
@@ -277,7 +277,7 @@ def test_the_verdict_says_with_its_figures_whether_the_unlabeled_data_helped(cha
     assert verdict_id(summary) == expected
     (line,) = verdict(summary)
     assert figures(line) == said
-    accuracy = [] if summary["accuracy"] is None else ["50.0"]
+    accuracy = [] if summary["chosen"]["test"]["accuracy"] is None else ["50.0"]
     assert figures(came_out(summary)) == [*accuracy, *(figure for figure in said if figure != "50.0")]
 
 

@@ -1,48 +1,44 @@
-"""The second phase of a run: the images, decoded once, each that cannot be read set aside by name."""
+"""The images of a run, decoded once or taken from the cache; each that cannot be read is quarantined by name."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 
-from fewlabels.classify.choose import MOST_RESIDENT, ImagePlan, choose_feed
 from fewlabels.config import Options
+from fewlabels.console import Show
 from fewlabels.data.image import is_pixels
-from fewlabels.data.table import Labels, Table
+from fewlabels.data.table import Table
 from fewlabels.errors import Interrupted, UserError
-from fewlabels.inputs.base import Provider
+from fewlabels.inputs.base import GIVEN, Brought, quarantined
 from fewlabels.inputs.images.cache import Cache, Cached, content_of, default_folder
+from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages, decode_all, resident
-from fewlabels.inputs.images.workers import Broken
 from fewlabels.processes import Process, any_of, local_process
-from fewlabels.runs.show import Show
 
 SAID_EVERY = 10.0  # seconds
-NAMED = 5  # images named in an error
+MOST_RESIDENT = 1 << 30  # bytes of images in the memory of a CPU
 
 
-@dataclass(frozen=True, eq=False)
-class Brought:
-    """The images of a run, or its vectors.
-
-    Attributes:
-        table: of the rows that can be read; the others are in its quarantine.
-        images: of its rows.
-        content: a hash of what they hold.
-    """
-
-    table: Table
-    images: Provider
-    content: str
+def choose_feed(
+    options: Options, bytes_of_all: int, device: torch.device
+) -> tuple[Literal["resident", "streamed"], str]:
+    """Choose where the images are while training, with the reason; it changes nothing in the outcome."""
+    if options.feed != "auto":
+        return options.feed, GIVEN
+    room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else MOST_RESIDENT
+    size, limit = f"{bytes_of_all / 1e6:,.0f} MB", f"{room / 1e6:,.0f} MB"
+    if bytes_of_all <= room:
+        return "resident", f"all images take {size}, less than {limit}"
+    return "streamed", f"all images take {size}, more than {limit}"
 
 
 def bring_images(
-    table: Table, plan: ImagePlan, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
+    table: Table, form: Form, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
 ) -> Brought:
     """Decode the images of all rows, or take them from the cache.
 
@@ -50,21 +46,21 @@ def bring_images(
         UserError: more than half cannot be read, or there is no room for them.
         Interrupted: the run was asked to stop; what is decoded is kept.
     """
-    form = plan.form
     feed, why = choose_feed(options, len(table) * form.channels * form.size[0] * form.size[1], device)
     # Processes may have different memories; they must take the same way, since they wait for each other on it.
     feed = "streamed" if any_of(feed == "streamed") else "resident"
-    plan.why["feed"] = why
     in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.images)
     content = content_of(table.images, _Progress("reading", len(table), stop, show))
     cache = Cache(options.cache or default_folder(), table.images, content, form)
     stored = None if in_memory and feed == "resident" else _stored(cache, feed, stop, show)
     if stored is None:
         pixels, broken = decode_all(table.images, form)
-        return Brought(set_aside(table, broken)[1], ResidentImages(pixels.to(device)), content.key)
-    good, table = set_aside(table, stored.broken)
+        return Brought(
+            quarantined(table, broken, "images")[1], ResidentImages(pixels.to(device)), content.key, {"feed": why}
+        )
+    good, table = quarantined(table, stored.broken, "images")
     images = StreamedImages(stored.pixels, good, device)
-    return Brought(table, resident(images) if feed == "resident" else images, content.key)
+    return Brought(table, resident(images) if feed == "resident" else images, content.key, {"feed": why})
 
 
 def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Cached | None:
@@ -140,24 +136,3 @@ class _Progress:
         if time.perf_counter() - self.said > SAID_EVERY:
             self.said = time.perf_counter()
             self.show.line(f"{self.name}: {done:,} of {self.count:,} images")
-
-
-def set_aside(table: Table, broken: Broken, what: str = "images") -> tuple[Labels, Table]:
-    """Leave out the rows that cannot be read; give those that are left, and their table.
-
-    Raises:
-        UserError: they are more than half.
-    """
-    good = np.array([row for row in range(len(table)) if row not in broken], np.int64)
-    lost, rows = len(broken) + table.lost, len(table) + table.lost
-    named = {table.names[row]: reason for row, reason in sorted(broken.items())}
-    if 2 * lost > rows:
-        some = list((named | dict(table.quarantine)).items())[:NAMED]
-        listed = "".join(f"\n  - {name}: {reason}" for name, reason in some)
-        raise UserError(
-            f"{table.name}: of {rows} {what} {lost} cannot be read, more than half, such as{listed}\n"
-            "Mend or remove them, or look whether this is the right data."
-        )
-    if not broken:
-        return good, table
-    return good, replace(table.take(good), quarantine={**table.quarantine, **named})

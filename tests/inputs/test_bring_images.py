@@ -13,14 +13,14 @@ from rich.console import Console
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify import bring_images as module
-from fewlabels.classify.bring_images import bring_images
-from fewlabels.classify.choose import choose_feed, make_plan
 from fewlabels.config import Options
+from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
+from fewlabels.inputs.images import bring as module
+from fewlabels.inputs.images.bring import bring_images, choose_feed
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages
-from fewlabels.runs.show import Show
+from tests.prepared import resolved
 
 CPU = torch.device("cpu")
 SMALL = {"steps": 6, "batch": 4, "unlabeled_ratio": 2, "device": "cpu", "flip": "none"}
@@ -53,11 +53,11 @@ class Said(Show):
 
 def bring(data, stop=lambda: False, show=None, **options):
     table, chosen = open_table(data), Options(**options)
-    return bring_images(table, make_plan(chosen, table, CPU), chosen, CPU, stop, show or Said())
+    return bring_images(table, resolved(chosen, table, CPU).form, chosen, CPU, stop, show or Said())
 
 
 def pixels_of(brought):
-    return brought.images.take(np.arange(len(brought.table)))
+    return brought.store.take(np.arange(len(brought.table)))
 
 
 # --- the outcome does not depend on where they lie ---
@@ -90,7 +90,7 @@ def test_images_are_decoded_once_for_all_runs(photos, tmp_path):
     three = bring(photos, cache=tmp_path, feed="streamed", show=streamed)
     assert "decoded 41 images" in str(first) and "decoded images are kept in" in str(first)
     assert str(again) == str(streamed) == ""
-    assert isinstance(one.images, ResidentImages) and isinstance(three.images, StreamedImages)
+    assert isinstance(one.store, ResidentImages) and isinstance(three.store, StreamedImages)
     assert torch.equal(pixels_of(one), pixels_of(two)) and torch.equal(pixels_of(one), pixels_of(three))
     assert one.content == two.content == three.content
     assert dict(one.table.quarantine) == {"class0/broken.png": "not an image in a format that is read"}
@@ -140,7 +140,7 @@ def folder_of(folder, pictures, suffix):
 
 
 def plan_of(data, **options):
-    return make_plan(Options(**options), open_table(data), CPU)
+    return resolved(Options(**options), open_table(data), CPU)
 
 
 @pytest.mark.parametrize(
@@ -257,4 +257,4 @@ def test_another_run_that_has_finished_meanwhile_is_taken(photos, tmp_path, monk
 
     monkeypatch.setattr(module.Cache, "make", slower)
     brought = bring(photos, cache=tmp_path, feed="streamed")
-    assert isinstance(brought.images, StreamedImages) and len(brought.table) == 40
+    assert isinstance(brought.store, StreamedImages) and len(brought.table) == 40

@@ -1,0 +1,72 @@
+"""What the trainings of a run, and the baselines that need none, come to: the rows of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabels.classify.metrics import metrics_of
+from fewlabels.classify.preparation import Preparation
+from fewlabels.data.table import Labels
+from fewlabels.models.classifier import Classifier
+
+SUPERVISED = "supervised"  # the baseline's row, and the folder of its training
+
+Kind: TypeAlias = Literal["training_free", "supervised", "method"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One row of the table that a run ends with, and what is known of the network behind it.
+
+    Attributes:
+        name: supervised, knn, linear, label_spreading, or the method's.
+        label: how the table names it.
+        kind: whether a method was trained, the supervised baseline, or nothing.
+        test, hidden: metrics by name, on the test split and on hidden labels; None where there are none.
+        seconds: of work.
+        added: accuracy added to that of the step before it; None where it is no step, or not known.
+        steps: of the training.
+        classifier: trained; None where nothing was.
+        features, logits: of all rows by the classifier, [N, D] and [N, K].
+        unseen, unseen_logits: labeled rows, and their logits by networks that were not trained on them.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    test: Mapping[str, float] | None
+    hidden: Mapping[str, float] | None
+    seconds: float
+    added: float | None = None
+    steps: int = 0
+    classifier: Classifier | None = None
+    features: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    unseen: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
+    unseen_logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What the summary has of it."""
+        names = ("name", "label", "kind", "test", "hidden", "seconds", "added")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def reached(self) -> float | None:
+        """The accuracy that it is compared with others by; None where none is known."""
+        known = self.hidden if self.test is None else self.test
+        return None if known is None else known["accuracy"]
+
+
+Metrics: TypeAlias = Mapping[str, float] | None
+
+
+def scores(preparation: Preparation, predicted: Labels) -> tuple[Metrics, Metrics]:
+    """Return the metrics of predictions [N] of all rows, on the test split and on hidden labels."""
+    table, test, hidden = preparation.table, preparation.test, preparation.hidden
+    return metrics_of(predicted[test], table.labels[test]), metrics_of(predicted[hidden], table.truth[hidden])

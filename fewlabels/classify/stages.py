@@ -1,0 +1,317 @@
+"""The trainings of a run: on features first where the backbone begins with weights, then of the whole network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fewlabels.classify.baselines import Features, free_baselines
+from fewlabels.classify.choose import resolve
+from fewlabels.classify.layer_probe import COST, ROWS
+from fewlabels.classify.learner import MethodLearner
+from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
+from fewlabels.classify.preparation import Preparation, stage_of
+from fewlabels.classify.prepare import prepared
+from fewlabels.config import Options
+from fewlabels.console import Show
+from fewlabels.data.splits import fewest_apart, parted
+from fewlabels.data.table import UNLABELED
+from fewlabels.data.vectors import VectorRows
+from fewlabels.inputs.images.cache import KeptArray, default_folder
+from fewlabels.inputs.kinds import IMAGES, VECTORS
+from fewlabels.methods import method_name
+from fewlabels.methods.base import Method
+from fewlabels.methods.supervised import Supervised
+from fewlabels.models.build import CUSTOM, digest_of_parameters, flops, on_features
+from fewlabels.models.classifier import Card, Classifier
+from fewlabels.processes import send_from_first, this_process
+from fewlabels.training.stage import Stage
+from fewlabels.training.train import Training
+
+CROSS = "cross"
+HALVES = 2
+FOLDS = 5  # that the labeled rows are parted in to judge a training on features
+JUDGED_FROM = 100  # labeled rows, from which on one wrong in a hundred can be told from none
+LITTLE = 0.01  # of the labeled rows, judged by others, below which training the backbone could not add much
+
+Trainings: TypeAlias = Generator[Stage[MethodLearner], Training[MethodLearner], list[Outcome]]
+"""yields a stage, is sent it trained, and returns what the trainings come to"""
+
+
+def row_name(method: Method) -> str:
+    """Name the row of a method."""
+    return SUPERVISED if isinstance(method, Supervised) else method_name(method)
+
+
+def with_baseline(preparation: Preparation, method: Method) -> bool:
+    """Tell whether the supervised baseline is trained as well."""
+    return preparation.options.baseline and not isinstance(method, Supervised)
+
+
+def trainings(
+    preparation: Preparation, method: Method, folds: int, seed: int, show: Show, whole: Preparation | None = None
+) -> Trainings:
+    """Train the supervised baseline, the method, and what judges labeled rows; each resumes where it was stopped.
+
+    Args:
+        preparation: of the run, or of its features.
+        method: that trains.
+        folds: parts of the labeled rows, each judged by a network that was trained without it; 0 for none.
+        seed: by which they are parted.
+        show: where to say what happens.
+        whole: of the run, where the preparation is of its features.
+
+    Returns:
+        The baseline, where it is asked for, then the method.
+    """
+    folder, name = preparation.folder, row_name(method)
+    assert folder is not None
+    # What another run ended with has learned from the unlabeled rows, and its labels: it judges none of them.
+    anew, outcomes = replace(preparation, start=None), list[Outcome]()
+    if with_baseline(preparation, method):
+        baseline = Supervised()
+        training = yield stage_of(anew, baseline, SUPERVISED, folder / SUPERVISED)
+        outcomes.append(_outcome(preparation, baseline, SUPERVISED, training))
+    training = yield stage_of(preparation, method, name, folder, probed=True)
+    outcome = _outcome(preparation, method, name, training)
+    del training
+    held_out = preparation.held_out
+    judged, logits = [held_out], [outcome.logits[held_out]]
+    parts = parted(preparation.table, preparation.labeled, folds, seed)
+    if parts:
+        labels = f"{len(preparation.labeled)} labels{preparation.on}"
+        show.line(f"{len(parts)} more trainings calibrate on {labels}, each without a part of them")
+    for number, left_out in enumerate(parts):
+        rest = replace(anew, labeled=np.setdiff1d(preparation.labeled, left_out), board=None)
+        part = f"{CROSS}-{number}"
+        training = yield stage_of(rest, method, part, folder / part, quiet=True)
+        judge = training.state.averaged.classifier.eval()
+        judged.append(left_out)
+        logits.append(judge.outputs(preparation.store, left_out).logits.numpy())
+    outcomes.append(replace(outcome, unseen=np.concatenate(judged), unseen_logits=np.concatenate(logits)))
+    return outcomes
+
+
+def _outcome(preparation: Preparation, method: Method, name: str, training: Training[MethodLearner]) -> Outcome:
+    """Let what was trained judge all rows."""
+    classifier = training.state.averaged.classifier.eval()
+    outputs = classifier.outputs(preparation.store, np.arange(len(preparation.table)))
+    features, logits = outputs.features.numpy(), outputs.logits.numpy()
+    test, hidden = scores(preparation, logits.argmax(1))
+    return Outcome(
+        name=name,
+        label=name + preparation.on,
+        kind="supervised" if isinstance(method, Supervised) else "method",
+        test=test,
+        hidden=hidden,
+        seconds=training.seconds,
+        steps=training.steps,
+        classifier=classifier,
+        features=features,
+        logits=logits,
+    )
+
+
+def training_free(preparation: Preparation, features: Features | None, folder: Any) -> list[Outcome]:
+    """Fit the training-free baselines, on features [N, D] of a backbone that begins with weights, or else on the rows.
+
+    What is found is kept in the folder of the run, `training_free.json`.
+    """
+    saved = folder.read_json("training_free.json")
+    if saved is None:
+        saved = [each.row for each in _training_free(preparation, features)]
+        folder.write_json("training_free.json", saved)
+    return [Outcome(**row) for row in saved]
+
+
+def _training_free(preparation: Preparation, features: Features | None) -> list[Outcome]:
+    inputs, table = preparation.inputs, preparation.table
+    train = np.concatenate([preparation.labeled, preparation.unlabeled])
+    on = inputs.features if features is None else f"{preparation.options.model} features"
+    if features is None:
+        features = inputs.features_of(preparation.store, train)
+    asked = np.concatenate([preparation.test, preparation.hidden])
+    names = {"knn": "nearest neighbors", "linear": "linear", "label_spreading": "label spreading"}
+    out: list[Outcome] = []
+    for free in free_baselines(features, table.labels, train, asked) if len(asked) else []:
+        predicted = np.full(len(table), UNLABELED)
+        predicted[asked] = free.predicted
+        label = f"{names[free.name]} on {on}"
+        out.append(Outcome(free.name, label, "training_free", *scores(preparation, predicted), free.seconds))
+    return out
+
+
+def say_estimate(preparation: Preparation, method: Method, step_seconds: float, show: Show) -> None:
+    """Say in one line how long the training of the whole network will take, and how much disk."""
+    recipe, options, classifier = preparation.recipe, preparation.options, preparation.classifier
+    seconds = recipe.steps * step_seconds
+    if options.probe_every:
+        batches = math.ceil(ROWS / recipe.unlabeled_batch)
+        seconds += math.ceil(recipe.steps / options.probe_every) * batches * COST * step_seconds
+    baseline = with_baseline(preparation, method)
+    if baseline:  # its step sees fewer views
+        views = method.views()
+        seen = recipe.batch * len(views.labeled) + recipe.unlabeled_batch * len(views.unlabeled)
+        seconds += recipe.steps * step_seconds * recipe.batch / seen
+    if options.calibrate == CROSS:
+        seconds += HALVES * recipe.steps * step_seconds
+    parameters = sum(p.numel() for p in classifier.parameters())
+    # Two checkpoints of parameters, their average and one to two optimizer moments, for each training; and the model.
+    disk = parameters * 4 * (2 * 4 * (1 + baseline) + 1)
+    eager = ", not compiled" if recipe.compile else ""
+    show.line(
+        f"estimate: {_duration(seconds)} ({1000 * step_seconds:.0f} ms a step{eager}), {max(disk / 1e6, 1):.0f} MB on "
+        f"disk; {parameters:,} parameters, {flops(classifier) / 1e6:,.1f} MFLOP a row"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def embedded(preparation: Preparation, content: str, show: Show) -> Features:
+    """Return the features [N, D] of all rows by the backbone that the run begins with.
+
+    They are kept on disk, by what the rows hold and what the backbone is, where that can be written to. The first of
+    several processes makes them for all.
+    """
+    made = None
+    if this_process().rank == 0:
+        made = {"features": torch.from_numpy(_embedded(preparation, content, show))}
+    return send_from_first(made, preparation.store.device)["features"].cpu().numpy()
+
+
+def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
+    device, classifier = preparation.store.device, preparation.classifier
+    model, rows = preparation.options.model, np.arange(len(preparation.table))
+    kept = _place(preparation, content)
+    found = None if kept is None else kept.open()
+    if kept is not None and found is not None and found.shape == (len(rows), classifier.head.in_features):
+        show.line(f"features of {len(found):,} images by {model}: taken from {kept.folder}")
+        return found
+    start = time.perf_counter()
+    made = classifier.to(device).outputs(preparation.store, rows).features.numpy()
+    classifier.cpu()
+    seconds = time.perf_counter() - start
+    show.line(f"features of {len(made):,} images by {model}, {made.shape[1]} each: {seconds:.1f} s")
+    if kept is not None:
+        try:
+            kept.write(made)
+        except OSError as error:
+            show.line(f"they are not kept: {error}", "yellow")
+    return made
+
+
+def _place(preparation: Preparation, content: str) -> KeptArray | None:
+    """Return where the features are kept; None for a backbone of the user's own, which its parameters do not tell."""
+    card = preparation.classifier.card
+    if card.model == CUSTOM:
+        return None
+    parameters = digest_of_parameters(preparation.classifier.backbone)
+    made_by = (torch.__version__, version("timm"), preparation.store.device.type, parameters)
+    return KeptArray(
+        preparation.options.cache or default_folder(),
+        *(content, card.model, asdict(card.form), card.mean, card.std, *made_by),  # type: ignore[call-overload]
+    )
+
+
+def on_features_of(preparation: Preparation, given: Options, features: Features) -> Preparation:
+    """Prepare a training on features [N, D].
+
+    Args:
+        preparation: of the run.
+        given: the options as the user gave them.
+        features: of all rows.
+    """
+    table, device, only = preparation.table, preparation.store.device, preparation.options.features == "only"
+    rows = VectorRows(features)
+    options = _options_on_features(preparation, given, only)
+    options, form, _ = resolve(options, replace(table, images=rows), VECTORS, device)
+    brought = VECTORS.bring(replace(table, images=rows), form, options, device, lambda: False, Show(None))
+    statistics = VECTORS.statistics(brought.store, np.flatnonzero(~table.test))
+    card = Card(options.model, table.classes, form, *statistics)
+    folder = None if preparation.folder is None else preparation.folder / "features"
+    found = prepared(table, brought.store, VECTORS, options, card, None, folder)
+    return replace(
+        found,
+        labeled=preparation.labeled,
+        held_out=preparation.held_out,
+        policy=preparation.policy if only else None,
+        board=preparation.board,
+        on=f" on {preparation.options.model} features",
+    )
+
+
+def _options_on_features(preparation: Preparation, given: Options, only: bool) -> Options:
+    """Return the options of a training on features: of the run's those that do not speak of images.
+
+    Where the whole network is trained after it, steps and rates that were given are for that.
+    """
+    if only:
+        of_images = {field.name: field.default for field in fields(given) if field.name in IMAGES.own_options}
+        options = replace(given, **of_images, model="auto", weights=None, freeze=False, start=None)
+    else:
+        options = Options(
+            budget=given.budget,
+            seed=given.seed,
+            labeled_in_unlabeled=given.labeled_in_unlabeled,
+            baseline=given.baseline,
+        )
+    recipe = preparation.recipe
+    return replace(options, batch=recipe.batch, unlabeled_ratio=recipe.unlabeled_batch // recipe.batch)
+
+
+def whole_network(preparation: Preparation, outcome: Outcome) -> Classifier:
+    """Return a classifier of the run's rows: what was trained on features is put onto the backbone that gave them."""
+    assert outcome.classifier is not None
+    if outcome.classifier.card.form.what == preparation.classifier.card.form.what:
+        return outcome.classifier
+    return on_features(preparation.classifier.backbone, outcome.classifier, preparation.classifier.card)
+
+
+def folds_on_features(preparation: Preparation, given: Options) -> int:
+    """Choose into how many parts the labeled rows are put to calibrate by; 0 where that is not asked for or needed."""
+    asked = given.calibrate
+    if len(preparation.held_out) or asked not in ("auto", CROSS):
+        return 0
+    if asked == CROSS and preparation.options.features == "first":
+        return HALVES  # as the whole network, so that the two can be compared
+    apart = fewest_apart(preparation.table, preparation.labeled)
+    return min(FOLDS, apart) if asked == CROSS or apart >= FOLDS else 0
+
+
+def enough(preparation: Preparation, features: Features) -> str | None:
+    """Say why a run ends with the training on features; None where training the backbone may add to it.
+
+    Judged by a linear classifier on labeled rows that it was not fitted to; the test split chooses nothing.
+    """
+    table, labeled = preparation.table, preparation.labeled
+    labels = table.labels[labeled]
+    if len(labels) < JUDGED_FROM or fewest_apart(table, labeled) < FOLDS:
+        return None
+    parts = parted(table, labeled, FOLDS, preparation.options.seed)
+    if not parts:
+        return None
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = [(np.flatnonzero(~(of := np.isin(labeled, part))), np.flatnonzero(of)) for part in parts]
+    said = np.asarray(cross_val_predict(model, features[labeled], labels, cv=folds))
+    wrong = int((said != labels).sum())
+    if wrong > LITTLE * len(labels):
+        return None
+    return (
+        f"of {len(labels)} labeled images {wrong} are judged wrongly by the features of the others: training the "
+        "backbone could add little"
+    )

@@ -1,0 +1,66 @@
+"""`fewlabels train` and `fewlabels bench` for any task: the options on the command line are those of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, make_dataclass
+from typing import Any
+
+import tyro
+
+from fewlabels.errors import UserError
+
+CLASSIFY = "classify"
+_FLAG = "--task"
+
+Parse = Callable[[Any, list[str], str], Any]
+
+
+def task_of(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the task that a command names, and the other words; classify where it names none."""
+    rest, named, waits = list[str](), CLASSIFY, False
+    for word in words:
+        if waits:
+            named, waits = word, False
+        elif word == _FLAG:
+            waits = True
+        elif word.startswith(f"{_FLAG}="):
+            named = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return named, rest
+
+
+def run_task(name: str, words: list[str], parse: Parse) -> None:
+    """Train or bench a task.
+
+    Args:
+        name: of the task, or path/to/file.py:CLASS.
+        words: of the command, `train` or `bench` first.
+        parse: makes an object of a class of words.
+
+    Raises:
+        UserError: no such task, or another command.
+    """
+    if not words or words[0] not in ("train", "bench"):
+        raise UserError(f"--task goes with `fewlabels train` and `fewlabels bench`, not with {' '.join(words[:1])!r}")
+
+    from rich.console import Console
+
+    from fewlabels.console import Show
+    from fewlabels.runs.bench import bench
+    from fewlabels.runs.fit import fit
+    from fewlabels.runs.task import find_task
+
+    task, show = find_task(name), Show(Console())
+    command, *rest = words
+    own: list[tuple[str, Any]] = [("data", tyro.conf.Positional[str])]
+    own += [("variants", str), ("seeds", str)] if command == "bench" else []
+    kind = make_dataclass("Command", own, bases=(task.options_type,), frozen=True, kw_only=True)
+    values = asdict(parse(kind, rest, f"fewlabels {command} {_FLAG} {name}"))
+    data, variants, seeds = (values.pop(each, None) for each in ("data", "variants", "seeds"))
+    options = task.options_type(**values)
+    if command == "train":
+        fit(task(data, options), show)
+    else:
+        bench(task, data, options, variants, seeds, show)

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def predict(
     images: Sequence[Path],
     out: Path | None,
     device: str = "cpu",
-    batch: int | Literal["auto"] = EVALUATED,
+    batch: int = EVALUATED,
     into: Path | None = None,
     min_confidence: float = 0.0,
 ) -> None:
@@ -120,7 +120,7 @@ def _columns(
     classifier: Classifier,
     reference: Reference | None,
     given: _Given,
-    batch: int | Literal["auto"],
+    batch: int,
     least: float,
     sorter: Sorter | None,
     counts: Counter[str],

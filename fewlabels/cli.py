@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -75,8 +75,8 @@ class Predict:
     """probability below which an image is unsure"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
-    batch: int | Literal["auto"] = 256
-    """images through the network at a time; auto finds the fastest number by the work itself"""
+    batch: int = 256
+    """images through the network at a time; fewer where the memory is too small for them"""
 
 
 @dataclass(frozen=True)

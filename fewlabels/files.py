@@ -94,9 +94,26 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def read_csv(path: Path, column: str) -> list[str]:
-    """Read one column of what `csv_text` wrote."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return [plain_cell(row.get(column) or "") for row in csv.DictReader(file)]
+    """Read one column of what `csv_text` wrote; "" where there is none of this name.
+
+    Raises:
+        UserError: it is no such file: some rows have not as many cells as the header, say.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as reader  # here, since the command line shows its help without them
+
+    try:
+        table = reader.read_csv(
+            path,
+            reader.ReadOptions(use_threads=False),
+            reader.ParseOptions(newlines_in_values=True),
+            reader.ConvertOptions(
+                column_types={column: pa.string()}, include_columns=[column], include_missing_columns=True
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return [plain_cell(text or "") for text in table.column(column).to_pylist()]
 
 
 def _sync_folder(folder: Path) -> None:

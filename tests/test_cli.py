@@ -75,9 +75,14 @@ def test_predict_lines_and_files(trained, tmp_path, capsys):
 
 def test_predict_leaves_no_file_where_no_image_can_be_read(trained, tmp_path, capsys):
     (tmp_path / "4.png").write_bytes(b"broken")
-    assert run("predict", trained[0], tmp_path / "4.png", "--out", tmp_path / "p.csv", "--batch", "auto") == 2
+    assert run("predict", trained[0], tmp_path / "4.png", "--out", tmp_path / "p.csv", "--batch", "32") == 2
     assert "none of the 1 files can be read" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4.png"]
+
+
+def test_a_batch_is_a_whole_number(capsys):
+    assert run("predict", "run", "photos", "--batch", "auto") == 2
+    assert "Error parsing --batch" in capsys.readouterr().err
 
 
 def test_predict_ends_well_where_nobody_reads_on(trained, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from fewlabels.errors import UserError
 from fewlabels.files import csv_text, plain_cell, read_csv, replace_file, replace_text, safe_cell
 
 
@@ -111,3 +112,10 @@ def test_a_column_is_read_as_it_was_written(tmp_path):
     assert read_csv(tmp_path / "a.csv", "name") == names
     assert read_csv(tmp_path / "a.csv", "more") == ["=2"] * len(names)
     assert read_csv(tmp_path / "a.csv", "none") == [""] * len(names)
+
+
+@pytest.mark.parametrize("content", [b"", b"name,more\na,b\nc\n", b"name\n\xff\n"])
+def test_what_is_no_written_column_is_refused(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.csv cannot be read"):
+        read_csv(tmp_path / "a.csv", "name")

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def predict(
     images: Sequence[Path],
     out: Path | None,
     device: str = "cpu",
-    batch: int | Literal["auto"] = EVALUATED,
+    batch: int = EVALUATED,
     into: Path | None = None,
     min_confidence: float = 0.0,
 ) -> None:
@@ -119,7 +119,7 @@ def _columns(
     classifier: Classifier,
     reference: Reference | None,
     given: _Given,
-    batch: int | Literal["auto"],
+    batch: int,
     least: float,
     sorter: Sorter | None,
     counts: Counter[str],

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from fewlabels.errors import UserError
 from fewlabels.files import replace_file, replace_text
 from fewlabels.inputs.base import CHUNK, Form, Provider
 from fewlabels.inputs.kinds import form_of, inputs_for
-from fewlabels.models.pace import Pace
 
 FORMAT = 2  # 1 had no calibration
 PARAMETERS = "model.safetensors"
@@ -110,46 +108,46 @@ class Classifier(nn.Module):
             logits = scale * logits + bias
         return F.softmax(logits, dim=1)
 
-    def probabilities(self, images: Provider, rows: Labels, pace: Pace | None = None) -> Tensor:
+    def probabilities(self, images: Provider, rows: Labels, batch: int = EVALUATED) -> Tensor:
         """Give class probabilities [n, K] of these rows, in evaluation mode, on the CPU."""
-        return self.calibrated(self.outputs(images, rows, pace).logits)
+        return self.calibrated(self.outputs(images, rows, batch).logits)
+
+    def outputs(self, images: Provider, rows: Labels, batch: int = EVALUATED) -> Outputs:
+        """Give the features [n, D] and logits [n, K] of these rows, in evaluation mode, on the CPU."""
+        return self._outputs(images, rows, batch)[0]
 
     @torch.no_grad()
-    def outputs(self, images: Provider, rows: Labels, pace: Pace | None = None) -> Outputs:
-        """Give the features [n, D] and logits [n, K] of these rows, in evaluation mode, on the CPU."""
+    def _outputs(self, images: Provider, rows: Labels, batch: int) -> tuple[Outputs, int]:
+        """Give the outputs, and the batch that the memory had room for: it is halved where there is too little."""
         training = self.training
         self.eval()
-        pace = pace or Pace(EVALUATED)
         normalize = inputs_for(self.card.form).normalize(self.card.mean, self.card.std).to(self.device)
         features = torch.empty(len(rows), self.head.in_features)
         logits = torch.empty(len(rows), self.head.out_features)
         start = 0
         while start < len(rows):
-            part = rows[start : start + pace.size]
-            began = time.perf_counter()
+            part = rows[start : start + batch]
             try:
                 taken = images.take(part).to(self.device)
                 seen = self.features(normalize(taken))
                 features[start : start + len(part)], logits[start : start + len(part)] = seen, self.head(seen)
             except torch.OutOfMemoryError:
-                if pace.size == 1:
+                if batch == 1:
                     raise
-                pace.halve()
+                batch //= 2
             else:
-                pace.took(len(part), time.perf_counter() - began)
                 start += len(part)
         self.train(training)  # it may be the teacher of a training that goes on
-        return Outputs(features, logits)
+        return Outputs(features, logits), batch
 
     def classified(
-        self, images: Sequence[ImageLike], batch: int | Literal["auto"] = EVALUATED
+        self, images: Sequence[ImageLike], batch: int = EVALUATED
     ) -> Iterator[tuple[int, Outputs, dict[int, str]]]:
         """Classify images part by part; decoding runs ahead of the network, and few images are held at a time.
 
         Args:
             images: as in `predict`, a sequence.
-            batch: images through the network at a time; "auto" finds the fastest number by the work itself, and the
-                last digits of what it gives may then differ from run to run.
+            batch: images through the network at a time; fewer where the memory is too small for them.
 
         Raises:
             UserError: a batch below 1.
@@ -158,20 +156,21 @@ class Classifier(nn.Module):
             The place of the part's first image; what is said of those that can be read, in order (`calibrated` makes
             probabilities of the logits); and for each of the others its place in the part and the reason.
         """
-        pace = Pace(batch)
-        chunk = CHUNK if batch == "auto" else max(CHUNK, batch)
-        for first, read, broken in inputs_for(self.card.form).read(images, self.card.form, chunk):
-            yield first, self.outputs(read, np.arange(read.shape[0]), pace), broken
+        if type(batch) is not int or batch < 1:
+            raise UserError(f"batch is {batch!r}; give a whole number, at least 1")
+        for first, read, broken in inputs_for(self.card.form).read(images, self.card.form, max(CHUNK, batch)):
+            outputs, batch = self._outputs(read, np.arange(read.shape[0]), batch)  # what was too large once stays so
+            yield first, outputs, broken
 
     def predict(
-        self, images: Sequence[ImageLike] | NDArray[Any], batch: int | Literal["auto"] = EVALUATED
+        self, images: Sequence[ImageLike] | NDArray[Any], batch: int = EVALUATED
     ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Classify images, or vectors, as they come.
 
         Args:
             images: paths, PIL images or arrays [H, W] or [H, W, C] (uint8, or floats in 0..1), or one array of
                 all of them; one image is a list of one. Vectors are an array [n, D], or rows [D].
-            batch: images through the network at a time, or "auto"; see `classified`.
+            batch: images through the network at a time, as in `classified`.
 
         Returns:
             Class names [n] and probabilities [n, K].

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
-from scipy.stats import t as student
+from scipy.stats import sem, ttest_1samp
 
 LEVEL = 0.95
 ROUNDING = 1e-12
@@ -33,11 +32,10 @@ class Mean:
 def mean_of(values: Iterable[float], level: float = LEVEL) -> Mean:
     """Give the mean of values with Student's interval."""
     found = list(values)
-    n, error = len(found), _error(found)
-    if not error:
-        return Mean(fmean(found) if found else None, None, None, n)
-    half = float(student.ppf((1 + level) / 2, n - 1)) * error
-    return Mean(fmean(found), fmean(found) - half, fmean(found) + half, n)
+    if not _has_spread(found):
+        return Mean(fmean(found) if found else None, None, None, len(found))
+    low, high = ttest_1samp(found, 0).confidence_interval(level)
+    return Mean(fmean(found), float(low), float(high), len(found))
 
 
 def p_value(values: Sequence[float]) -> float:
@@ -45,14 +43,12 @@ def p_value(values: Sequence[float]) -> float:
 
     It is 1 without a spread: equal differences come from few test rows, of which each counts a lot, and settle nothing.
     """
-    error = _error(values)
-    return 2 * float(student.sf(abs(fmean(values)) / error, len(values) - 1)) if error else 1.0
+    return float(ttest_1samp(values, 0).pvalue) if _has_spread(values) else 1.0
 
 
-def _error(values: Sequence[float]) -> float:
-    """Give the standard error of the mean; 0 without a spread above rounding."""
-    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return error if error > ROUNDING else 0.0
+def _has_spread(values: Sequence[float]) -> bool:
+    """Tell whether values differ by more than rounding."""
+    return len(values) > 1 and float(sem(values)) > ROUNDING
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

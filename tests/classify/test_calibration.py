@@ -128,6 +128,22 @@ def test_confidence_of_one_is_in_the_last_bin_and_no_rows_say_nothing():
     assert reliability(np.zeros((0, 2)), np.zeros(0, int)) is None
 
 
+@pytest.mark.parametrize("rows", [1, 10])
+def test_equal_rows_have_no_spread(rows):
+    found = reliability(np.tile([0.9, 0.1], (rows, 1)), np.zeros(rows, int))
+    assert found.ece == pytest.approx(0.1)
+    assert (found.low, found.high) == (pytest.approx(0.1), pytest.approx(0.1))
+
+
+def test_the_interval_is_the_basic_one_of_draws_one_by_one():
+    z, y, _ = drawn(50, 1.0, seed=5)
+    p = softmax(2 * z, axis=1)
+    found, generator = reliability(p, y, seed=3), np.random.default_rng(3)
+    again = [slow_ece(p[rows], y[rows]) for rows in (generator.integers(0, 50, 50) for _ in range(1000))]
+    high, low = 2 * found.ece - np.quantile(again, [0.025, 0.975])
+    assert (found.low, found.high) == (pytest.approx(max(0, low), abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
 def test_the_promise_is_kept_at_its_least_number():
     """With so few rows the temperature is within about a sixth of the true one in two of three draws."""
     found = [calibrate(*drawn(PROMISED_FROM, 0.5, seed=seed)[:2]).temperature for seed in range(60)]

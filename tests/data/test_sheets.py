@@ -1,14 +1,20 @@
 """Sheets: .csv, .tsv and .parquet become one table; labels are never guessed; what is wrong is said with its line."""
 
+import csv
+import io
 import math
 import ntpath
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from fewlabels.data.sources import paths
+from fewlabels.data.sources.cells import read_sheet
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.paths import Files
 from fewlabels.data.sources.sheets import from_sheet
@@ -157,6 +163,55 @@ def test_rows_of_other_lengths_are_refused_with_their_lines(folder):
 
 def test_a_quote_that_does_not_end_is_refused_with_its_line(folder):
     refused(sheet(folder, "path,label", "a.jpg,cat", 'b.jpg,"dog', "c.jpg,cat"), "line 3", "quote that does not end")
+
+
+def test_text_behind_a_quote_is_refused_with_its_line(folder):
+    refused(sheet(folder, "path,label", 'a.jpg,"cat', 'or" dog', "b.jpg,dog"), "line 2", "not doubled")
+
+
+def test_a_header_may_be_long_and_hold_quotes(folder):
+    path = sheet(folder, "  ", 'path, "la', f'bel,{"x" * 2_000_000}",label', "a.jpg,x,cat")
+    assert read_sheet(path, ("path", "label"), ()).columns == {"path": ["a.jpg"], "label": ["cat"]}
+    assert read_sheet(path, ("path", "label"), ()).lines == [4]
+
+
+def slow_rows(text):
+    """Give the line and the cells of each row by Python's own reader; None where a quote is wrong."""
+    rows, lines = (
+        csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True),
+        re.split("\r\n?|\n", text),
+    )
+    found, line = [], 1
+    try:
+        for cells in rows:
+            if lines[line - 1].strip(" "):
+                found.append((line, cells))
+            line = rows.line_num + 1
+    except csv.Error:
+        return None
+    return found
+
+
+few_cells = st.sampled_from(["", "a", " b", 'c"d', '"e,f"', '"g\nh"', ' "i\r\n""j"', '"k" ', '"', '""', "ü"])
+few_lines = st.lists(few_cells, max_size=3).map(",".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(few_lines, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+@example(['"a\n\n",b', "", "  ", "c,d,e", '"f\n",g,h', "i,j"], "\n", True)
+def test_any_text_is_read_as_by_a_slow_reader(tmp_path_factory, lines, end, whole):
+    text = end.join(["path,label", *lines]) + end * whole
+    path, rows = tmp_path_factory.getbasetemp() / "any.csv", slow_rows(text)
+    path.write_bytes(text.encode())
+    if rows is None or any(len(cells) != 2 for _, cells in rows):
+        with pytest.raises(UserError) as error:
+            read_sheet(path, ("path", "label"), ())
+        said = [int(line) for line in re.findall(r"line (\d+)", str(error.value))]
+        assert rows is None or said == [line for line, cells in rows if len(cells) != 2]
+    else:
+        found = read_sheet(path, ("path", "label"), ())
+        assert found.lines == [line for line, _ in rows[1:]]
+        assert [*zip(*found.columns.values(), strict=True)] == [tuple(cells) for _, cells in rows[1:]]
 
 
 def test_sheets_beside_a_misspelled_path_are_suggested(folder):

@@ -170,6 +170,14 @@ def test_columns_of_no_numbers_are_named_and_left_out(tmp_path):
     assert table.names == ("line 2", "line 3", "line 4")
 
 
+def test_numbers_may_be_written_in_several_ways(tmp_path):
+    cells = ["+1", " -2.5 ", "1E3", ".5", "5.", "N/A", "NaN", ""]
+    rows = [[cell, f"{k}_0", "c"] for k, cell in enumerate(cells)]
+    table = open_table(write_csv(tmp_path / "few.csv", ["a", "id", "label"], rows))
+    assert vectors_of(table.images).columns == ("a",)
+    np.testing.assert_array_equal(matrix_of(table)[:, 0], [1, -2.5, 1000, 0.5, 5, np.nan, np.nan, np.nan])
+
+
 def test_parquet_of_gaps_truth_values_and_whole_numbers(tmp_path):
     columns = {"a": pa.array([1, None, 3]), "b": [True, False, True], "label": ["x", "y", None]}
     parquet.write_table(pa.table(columns), tmp_path / "few.parquet")

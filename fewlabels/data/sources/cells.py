@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Generator, Sequence
+import codecs
+import re
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as parquet
+from numpy.typing import NDArray
 
 from fewlabels.data.image import reason_of
 from fewlabels.data.sources.roles import nearest
 from fewlabels.data.sources.walk import listed
 from fewlabels.errors import UserError, all_of
+
+_csv: Any = pyarrow.csv  # made at import, so that no type checker knows what it has
 
 # What people call these columns.
 MEANT = {
@@ -93,16 +98,19 @@ def _not_read(header: Sequence[str], chosen: dict[str, int]) -> list[str]:
 
 
 def _read_text(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Sheet:
-    header, rows = records_of(path, [*needed, *optional], ",".join(needed))
-    chosen = choose_columns(path, header, needed, optional)
-    check_lengths(path, header, rows)
-    columns = {name: [cells[place] for _, cells in rows] for name, place in chosen.items()}
-    blank = {name: [""] * len(rows) for name in optional}
-    return Sheet(blank | columns, [line for line, _ in rows], "line", _not_read(header, chosen))
+    cells = TextCells(path, [*needed, *optional], ",".join(needed))
+    chosen = choose_columns(path, cells.header, needed, optional)
+    columns = {name: cells.column(place).to_pylist() for name, place in chosen.items()}
+    blank = {name: [""] * len(cells.lines) for name in optional}
+    return Sheet(blank | columns, cells.lines, "line", _not_read(cells.header, chosen))
 
 
-def records_of(path: Path, known: Sequence[str], wanted: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read the header of a text, and the cells of each row with its line.
+class TextCells:
+    """The cells of a .csv or .tsv, all as text; lines without any are no rows.
+
+    Attributes:
+        header: the names of the columns.
+        lines: where rows begin, from 1: a quoted cell can hold several.
 
     Args:
         path: of the text.
@@ -110,69 +118,106 @@ def records_of(path: Path, known: Sequence[str], wanted: str) -> tuple[list[str]
         wanted: columns, in words for the user.
 
     Raises:
-        UserError: it is empty or not UTF-8.
+        UserError: it is empty or not UTF-8, or a quote does not end.
     """
-    records = _records(path, _separated(_decoded(path), known))
-    if not records:
-        raise UserError(f"{path} is empty; its first line names the columns, {wanted}")
-    (_, header), *rows = records
-    return header, rows
+
+    def __init__(self, path: Path, known: Sequence[str], wanted: str) -> None:
+        encoded = _utf8(path)
+        texts = {separator: _without_first_spaces(encoded, separator) for separator in (b",", b";", b"\t")}
+        headers = {separator: _header(text, separator) for separator, text in texts.items()}
+        known_in = {by: sum(name.strip().casefold() in known for name in names) for by, names in headers.items()}
+        separator = max(headers, key=lambda by: (known_in[by], len(headers[by])))
+        data, self.header = texts[separator], headers[separator]
+        lines = _lines(path, data, separator)
+        if not len(lines):
+            raise UserError(f"{path} is empty; its first line names the columns, {wanted}")
+        table, odd = _parsed(data, separator, len(self.header))
+        places = [row.number - 1 for row in odd]
+        self._path = path
+        self._table = table.slice(1)
+        self._ragged = [(lines[place], row.actual_columns) for place, row in zip(places, odd, strict=True)]
+        self.lines: list[int] = np.delete(lines, places)[1:].tolist()
+
+    def column(self, place: int) -> Any:
+        """Give a column of all rows.
+
+        Raises:
+            UserError: some rows have not as many cells as the header.
+        """
+        if self._ragged:
+            problems = [
+                f"line {line} has another number of fields, {count}, than the header, {len(self.header)}"
+                for line, count in self._ragged
+            ]
+            raise all_of(
+                str(self._path), problems, 'Put fields that hold the separator into "quotes", and keep empty fields.'
+            )
+        return self._table.column(place)
 
 
-def check_lengths(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> None:
-    """Check that all rows have as many cells as the header.
-
-    Raises:
-        UserError: some have not.
-    """
-    ragged = [(line, len(cells)) for line, cells in rows if len(cells) != len(header)]
-    if ragged:
-        problems = [
-            f"line {line} has another number of fields, {count}, than the header, {len(header)}"
-            for line, count in ragged
-        ]
-        raise all_of(str(path), problems, 'Put fields that hold the separator into "quotes", and keep empty fields.')
-
-
-def _decoded(path: Path) -> str:
-    encoded = path.read_bytes()
+def _utf8(path: Path) -> bytes:
+    encoded = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        return encoded.decode("utf-8-sig")
+        encoded.decode()
     except UnicodeDecodeError as error:
         line = encoded[: error.start].count(b"\n") + 1
         raise UserError(f"{path} is not UTF-8 text (line {line}); save it as UTF-8") from error
+    return encoded
 
 
-def _separated(text: str, known: Sequence[str]) -> Callable[[], Any]:
-    """Give a reader for the separator that makes most sense of the header."""
-
-    def reader(separator: str) -> Any:
-        lines = io.StringIO(text, newline="")
-        return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
-
-    def sense(separator: str) -> tuple[int, int]:
-        try:
-            header = next((cells for cells in reader(separator) if any(cells)), [])
-        except csv.Error:
-            return 0, 0
-        return sum(name.strip().casefold() in known for name in header), len(header)
-
-    best = max(",;\t", key=sense)
-    return lambda: reader(best)
+# A cell in quotes, and where it begins; the group is there where it does not end, or goes on behind its end.
+_BEGIN, _QUOTED = rb"(?<![^%b\r\n])", rb'"[^"]*+(?:""[^"]*+)*+(?:"(?![^%b\r\n])|("?))'
+_ROW = rb"(?:" + _BEGIN + _QUOTED + rb'|[^"\r\n]++|")++'
 
 
-def _records(path: Path, separated: Callable[[], Any]) -> list[tuple[int, list[str]]]:
-    """Read all rows that are not blank, with the line on which each begins: a quoted field can hold several."""
-    records: list[tuple[int, list[str]]] = []
-    reader, line = separated(), 1
-    try:
-        for cells in reader:
-            if cells and cells != [""]:
-                records.append((line, cells))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: {error}; is there a quote that does not end?") from error
-    return records
+def _header(data: bytes, separator: bytes) -> list[str]:
+    """Give the cells of the first row that is not blank; none where a quote does not end."""
+    row = re.search(_ROW % (separator, separator), data)
+    if row is None or row[1] is not None:
+        return []
+    options = _csv.ParseOptions(delimiter=separator.decode(), newlines_in_values=True)
+    cells = row[0] + b"\n"
+    return _csv.read_csv(pa.BufferReader(cells), _csv.ReadOptions(block_size=len(cells)), options).column_names
+
+
+def _without_first_spaces(data: bytes, separator: bytes) -> bytes:
+    """Take away the spaces before cells, behind which pyarrow would see no quote, and in a blank line a cell."""
+    if b" " not in data or not any(mark + b" " in b"\n" + data for mark in (separator, b"\n", b"\r")):
+        return data  # the usual, and quickly
+    return re.sub((_BEGIN + rb'(?=[ "]) *+(' + _QUOTED + rb")?") % (separator, separator), rb"\1", data)
+
+
+def _lines(path: Path, data: bytes, separator: bytes) -> NDArray[np.int64]:
+    """Give the lines, from 1, where rows begin that are not blank."""
+    if b'"' not in data:
+        return np.flatnonzero([*map(bool, data.splitlines())]) + 1
+    rows = [*re.finditer(_ROW % (separator, separator), data)]
+    ends = np.cumsum([len(line) for line in data.splitlines(keepends=True)])
+    lines = np.searchsorted(ends, [row.start() for row in rows], side="right") + 1
+    if wrong := [line for line, row in zip(lines, rows, strict=True) if row[1] is not None]:
+        raise UserError(
+            f"{path}, line {wrong[0]}: is there a quote that does not end, or one within quotes that is not doubled?"
+        )
+    return lines
+
+
+def _parsed(data: bytes, separator: bytes, columns: int) -> tuple[Any, list[Any]]:
+    """Give a table of the rows of so many columns, and the others, which know their numbers among all."""
+    odd: list[Any] = []
+
+    def skip(row: Any) -> str:
+        odd.append(row)
+        return "skip"
+
+    names = [str(place) for place in range(columns)]
+    table = _csv.read_csv(
+        pa.BufferReader(data),
+        # In one block, up to what pyarrow can hold: a row lies in two blocks at most.
+        _csv.ReadOptions(use_threads=False, column_names=names, block_size=min(len(data) + 1, 2**31 - 1)),
+        _csv.ParseOptions(delimiter=separator.decode(), newlines_in_values=True, invalid_row_handler=skip),
+        _csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+    return table, odd
 
 
 # --- Parquet --------------------------------------------------------------------------------------------

@@ -17,14 +17,14 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from fewlabels.data.image import SUFFIXES, reason_of
-from fewlabels.data.sources.cells import MEANT, Sheet, check_lengths, choose_columns, not_parquet, records_of, texts_of
+from fewlabels.data.sources.cells import MEANT, Sheet, TextCells, choose_columns, not_parquet, texts_of
 from fewlabels.data.sources.walk import listed
 from fewlabels.data.vectors import VectorRows, as_matrix
 from fewlabels.errors import UserError
 
 VECTOR = "vector"  # the column of lists
 SAYING = ("label", "split", "group", "name")  # columns that are no dimensions
-_NOTHING = frozenset(["", "nan", "none", "null", "n/a", "na"])
+_NOTHING = ("", "nan", "none", "null", "n/a", "na")
 
 Numbers = NDArray[np.float64]
 _compute: Any = pyarrow.compute  # made at import, so that no type checker knows what it has
@@ -161,35 +161,27 @@ def _of_lists(path: Path, cells: _Cells, place: int) -> tuple[VectorRows, list[i
     return VectorRows(as_matrix(found, f"{path}: {VECTOR}")), [place]
 
 
-class _Text:
+class _Text(TextCells):
     """A .csv or .tsv."""
 
     unit = "line"
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.header, self._records = records_of(
-            path, [*SAYING, VECTOR, "path"], "path,label, or of vectors the dimensions and label"
-        )
-        self.lines = [line for line, _ in self._records]
-
-    @cached_property
-    def _rows(self) -> list[list[str]]:
-        check_lengths(self._path, self.header, self._records)
-        return [cells for _, cells in self._records]
+        super().__init__(path, [*SAYING, VECTOR, "path"], "path,label, or of vectors the dimensions and label")
 
     def texts(self, name: str, place: int) -> list[str]:
         del name
-        return [cells[place] for cells in self._rows]
+        return self.column(place).to_pylist()
 
     def numbers(self, place: int) -> Numbers | None:
-        texts = [text.strip() for text in self.texts("", place)]
-        blank = [text.casefold() in _NOTHING for text in texts]
-        try:
-            values = [np.nan if nothing else float(text) for text, nothing in zip(texts, blank, strict=True)]
-        except ValueError:
+        texts = _compute.utf8_trim_whitespace(self.column(place))
+        blank = _compute.is_in(_compute.utf8_lower(texts), pa.array(_NOTHING))
+        if _compute.all(blank).as_py():
             return None
-        return None if all(blank) else np.array(values)
+        try:
+            return _as_numbers(_compute.if_else(blank, None, texts))
+        except pa.ArrowInvalid:
+            return None
 
     def lists(self, place: int) -> Numbers | None:
         del place

@@ -11,42 +11,14 @@ from fewlabels.inputs.images.store import MOST_THREADS, ResidentImages, decoded
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card
-from fewlabels.models.pace import SIZES, TRIES, Pace
 
 CARD = Card("small_cnn", ("a", "b"), Form(1, (8, 8)), (0.5,), (0.5,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (2 * CHUNK + 70, 8, 8), np.uint8)
 
 
-@pytest.mark.parametrize("fastest", SIZES)
-def test_the_fastest_size_is_found_and_kept(fastest):
-    pace, seen = Pace(), []
-    for _ in range(TRIES * len(SIZES)):
-        seen.append(pace.size)
-        pace.took(pace.size, pace.size * (1.0 if pace.size == fastest else 1.1))
-    assert seen == list(SIZES) * TRIES
-    assert pace.size == fastest
-    pace.took(fastest, 1e9)
-    assert pace.size == fastest
-
-
-def test_the_first_try_of_a_size_may_be_slow():
-    pace = Pace()
-    for seconds in (9, 9, 9, 9, 2, 1, 2, 2):
-        pace.took(pace.size, seconds * pace.size)
-    assert pace.size == SIZES[1]
-
-
-def test_less_than_half_of_the_size_says_nothing():
-    pace = Pace()
-    pace.took(SIZES[0] // 2 - 1, 0.0)
-    assert pace.size == SIZES[0]
-    pace.took(SIZES[0] - 1, 0.0)  # one of them could not be read
-    assert pace.size == SIZES[1]
-
-
-@pytest.mark.parametrize("batch", [0, -3, "many", None, 2.5, True])
+@pytest.mark.parametrize("batch", [0, -3, "auto", None, 2.5, True])
 def test_a_batch_is_one_image_at_least(batch):
-    with pytest.raises(UserError, match="at least 1, or auto"):
+    with pytest.raises(UserError, match="give a whole number, at least 1"):
         build_classifier(CARD, key=Key(0)).predict(IMAGES[:2], batch)
 
 
@@ -58,19 +30,39 @@ def test_a_given_batch_is_what_goes_through_the_network(batch, sizes):
     assert seen == sizes
 
 
-def test_a_given_size_stays_and_a_halved_one_too():
-    given, found = Pace(48), Pace()
-    given.took(48, 1.0)
-    found.halve()
-    found.took(SIZES[0] // 2, 1.0)
-    assert (given.size, found.size) == (48, SIZES[0] // 2)
+def with_room_for(most):
+    """Make a classifier whose memory has room for so many images, and give the numbers that it was tried with."""
+    classifier, tried = build_classifier(CARD, key=Key(0)).eval(), []
+
+    def check(_, given):
+        tried.append(len(given[0]))
+        if len(given[0]) > most:
+            raise torch.OutOfMemoryError("no room")
+
+    classifier.backbone.register_forward_pre_hook(check)
+    return classifier, tried
 
 
-@pytest.mark.parametrize("batch", ["auto", 1, 100, 256])
+def test_out_of_memory_the_batch_is_halved_and_stays_so_for_later_parts():
+    classifier, tried = with_room_for(100)
+    whole = build_classifier(CARD, key=Key(0)).predict(IMAGES)[1]
+    assert np.allclose(classifier.predict(list(IMAGES), 256)[1], whole, rtol=1e-5, atol=1e-6)
+    assert tried == [256, 128, *[64] * 9, 6]
+    assert classifier.predict(IMAGES[:2])[1].shape == (2, 2)
+
+
+def test_out_of_memory_with_one_image_is_an_error():
+    classifier, tried = with_room_for(0)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        classifier.predict(IMAGES[:4], 4)
+    assert tried == [4, 2, 1]
+
+
+@pytest.mark.parametrize("batch", [1, 100, 256])
 def test_parts_of_any_size_give_what_the_whole_gives(batch):
     classifier = build_classifier(CARD, key=Key(0)).eval()
     pixels = torch.from_numpy(IMAGES[:, None])
-    whole = classifier.probabilities(ResidentImages(pixels), np.arange(len(pixels)), Pace(len(pixels)))
+    whole = classifier.probabilities(ResidentImages(pixels), np.arange(len(pixels)), len(pixels))
     parts = list(classifier.classified(list(IMAGES), batch))
     assert [first for first, _, _ in parts] == [0, CHUNK, 2 * CHUNK]
     torch.testing.assert_close(

@@ -26,6 +26,11 @@ class Picture(NamedTuple):
     width: int
     height: int
 
+    @property
+    def tiny(self) -> bool:
+        """Whether it has all the pixels that there are, which are to be seen one by one."""
+        return max(self.width, self.height) <= TINY
+
 
 def embed(images: Provider | None, rows: Labels, room: int) -> Mapping[int, Picture]:
     """Make a picture of each row, as large as fits.

@@ -1,6 +1,8 @@
-"""How numbers are written, in the terminal and in the report alike."""
+"""How numbers and names are written, in the terminal and in the report alike."""
 
 from __future__ import annotations
+
+MOST_LETTERS = 60  # of a name from the user's data; longer ones lose their middle
 
 
 def percent(value: float | None) -> str:
@@ -21,3 +23,9 @@ def count(number: int, what: str) -> str:
 def number(value: float | None, form: str) -> str:
     """Write a number in a form; None as a dash."""
     return "-" if value is None else format(value, form)
+
+
+def short(name: str, most: int = MOST_LETTERS) -> str:
+    """Take out the middle of a long name."""
+    half = (most - 3) // 2
+    return name if len(name) <= most else f"{name[:half]}...{name[-half:]}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
-from markupsafe import Markup, escape
 
 from fewlabels.classify.report.findings import Findings
 from fewlabels.data.table import UNLABELED, Labels
-from fewlabels.report.page import Section, Text, fill, heading, lines, paragraph, short, told
-from fewlabels.report.pictures import TINY, Picture
+from fewlabels.report.page import Section
+from fewlabels.report.words import short
 
 SHOWN = 12  # images in a gallery
 
@@ -27,6 +27,16 @@ class Gallery:
     note: str
     rows: Labels
     instead: Mapping[int, int] = field(default_factory=dict[int, int])
+
+
+class Item(NamedTuple):
+    """A row in a gallery: what it is predicted to be, how surely, and what else is known, each with its kind."""
+
+    row: int
+    name: str
+    predicted: str
+    sure: str
+    marks: list[tuple[str, str]]
 
 
 def galleries(findings: Findings) -> list[Gallery]:
@@ -85,42 +95,21 @@ def _surest(findings: Findings, rows: Labels, most: int) -> Labels:
     return rows[order[np.argsort(turn, kind="stable")[:most]]]
 
 
-def gallery_section(shown: list[Gallery], findings: Findings, pictures: Mapping[int, Picture]) -> Section:
-    """Show galleries; a row without a picture is shown by its name."""
-    parts: list[Markup] = []
-    if findings.inputs.are_pictures and shown and not pictures:
-        parts.append(paragraph("There is no room for pictures: the names tell which images are meant.", "soft"))
-    for gallery in shown:
-        items = lines(_item(int(row), findings, pictures.get(int(row)), gallery.instead) for row in gallery.rows)
-        parts += [
-            heading(gallery.title),
-            paragraph(told(gallery.note), "soft"),
-            fill('<ul class="gallery">\n{}\n</ul>', items),
-        ]
-    return Section("images", f"{findings.things.capitalize()} to look at", findings.things.capitalize(), tuple(parts))
+def gallery_section(shown: Sequence[Gallery], findings: Findings) -> Section | None:
+    """Show galleries; None where there are none."""
+    if not shown:
+        return None
+    filled = [(gallery, [_item(int(row), findings, gallery.instead) for row in gallery.rows]) for gallery in shown]
+    values = {"galleries": filled, "pictured": findings.inputs.are_pictures}
+    return Section("images", f"{findings.things.capitalize()} to look at", findings.things.capitalize(), values)
 
 
-def _item(row: int, findings: Findings, picture: Picture | None, instead: Mapping[int, int]) -> Markup:
+def _item(row: int, findings: Findings, instead: Mapping[int, int]) -> Item:
     table, probabilities = findings.table, findings.probabilities[row]
     predicted = int(probabilities.argmax())
-    said = fill("<strong>{}</strong><span>{}</span>", short(table.classes[predicted]), sure(probabilities[predicted]))
-    known = _marks(row, predicted, findings)
-    known += [("wrong", f"most alike: {short(table.classes[instead[row]])}")] if row in instead else []
-    marks = lines(fill('<span class="{}">{}</span>', kind, text) for kind, text in known)
-    name = short(table.names[row])
-    # A long path breaks after a folder's name, and not just anywhere.
-    breaking = Markup("/<wbr>").join(escape(part) for part in name.split("/"))
-    return fill("<li>{}{}{}<small>{}</small></li>", _image(name, picture), said, marks, breaking)
-
-
-def _image(name: str, picture: Picture | None) -> Markup:
-    if picture is None:
-        return Markup("")
-    tiny = max(picture.width, picture.height) <= TINY
-    return fill(
-        '<img{} src="{}" width="{}" height="{}" alt="picture of {}">',
-        Markup(' class="tiny"') if tiny else "", picture.source, picture.width, picture.height, name,
-    )  # fmt: skip
+    marks = _marks(row, predicted, findings)
+    marks += [("wrong", f"most alike: {short(table.classes[instead[row]])}")] if row in instead else []
+    return Item(row, short(table.names[row]), short(table.classes[predicted]), sure(probabilities[predicted]), marks)
 
 
 def sure(probability: float) -> str:
@@ -128,11 +117,11 @@ def sure(probability: float) -> str:
     return f"{min(100 * probability, 99.9):.0f} %" if probability < 0.995 else "over 99 %"
 
 
-def _marks(row: int, predicted: int, findings: Findings) -> list[tuple[str, Text]]:
+def _marks(row: int, predicted: int, findings: Findings) -> list[tuple[str, str]]:
     """Say what is known of a row beside its prediction."""
     table = findings.table
     given, truth = int(table.labels[row]), int(table.truth[row])
-    out: list[tuple[str, Text]] = []
+    out: list[tuple[str, str]] = []
     if given != UNLABELED:
         out.append(("" if given == predicted else "wrong", f"given: {short(table.classes[given])}"))
     elif truth != UNLABELED:

@@ -18,9 +18,8 @@ from fewlabels.classify.reference import FLAGGED
 from fewlabels.classify.report.findings import Findings
 from fewlabels.classify.report.words import best_free, metric, source, tested, things
 from fewlabels.data.table import UNLABELED, Labels
-from fewlabels.report.page import short
 from fewlabels.report.plots import Line, points
-from fewlabels.report.words import count, percent
+from fewlabels.report.words import count, percent, short
 
 FEWEST_ROWS = 50  # unlabeled ones, below which shares of classes are chance
 MOST_OF_THEM = 0.9  # of the unlabeled images: what is left is noise

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
-from fewlabels.classify.report.words import things
 from fewlabels.config import Options, option_values
 from fewlabels.methods import has_default, method_class, method_names, option_fields
-from fewlabels.report.page import Section, fill, listed, paragraph, told
+from fewlabels.report.page import Section
 
 
 def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
@@ -22,32 +20,8 @@ def repeat_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
     if not path.is_file():
         return None
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    where = config["where"]
-    again = f"{folder.resolve().name}-again"
-    facts = [
-        f"Seed {summary['seed']} draws the split and all else that is drawn. split.csv in the run's folder has the "
-        "split; --split takes it for a run with other options.",
-        f"fewlabels {config['version']}, torch {where['torch']}, {where['device']} of {where['machine']}, "
-        f"threads: {where['threads']}. On a machine like it the numbers come out the same.",
-        "config.yaml has every resolved option, and why each automatic one was chosen.",
-    ]
-    return Section(
-        "repeat",
-        "How to repeat this run",
-        "Repeat",
-        (
-            fill('<pre role="region" aria-label="Command" tabindex="0"><code>{}</code></pre>', command(config, again)),
-            listed(facts),
-            _next_steps(config, things(summary)),
-        ),
-    )
-
-
-def _next_steps(config: Mapping[str, Any], what: str) -> Markup:
-    said = f"The classifier on other {what}: `fewlabels predict RUN {what.upper()}`."
-    if config["given"]["data"] is None:
-        said += " The data was in memory: the same data must be given again."
-    return paragraph(told(said), "soft")
+    said = command(config, f"{folder.resolve().name}-again")
+    return Section("repeat", "How to repeat this run", "Repeat", {"command": said, "config": config})
 
 
 def command(config: Mapping[str, Any], out: str) -> str:

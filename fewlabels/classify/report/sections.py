@@ -1,4 +1,4 @@
-"""The parts of the report that tell a run in numbers and curves."""
+"""The sections that tell a run in numbers and curves: what their templates are given."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from fewlabels.classify.calibration import BINS, LEVEL, PROMISED_FROM
 from fewlabels.classify.report.plots import agreement, reliability_diagram
@@ -26,7 +24,7 @@ from fewlabels.classify.report.words import (
     things,
     trust,
 )
-from fewlabels.report.page import Section, Text, bar, drawing, fill, lines, listed, paragraph, table, told
+from fewlabels.report.page import Bar, Drawing, Section
 from fewlabels.report.plots import Line, Points, curves, points
 from fewlabels.report.words import count, percent, points_of
 from fewlabels.training.record import read_lines
@@ -34,24 +32,20 @@ from fewlabels.training.record import read_lines
 SUPERVISED = "supervised"  # the baseline, and the folder of its training
 
 
-def head(title: str, summary: dict[str, Any]) -> Markup:
-    """Say in three sentences what was asked, what came out, and how far to trust it; then the main numbers."""
-    return fill(
-        '<header>\n<p class="overline">fewlabels, report of a run</p>\n<h1>{}</h1>\n{}\n</header>',
-        title,
-        lines(
-            [
-                paragraph(asked(summary), "said"),
-                paragraph(came_out(summary), "verdict"),
-                *(paragraph(said, "said") for said in (compared_with_start(summary), trust(summary)) if said),
-                _tiles(summary),
-                _warnings(summary.get("warnings")),
-            ]
-        ),
-    )
+def head(title: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """Give what stands above the sections, in sentences and in tiles of a number and what it is."""
+    return {
+        "title": title,
+        "asked": asked(summary),
+        "came_out": came_out(summary),
+        "compared": compared_with_start(summary),
+        "trust": trust(summary),
+        "tiles": _tiles(summary),
+        "warnings": summary.get("warnings"),
+    }
 
 
-def _tiles(summary: Mapping[str, Any]) -> Markup:
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     gain, best = summary["gain"], best_free(summary)
     reliability = (summary.get("calibration") or {}).get("calibrated")
     tiles: list[tuple[str, str]] = []
@@ -67,18 +61,7 @@ def _tiles(summary: Mapping[str, Any]) -> Markup:
         tiles.append((percent(metric(best)), f"the best training-free baseline: {best['label']}"))
     if reliability is not None:
         tiles.append((f"{100 * reliability['ece']:.1f}", "points that probabilities are off in the mean"))
-    items = lines(fill("<li><strong>{}</strong>{}</li>", *tile) for tile in tiles)
-    return fill('<ul class="tiles">\n{}\n</ul>', items) if tiles else Markup("")
-
-
-def _warnings(warnings: Sequence[Mapping[str, str]] | None) -> Markup:
-    if not warnings:
-        return Markup("")
-    return fill(
-        '<section class="warnings" aria-labelledby="warnings-title">\n<h2 id="warnings-title">{}</h2>\n{}\n</section>',
-        "A warning" if len(warnings) == 1 else f"{len(warnings)} warnings",
-        listed(told(warning["text"]) for warning in warnings),
-    )
+    return tiles
 
 
 def result_section(summary: Mapping[str, Any]) -> Section:
@@ -88,30 +71,30 @@ def result_section(summary: Mapping[str, Any]) -> Section:
     split = "test" if on_test else "hidden"
     base = next((metric(row, split) for row in rows if row["kind"] == "supervised"), None)
     known = {rows[-1]["name"]: summary["gain"]}
-    columns: list[tuple[str, Callable[[Mapping[str, Any]], Text]]] = [("method", lambda row: row["label"])]
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str | Bar]]] = [("method", lambda row: row["label"])]
     for title, which in columns_of(rows).items():
         columns.append((title, partial(_metric, which=which)))
     if base is not None:
         columns.append(("gain over supervised", lambda row: _gain(row, split, base, known.get(row["name"]))))
-    if any(row.get("added") is not None for row in rows):
+    added = any(row.get("added") is not None for row in rows)
+    if added:
         columns.append(("added to the step before", lambda row: _points(row.get("added"))))
     columns.append(("seconds", lambda row: f"{row['seconds']:.1f}"))
-    cells = [[make(row) for _, make in columns] for row in rows]
-    return Section(
-        "results",
-        "What each step brought",
-        "Results",
-        (
-            table("Methods side by side", [name for name, _ in columns], cells, marked=len(rows) - 1),
-            *([paragraph(f"Why it ended there: {why}.")] if (why := summary["chosen"]["why"]) else []),
-            paragraph(_meaning(summary, base is not None, on_test), "soft"),
-        ),
-    )
+    why = summary["chosen"]["why"]
+    values = {
+        "head": [name for name, _ in columns],
+        "rows": [[make(row) for _, make in columns] for row in rows],
+        "notes": [why] if why else [],
+        "compared": base is not None,
+        "on_test": on_test,
+        "added": added,
+    }
+    return Section("results", "What each step brought", "Results", values)
 
 
-def _metric(row: Mapping[str, Any], which: tuple[str, str]) -> Text:
+def _metric(row: Mapping[str, Any], which: tuple[str, str]) -> str | Bar:
     value = metric(row, *which)
-    return bar(percent(value), value) if which == ("test", "accuracy") else percent(value)
+    return Bar(percent(value), value) if which == ("test", "accuracy") else percent(value)
 
 
 def _gain(row: Mapping[str, Any], split: str, base: float | None, known: Mapping[str, Any] | None) -> str:
@@ -123,18 +106,6 @@ def _gain(row: Mapping[str, Any], split: str, base: float | None, known: Mapping
 
 def _points(value: float | None) -> str:
     return "-" if value is None else points_of(value)
-
-
-def _meaning(summary: Mapping[str, Any], compared: bool, on_test: bool) -> str:
-    where = "on the test split, which chose nothing" if on_test else "on hidden labels: there is no test split"
-    error = " After \u00b1 stands its standard error." if summary["gain"] else ""
-    steps = any(row.get("added") is not None for row in summary["rows"])
-    added = " The first step is compared with the best training-free baseline." if steps else ""
-    return (
-        f"{f'The gain is in points of accuracy {where}.{error}{added} ' if compared else ''}The numbers are of the "
-        f"averaged parameters after the last step. Policy of the layers that learn from unlabeled {things(summary)}: "
-        f"{summary['policy']}."
-    )
 
 
 def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section | None:
@@ -153,14 +124,12 @@ def learning_section(folder: Path, summary: Mapping[str, Any]) -> Section | None
         ("Pseudo-labels, %", "pseudo", kept, _kept_note(method, things(summary))),
         ("Loss", "loss", both("loss", 1.0), counts),
     )
-    drawn = lines(
-        drawing(title, _told(title, series), curves(series, key), note)
+    drawings = [
+        Drawing(title, _told(title, series), curves(series, key), note)
         for title, key, series, note in plots
         if any(series.values())
-    )
-    if not drawn:
-        return None
-    return Section("learning", "While it learned", "Learning", (fill('<div class="plots">\n{}\n</div>', drawn),))
+    ]
+    return Section("learning", "While it learned", "Learning", {"drawings": drawings}) if drawings else None
 
 
 def _kept_note(found: Sequence[Line], what: str) -> str:
@@ -185,72 +154,26 @@ def calibration_section(summary: Mapping[str, Any]) -> Section | None:
     calibration = summary.get("calibration")
     if not calibration:
         return None
-    names = ("raw", "calibrated") if calibration["kind"] != "none" else ("raw",)
-    forms = {name: calibration[name] for name in names if calibration[name]}
     titles = {"raw": "As the network gives them", "calibrated": "Calibrated, as in all outputs"}
-    thing = tested(summary)
-    drawn = lines(
-        drawing(titles[name], _reliability_said(titles[name], found, thing), reliability_diagram(found, BINS, name),
-                _off(found, thing))
-        for name, found in forms.items()
-    )  # fmt: skip
-    parts = [paragraph(told(text)) for text in _calibration_said(summary)]
-    if forms:
-        note = (
-            f"Test {things(summary)} of like probability stand together: a point below the dotted line means that "
-            "they are right less often than the network is sure, a point above it more often. "
-            f"The fewer {things(summary)} a point has, the longer its line (95 % interval)."
-        )
-        parts += [fill('<div class="plots">\n{}\n</div>', drawn), paragraph(note, "soft")]
-    return Section("probabilities", "Can the probabilities be trusted?", "Probabilities", tuple(parts))
+    names = ("raw",) if calibration["kind"] == "none" else ("raw", "calibrated")
+    found = {name: calibration[name] for name in names if calibration[name]}
+    drawings = [_reliability(titles[name], of, name, tested(summary)) for name, of in found.items()]
+    values = {"drawings": drawings, "promised_from": PROMISED_FROM}
+    return Section("probabilities", "Can the probabilities be trusted?", "Probabilities", values)
 
 
-def _off(found: Mapping[str, Any], thing: str) -> str:
-    low, high = 100 * found["low"], 100 * found["high"]
-    return (
-        f"Expected calibration error {100 * found['ece']:.1f} points ({100 * LEVEL:.0f} % interval {low:.1f} to "
-        f"{high:.1f}, from {count(sum(found['counts']), thing)})."
-    )
-
-
-def _reliability_said(title: str, found: Mapping[str, Any], thing: str) -> str:
+def _reliability(title: str, found: Mapping[str, Any], name: str, thing: str) -> Drawing:
+    """Draw how often the network is right where it is how sure, and tell it in words."""
     bins = (
-        f"{percent(accuracy)} right where {percent(confidence)} sure ({count(number, thing)})"
-        for confidence, accuracy, number in zip(
-            found["confidence"], found["accuracy"], found["counts"], strict=True
-        )
-    )  # fmt: skip
-    return f"Reliability diagram. {title}: {'; '.join(bins)}."
-
-
-_HOW = {
-    "held out": "that nothing was trained on",
-    "cross-fitted": "each by a network that was not trained on it",
-}
-
-
-def _calibration_said(summary: Mapping[str, Any]) -> list[str]:
-    """Say what the probabilities were fitted to, and what that is worth."""
-    calibration = summary["calibration"]
-    rows = calibration["rows"]
-    if calibration["kind"] == "none":
-        said = ["The probabilities are as the network gives them: they were fitted to no labels."]
-    else:
-        kind = "a scale and an offset of each class" if calibration["kind"] == "vector" else "one temperature"
-        said = [
-            f"The probabilities were fitted ({kind}; the temperature is {calibration['temperature']:.2f}) to {rows:,} "
-            f"labeled {things(summary)}, {_HOW[calibration['how']]}."
-        ]
-    if not calibration["promised"]:
-        cross = "; `--calibrate cross` fits to all there are, by two more trainings" if not rows else ""
-        said.append(
-            f"Calibration cannot be promised here: it needs {PROMISED_FROM} labels that were not trained on, and there "
-            f"were {rows}. Take the probabilities as an order, not as chances. More labels mend it, and `fewlabels "
-            f"next` names the {things(summary)} where they help most{cross}."
-        )
-    if not calibration["calibrated"]:
-        said.append("There is no test split, so how far off they are is not known.")
-    return said
+        f"{percent(accuracy)} right where {percent(confidence)} sure ({count(rows, thing)})"
+        for confidence, accuracy, rows in zip(found["confidence"], found["accuracy"], found["counts"], strict=True)
+    )
+    off = (
+        f"Expected calibration error {100 * found['ece']:.1f} points ({100 * LEVEL:.0f} % interval "
+        f"{100 * found['low']:.1f} to {100 * found['high']:.1f}, from {count(sum(found['counts']), thing)})."
+    )
+    said = f"Reliability diagram. {title}: {'; '.join(bins)}."
+    return Drawing(title, said, reliability_diagram(found, BINS, name), off)
 
 
 def layer_section(folder: Path, steps: int) -> Section | None:
@@ -261,9 +184,8 @@ def layer_section(folder: Path, steps: int) -> Section | None:
         return None
     text = f"Agreement of pseudo-labels with true labels, by layer and step. {said or ''}"
     meaning = AGREEMENT_MEANING if probes[-1]["against"] == "hidden" else f"{AGREEMENT_MEANING} {TEST_MEANING}"
-    parts = [paragraph(said)] if said else []
-    parts.append(drawing("Agreement by layer and step", text, svg, meaning, "large"))
-    return Section("layers", "Do pseudo-labels help every layer?", "Layers", tuple(parts))
+    drawn = Drawing("Agreement by layer and step", text, svg, meaning)
+    return Section("layers", "Do pseudo-labels help every layer?", "Layers", {"said": said, "drawing": drawn})
 
 
 def data_section(summary: Mapping[str, Any]) -> Section | None:
@@ -273,6 +195,4 @@ def data_section(summary: Mapping[str, Any]) -> Section | None:
         said.append(
             f"{source(summary)}s set aside: {summary['set_aside']:,}; quarantine.csv names them with the reasons"
         )
-    if not said:
-        return None
-    return Section("data", "What was done to the data", "Data", (listed(said),))
+    return Section("data", "What was done to the data", "Data", {"said": said}) if said else None

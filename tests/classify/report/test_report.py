@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks.report import Case, Noise, made_up, write_run
 from fewlabels.classify.reference import Suspects
@@ -98,7 +99,7 @@ class Reader(HTMLParser):
 def test_it_needs_no_network_and_runs_nothing(whole):
     assert not re.findall(r"\s(?:src|href)\s*=\s*[\"'](?!data:image/|#)", whole)
     assert "url(http" not in whole and "<script" not in whole and "@import" not in whole
-    assert "default-src &#39;none&#39;" in whole
+    assert "default-src 'none'" in whole
 
 
 def test_a_whole_run_has_every_part(whole):
@@ -137,6 +138,25 @@ def test_names_are_escaped_and_images_have_texts(tmp_path, findings):
     images = Reader(page).of("img")
     assert len(images) == 2 + 4 + 4  # next, doubtful, surest
     assert all(image["alt"] and image["src"].startswith("data:image/png") for image in images)
+
+
+def test_nothing_that_a_user_names_becomes_html(tmp_path, findings):
+    bad = """<script>alert('1')</script>&"`x`"""
+    write_run(tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config |= {"version": bad, "where": dict.fromkeys(config["where"], bad), "given": config["given"] | {"data": bad}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    table = replace(findings.table, classes=(bad, "b"), names=tuple(f"{bad}/{i}" for i in range(12)))
+    names = dict.fromkeys(("data", "method", "model", "policy"), bad)
+    row = summary_of()["rows"][0] | {"name": bad, "label": bad, "note": bad}
+    warnings = [{"id": "collapse", "severity": "high", "text": bad}]
+    summary = summary_of(**names, notes=[bad], rows=[row], warnings=warnings)
+    reader = Reader(page_of(tmp_path, replace(findings, table=table), summary))
+    assert not reader.of("script") and not reader.open
+    said = "".join(reader.texts)
+    assert said.count(bad) > 20 and said.count(bad.replace("`", "")) == 1  # the warning, where backticks make code
+    alts = [image["alt"] for image in reader.of("img")]
+    assert len(alts) == 2 + 4 + 4 and all(bad in alt for alt in alts)
 
 
 def test_a_run_of_before_or_without_anything_is_reported_too(tmp_path, findings):

@@ -67,7 +67,7 @@ def contrast(first, second):
 
 
 def test_the_colors_of_the_page_can_be_read_in_both_schemes():
-    style = files("fewlabels.report").joinpath("report.css").read_text()
+    style = files("fewlabels.report").joinpath("templates/report.css").read_text()
     schemes = [dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in style.split("* {")[0].split("@media")]
     assert len(schemes) == 2 and schemes[0]["paper"] != schemes[1]["paper"]
     for colors in schemes:

@@ -119,7 +119,7 @@ class Difference:
 
 
 def differences(baseline: Scores, free: Sequence[Scores], methods: Sequence[Scores]) -> list[Difference]:
-    """Compare each method with the baseline, the best of the other methods, and the best of what is free.
+    """Compare each method with the baseline, the best of the other methods, and the best training-free baseline.
 
     Of two methods the better comes first.
 

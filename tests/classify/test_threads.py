@@ -5,8 +5,10 @@ import torch
 import yaml
 
 import fewlabels
+from fewlabels.classify.preparation import stage_of
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs.host import host_settings_kept
+from fewlabels.training import rehearsal
 
 SMALL = {"labels_per_class": 4, "steps": 4, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "baseline": False}
 

@@ -120,12 +120,12 @@ def asked(summary: Mapping[str, Any]) -> str:
 
 
 def came_out(summary: Mapping[str, Any]) -> str:
-    """Say in a sentence what came out: the accuracy, what is free, and whether the unlabeled data helped."""
+    """Say in a sentence what came out: the accuracy, the training-free baselines, and whether the unlabeled data helped."""
     (said,) = verdict(summary)
     if metric(summary["chosen"]) is None:
         return said
     best = best_free(summary)
-    beside = f", the best of what is free on {percent(metric(best))} ({best['label']})" if best else ""
+    beside = f", the best training-free baseline on {percent(metric(best))} ({best['label']})" if best else ""
     right = f"It is right on {percent(metric(summary['chosen']))} of them{beside}"
     if summary["unlabeled"] == 0:
         return f"{right}; there are no unlabeled {things(summary)} to gain from."
@@ -173,7 +173,7 @@ def _health(warnings: Sequence[Mapping[str, str]] | None) -> str:
 
 
 def best_free(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give the row of the best of what is free, on the test split; None where none was measured."""
+    """Give the row of the best training-free baseline, on the test split; None where none was measured."""
     rows = [row for row in summary["rows"] if row["kind"] == "training_free" and row["test"] is not None]
     return max(rows, key=lambda row: row["test"]["accuracy"], default=None)
 

@@ -97,7 +97,6 @@ class Task(ABC, Generic[O]):
             Interrupted: the run was asked to stop.
         """
 
-    @abstractmethod
     def begin(self) -> None:
         """Write and say what belongs to the beginning of a sitting; the folder has its configuration."""
 

@@ -239,11 +239,11 @@ def test_a_missing_package_is_said_before_any_work(kind, tmp_path, monkeypatch, 
 def test_only_the_first_process_has_a_board(small_job, tmp_path, monkeypatch):
     opened = []
     job = replace(small_job(), board=lambda name, first: opened.append((name, first)))
+    training = Training(stage_of(job, Supervised(), "a", tmp_path), Show(None), lambda: False)
     for rank in (0, 1):
         monkeypatch.setattr(processes, "world_size", lambda: 2)
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
         monkeypatch.setattr(dist, "broadcast_object_list", lambda said: None)
-        stage = stage_of(job, Supervised(), "a", tmp_path)
-        with Training(stage, Show(None), lambda: False).on_board(4):
+        with training.on_board(4):
             pass
     assert opened == [("a", 4)]

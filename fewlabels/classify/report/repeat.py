@@ -37,7 +37,7 @@ def command(config: Mapping[str, Any], out: str) -> str:
     options |= {"threads": config["where"]["threads"], "out": out}
     own = _method_options(config)
     if config["given"]["data"] is None:
-        return _call(options, own, config["given"]["method"], config["plan"]["model"])
+        return _call(options, own, config["given"]["method"], config["options"]["model"])
     words = ["fewlabels", "train", config["given"]["data"]]
     for name, value in options.items():
         words += _option(name, value)

@@ -1,4 +1,4 @@
-"""Accuracy over seeds: labels only, FixMatch and LayerMatch on the same splits, with paired differences.
+"""Accuracy over seeds: the supervised baseline, FixMatch and LayerMatch on the same splits, with paired differences.
 
     python benchmarks/accuracy.py digits --labels-per-class 1 --seeds 0-19
     python benchmarks/accuracy.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2
@@ -45,7 +45,7 @@ class Question:
     seeds: str = "0-4"
     """first and last seed; 1000 and up are for development, 0 and up to report"""
     methods: tuple[str, ...] = ("layermatch", "fixmatch")
-    """each may have options, name:option=value; the first also trains labels only"""
+    """each may have options, name:option=value; with the first the supervised baseline is trained too"""
     rows: int | None = None
     """take so many unlabeled rows of the training split, drawn by the seed"""
     budget: str = "normal"

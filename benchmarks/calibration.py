@@ -21,6 +21,7 @@ from outcome import say
 
 import fewlabels
 from fewlabels.classify.calibration import calibrate
+from fewlabels.classify.run import ClassifierRun
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import apply_split
 
@@ -90,7 +91,7 @@ def one(question: Question, whole: Any, labels: int, how: str, seed: int) -> dic
     }  # fmt: skip
 
 
-def best(run: fewlabels.Run, table: Any) -> float:
+def best(run: ClassifierRun, table: Any) -> float:
     """Give the temperature that the test split would choose."""
     rows = apply_split(table, run.path / "split.csv")
     images = [rows.images[int(i)] for i in rows.test_rows]

@@ -17,9 +17,7 @@ the seeds may share the work; one with all of them then writes the result of all
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -30,19 +28,18 @@ import numpy as np
 import torch
 import tyro
 from accuracy import interval, machine, subset
-from fewlabels.classify.train import predict_rows
 from numpy.typing import NDArray
+from outcome import unwatched
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewlabels.classify.choose import GIVEN
 from fewlabels.classify.layer_probe import Probed
-from fewlabels.classify.preparation import begin, probe_of
+from fewlabels.classify.preparation import Preparation, begin, predict_rows, probe_of
 from fewlabels.classify.prepare import prepare
+from fewlabels.classify.split import with_split
 from fewlabels.config import Fraction, NotNegative, Options
-from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.files import replace_text
@@ -56,9 +53,7 @@ from fewlabels.methods.supervised import Supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.layers import PRESETS
 from fewlabels.models.network import Network
-from fewlabels.processes import ALONE
 from fewlabels.training.loop import run
-from tests.prepared import Rows
 
 HERE = Path(__file__).parent
 POINTS = 10  # measurements over a run
@@ -164,14 +159,19 @@ def cells_of(part: Part) -> list[Cell]:
     if part == "noise":
         supervised = Cell("supervised", Supervised, "all", 0.0, "features")
         return [supervised] + [
-            Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise, kind), policy, 0.0, "features")
+            Cell(name, lambda noise=noise, kind=kind: GivenTargets(noise=noise, kind=kind), policy, 0.0, "features")
             for kind, noise, policy, name in _noises()
         ]
     if part == "clusters":
         return [Cell(f"memory-{share:g}", LayerMatch, "grad_relu", share, "features") for share in MEMORIES]
     if part == "probes":
         return [
-            Cell(f"probe-{threshold}-{policy}", lambda threshold=threshold: LayerMatch(threshold), policy, 0.0, "probe")
+            Cell(
+                f"probe-{threshold}-{policy}",
+                lambda threshold=threshold: LayerMatch(threshold=threshold),
+                policy,
+                watches="probe",
+            )  # fmt: skip
             for threshold in ("fixed", "self_adaptive")
             for policy in ("all", "grad_relu")
         ]
@@ -192,24 +192,13 @@ class Trainings:
         )
 
     @cached_property
-    def job(self) -> Job:
+    def preparation(self) -> Preparation:
         """What each training needs."""
         question, chosen = self.question, self.table
         if question.rows is not None:
             chosen = subset(self.table, question.rows, question.labels_per_class, self.seed)
-        with ExitStack() as held:
-            options = Options(
-                labels_per_class=question.labels_per_class,
-                seed=self.seed,
-                steps=question.steps,
-                threads=1,
-                device="cpu",
-                out=Path(held.enter_context(tempfile.TemporaryDirectory())) / "run",
-            )
-            return prepare(
-                chosen, options, LayerMatch(), GIVEN, None, torch.device("cpu"),
-                process=ALONE, stop=lambda: False, show=Show(None), held=held,
-            ).job  # fmt: skip
+        options = Options(labels_per_class=question.labels_per_class, seed=self.seed, steps=question.steps)
+        return prepare(with_split(chosen, options), options, None, torch.device("cpu"))[0]
 
     def outcome(self, cell: Cell) -> dict[str, Any]:
         """Train, or read what was found where that is done."""
@@ -223,18 +212,20 @@ class Trainings:
 
     def _points(self, cell: Cell) -> list[dict[str, float]]:
         """Train, and measure over the run."""
-        job, method = replace(self.job, policy=PRESETS[cell.policy], center_memory=cell.center_memory), cell.make()
+        prepared = replace(self.preparation, policy=PRESETS[cell.policy], center_memory=cell.center_memory)
+        method = cell.make()
         if isinstance(method, GivenTargets):
-            truth = np.where(job.table.truth == UNLABELED, job.rows.labels, job.table.truth)
+            table = prepared.table
+            truth = np.where(table.truth == UNLABELED, table.labels, table.truth)
             method.know(truth, len(np.unique(truth)), self.seed)
-        state, feed = begin(job, method)
-        ends = [job.recipe.steps * (i + 1) // POINTS for i in range(POINTS)]
+        state, feed = begin(prepared, method)
+        ends = [prepared.recipe.steps * (i + 1) // POINTS for i in range(POINTS)]
         points = []
         for first, end in pairwise([0, *ends]):
-            run(state, feed, first, end, watch=lambda *_: None)
-            points.append({"step": end} | measured(state.averaged.classifier, job.rows, cell.watches == "features"))
+            run(state, feed, first, end, watch=unwatched)
+            points.append({"step": end} | measured(state.averaged.classifier, prepared, cell.watches == "features"))
             if cell.watches == "probe":
-                points[-1] |= flat(probe_of(job, method)(state.learner.network, state.learner.method, state.step))
+                points[-1] |= flat(probe_of(prepared, method)(state.learner.network, state.learner.method, state.step))
         return points
 
 
@@ -243,18 +234,17 @@ def last(found: dict[str, Any]) -> dict[str, float]:
     return found["points"][-1]
 
 
-def measured(classifier: Classifier, rows: Rows, features_too: bool) -> dict[str, float]:
+def measured(classifier: Classifier, prepared: Preparation, features_too: bool) -> dict[str, float]:
     """Give accuracies on the test split and on hidden labels, and what the features are worth."""
-    hidden = spread(rows.hidden, FITTED)
+    table, store, test, hidden = prepared.table, prepared.store, prepared.test, prepared.hidden
     found = {
-        name: float((predict_rows(classifier, rows, chosen).argmax(1) == truth[chosen]).mean())
-        for name, chosen, truth in (("accuracy", rows.test, rows.labels), ("hidden", rows.hidden, rows.truth))
+        name: float((predict_rows(classifier, store, chosen).argmax(1) == truth[chosen]).mean())
+        for name, chosen, truth in (("accuracy", test, table.labels), ("hidden", hidden, table.truth))
     }
     if features_too:
-        train, test = (
-            classifier.outputs(rows.images, chosen).features.double().numpy() for chosen in (hidden, rows.test)
-        )
-        found |= judged(train, rows.truth[hidden], test, rows.labels[rows.test])
+        some = spread(hidden, FITTED)
+        features = [classifier.outputs(store, chosen).features.double().numpy() for chosen in (some, test)]
+        found |= judged(features[0], table.truth[some], features[1], table.labels[test])
     return found
 
 

@@ -19,7 +19,6 @@ import json
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,21 +27,19 @@ import numpy as np
 import torch
 import tyro
 from accuracy import COMMIT, machine, subset
+from outcome import unwatched
 
 import fewlabels
-from fewlabels.classify.choose import GIVEN
-from fewlabels.classify.preparation import begin
+from fewlabels.classify.preparation import Preparation, begin
 from fewlabels.classify.prepare import prepare
+from fewlabels.classify.split import with_split
 from fewlabels.config import Options
-from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import UNLABELED, Table
 from fewlabels.files import replace_text
 from fewlabels.methods import method_class, method_names
 from fewlabels.methods.base import Sizes
-from fewlabels.methods.fixmatch import FixMatch
-from fewlabels.processes import ALONE
 from fewlabels.training.loop import run
 
 HERE = Path(__file__).parent
@@ -119,8 +116,7 @@ def train(question: Question, table: Table, method: str, seed: int) -> None:
             threads=1, device="cpu", out=out,
         )  # fmt: skip
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    own = "supervised" if method == "supervised" else method
-    (row,) = [row for row in done.summary["rows"] if row["name"] == own]
+    (row,) = [row for row in done.summary["rows"] if row["name"] == method]
     (before,) = [line["test_accuracy"] for line in lines if line["step"] == int(LAST * question.steps)]
     found = {"accuracy": row["test"]["accuracy"], "before": before, "seconds": row["seconds"], "commit": COMMIT}
     note.parent.mkdir(parents=True, exist_ok=True)
@@ -166,17 +162,17 @@ def summed_up(question: Question, table: Table, found: dict[str, dict[int, dict[
 
 
 def costs(table: Table, question: Question) -> dict[str, Any]:
-    """Time steps of each method and of labels only in turn, and count what a method has beyond the network."""
-    job = job_of(table, question)
+    """Time steps of each method and of the supervised baseline in turn; count what a method has beyond the network."""
+    prepared = preparation_of(table, question)
     found: dict[str, Any] = {}
     for name in question.methods:
-        sides = [begin(job, method_class(each)()) for each in (name, "supervised")]
+        sides = [begin(prepared, method_class(each)()) for each in (name, "supervised")]
         ratios = []
         for turn in range(TURNS + 1):
             times = []
             for state, feed in sides:
                 began = time.perf_counter()
-                run(state, feed, turn * STEPS, (turn + 1) * STEPS, watch=lambda *_: None)
+                run(state, feed, turn * STEPS, (turn + 1) * STEPS, watch=unwatched)
                 times.append(time.perf_counter() - began)
             ratios.append(times[0] / times[1])
         ratios = sorted(ratios[1:])  # the first warms up
@@ -185,7 +181,7 @@ def costs(table: Table, question: Question) -> dict[str, Any]:
             "bytes": remembered(name),
         }  # fmt: skip
         print(name, found[name], flush=True)
-    sizes = {"batch": job.recipe.batch, "unlabeled_batch": job.recipe.unlabeled_batch}
+    sizes = {"batch": prepared.recipe.batch, "unlabeled_batch": prepared.recipe.unlabeled_batch}
     return {
         "question": {"data": table.name, "turns": TURNS, "steps": STEPS, **sizes},
         "where": machine(),
@@ -193,16 +189,10 @@ def costs(table: Table, question: Question) -> dict[str, Any]:
     }
 
 
-def job_of(table: Table, question: Question) -> Job:
+def preparation_of(table: Table, question: Question) -> Preparation:
     """Prepare a training as `fewlabels train` would."""
-    with ExitStack() as held:
-        out = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
-        labels = question.labels_per_class
-        options = Options(labels_per_class=labels, steps=question.steps, threads=1, device="cpu", out=out)
-        return prepare(
-            table, options, FixMatch(), GIVEN, None, torch.device("cpu"),
-            process=ALONE, stop=lambda: False, show=Show(None), held=held,
-        ).job  # fmt: skip
+    options = Options(labels_per_class=question.labels_per_class, steps=question.steps)
+    return prepare(with_split(table, options), options, None, torch.device("cpu"))[0]
 
 
 def remembered(name: str) -> int:

@@ -13,6 +13,7 @@ tells how good the tests are for others. It needs a system that can fork.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -398,9 +399,8 @@ def main(
     cases = sample(pools, count, seed)
     left = [case for case in cases if case.name not in done or (again and done[case.name]["outcome"] in MISSED)]
     os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads but its own
-    import matplotlib.pyplot  # noqa: F401 - what the tests import is imported once, before the forks
-    import sklearn.semi_supervised  # noqa: F401
-    import timm  # noqa: F401
+    for name in ("matplotlib.pyplot", "sklearn.semi_supervised", "timm"):
+        importlib.import_module(name)  # what the tests import is imported once, before the forks
     import torch
 
     torch.set_num_threads(1)

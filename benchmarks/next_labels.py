@@ -27,10 +27,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fewlabels.classify.baselines import Features, pixel_features
+from fewlabels.classify.baselines import Features
 from fewlabels.classify.choose_next import choose_next, uncertainty
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Chosen, Labels, Table
+from fewlabels.inputs.images.components import pixel_features
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages, decode_all
 from fewlabels.runs.compare import mean_of, p_value

@@ -17,7 +17,7 @@ import tyro
 from accuracy import machine
 from layers import Question as Setting
 from layers import Trainings
-from outcome import ratios, say
+from outcome import ratios, say, unwatched
 
 from fewlabels.classify.preparation import begin, probe_of
 from fewlabels.data.sources.open import open_table
@@ -42,15 +42,15 @@ def main(question: Question) -> None:
     """Time a few steps and a probe, again and again."""
     torch.set_num_threads(1)
     setting = Setting(question.data, labels_per_class=question.labels_per_class, rows=question.rows)
-    job, method = Trainings(setting, open_table(question.data), 1000).job, LayerMatch()
-    state, feed = begin(job, method)
-    probe = probe_of(job, method)
-    run(state, feed, 0, 20, watch=lambda *_: None)
+    prepared, method = Trainings(setting, open_table(question.data), 1000).preparation, LayerMatch()
+    state, feed = begin(prepared, method)
+    probe = probe_of(prepared, method)
+    run(state, feed, 0, 20, watch=unwatched)
     a_step, a_probe = [], []
     for number in range(question.pairs):
         start = time.perf_counter()
         first = 20 + STEPS * number
-        run(state, feed, first, first + STEPS, watch=lambda *_: None)
+        run(state, feed, first, first + STEPS, watch=unwatched)
         middle = time.perf_counter()
         probe(state.learner.network, state.learner.method, state.step)
         a_step.append((middle - start) / STEPS)

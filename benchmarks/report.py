@@ -24,6 +24,7 @@ import tyro
 import yaml
 
 from fewlabels.classify.calibration import reliability
+from fewlabels.classify.metrics import metrics_of
 from fewlabels.classify.reference import Suspects
 from fewlabels.classify.report.findings import Findings
 from fewlabels.classify.report.health import warnings_of
@@ -32,6 +33,7 @@ from fewlabels.config import Options, option_values
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.data.table import Labels, Table
+from fewlabels.inputs.kinds import IMAGES
 from fewlabels.training.record import append_line, read_lines
 
 
@@ -87,7 +89,7 @@ def made_up(case: Case) -> tuple[dict[str, Any], Findings]:
     unknown = np.zeros(case.rows, bool)
     unknown[order[:500]] = True
     findings = Findings(
-        table, Noise(case.rows, case.side), probabilities, probabilities, unknown,
+        table, IMAGES, Noise(case.rows, case.side), probabilities, probabilities, unknown,
         Suspects(order[:200], labels[order[:200]]), order[200:700],
     )  # fmt: skip
     return _summary(findings), findings
@@ -108,16 +110,21 @@ def _table(case: Case, labels: Labels, test: np.ndarray) -> Table:
 
 def _summary(findings: Findings) -> dict[str, Any]:
     table, p = findings.table, findings.probabilities
-    test = table.test_rows
+    test, hidden = table.test_rows, table.unlabeled_rows
     found = asdict(reliability(p[test], table.labels[test]) or 0)
-    right = float((p[test].argmax(1) == table.labels[test]).mean())
-    row = {"accuracy": right, "unlabeled_accuracy": right, "seconds": 1.0}
+    scores = {
+        "test": metrics_of(p[test].argmax(1), table.labels[test]),
+        "hidden": metrics_of(p[hidden].argmax(1), table.truth[hidden]),
+    }
+    kinds = {"supervised": "supervised", "knn": "training_free", "linear": "training_free", "layermatch": "method"}
     return {
-        "data": table.name, "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 1000,
-        "policy": "grad_relu", "labeled": len(table.labeled_rows), "unlabeled": len(table.unlabeled_rows),
-        "test": len(test), "accuracy": right, "unlabeled_accuracy": right, "set_aside": 3, "notes": ["made up"],
+        "task": "classify", "data": table.name, "rows_are": IMAGES.many, "method": "layermatch", "seed": 0,
+        "model": "small_cnn", "steps": 1000, "policy": "grad_relu", "labeled": len(table.labeled_rows),
+        "unlabeled": len(table.unlabeled_rows), "held_out": 0, "test": len(test), "set_aside": 3, "notes": ["made up"],
         "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
-        "rows": [{"name": n, "label": n, **row} for n in ("supervised", "knn", "linear", "layermatch")],
+        "chosen": {"name": "layermatch", "why": None, "margin": None, "cross_validated": None, **scores},
+        "rows": [{"name": name, "label": name, "kind": kind, **scores, "seconds": 1.0, "added": None}
+                 for name, kind in kinds.items()],
         "calibration": {"kind": "temperature", "temperature": 1.5, "rows": 40, "how": "held out", "promised": False,
                         "raw": found, "calibrated": found},
         "unknown": int(findings.unknown.sum()),
@@ -129,14 +136,16 @@ def write_run(folder: Path) -> None:
     given = {name: str(v) if isinstance(v, Path) else v for name, v in option_values(Options()).items()}
     config = {
         "version": "0", "given": given | {"data": "made_up"}, "method": {"name": "layermatch", "confidence": 0.9},
-        "plan": {"model": "small_cnn"}, "where": {"device": "cpu", "threads": 1, "machine": "any", "torch": "any"},
+        "options": {"model": "small_cnn"}, "where": {"device": "cpu", "threads": 1, "machine": "any", "torch": "any"},
     }  # fmt: skip
     (folder / "supervised").mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for i in range(100):
         line: dict[str, Any] = {"step": 10 * i + 10, "loss": 2 / (i + 1), "labeled_loss": 1 / (i + 1), "kept": i / 100}
         if i % 10 == 9:
-            line |= {"test_accuracy": i / 100, "unlabeled_accuracy": i / 100, "kept_accuracy": 1 - i / 500}
+            names = ("accuracy", "balanced_accuracy", "macro_f1")
+            line |= {f"{split}_{name}": i / 100 for split in ("test", "hidden") for name in names}
+            line |= {"kept_accuracy": 1 - i / 500}
         append_line(folder / "metrics.jsonl", line | {"unlabeled_loss": 1.0})
         append_line(folder / "supervised/metrics.jsonl", line)
     layers = [{"layer": f"stage{i}.{j}", "cosine_kept": 0.5, "cosine_all": -0.1, "ratio": 1.0}

@@ -30,25 +30,26 @@ import tyro
 from accuracy import machine
 from field import MEAN, STD, Viewed, loader, transforms
 from limits import matmul_rate, synchronize
-from outcome import ratios, say
+from outcome import ratios, say, unwatched
 from torch.nn import functional as F
 
 from fewlabels.classify.choose import fast_bfloat16
-from fewlabels.classify.preparation import begin
+from fewlabels.classify.preparation import Preparation, begin
 from fewlabels.classify.recipe import ClassifierRecipe
-from fewlabels.console import Show
+from fewlabels.config import Options
+from fewlabels.data.table import UNLABELED, make_table
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages
 from fewlabels.inputs.images.views import ImageViews
+from fewlabels.inputs.kinds import IMAGES
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, flops
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.training.loop import run
 from fewlabels.training.recipe import OptimizerRecipe
-from tests.prepared import Rows
 
-ROWS = 1000
+ROWS, LABELED = 1000, 100
 CPU = torch.device("cpu")
 
 
@@ -68,8 +69,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Random images of a task's shape, its network and batch."""
+class Setting:
+    """Random images of a shape, a network and a batch."""
 
     model: str
     channels: int
@@ -100,38 +101,40 @@ class Task:
         return MEAN[: self.channels], STD[: self.channels]
 
 
-TASKS = {"digits": Sizes("small_cnn", 1, 16, 40, 120), "cifar": Sizes("wrn_28_2", 3, 32, 16, 112)}
-TASKS["classic"] = Sizes("wrn_28_2", 3, 32, 64, 448)
+SETTINGS = {"digits": Setting("small_cnn", 1, 16, 40, 120), "cifar": Setting("wrn_28_2", 3, 32, 16, 112)}
+SETTINGS["classic"] = Setting("wrn_28_2", 3, 32, 64, 448)
 
 
 def ours(
-    task: Task, passes: Literal["one", "two", "three"], device: torch.device = CPU, compiled: bool = False
+    setting: Setting, passes: Literal["one", "two", "three"], device: torch.device = CPU, compiled: bool = False
 ) -> Callable[[int], None]:
     """Give a function that does a number of our steps."""
-    rows, labels = np.arange(ROWS), task.labels()
+    images, labels = setting.images(), np.where(np.arange(ROWS) < LABELED, setting.labels(), UNLABELED)
+    table = make_table("random", list(images), [str(row) for row in range(ROWS)], labels, "0123456789")
     precision = "bfloat16" if fast_bfloat16(device) else "float32"
     recipe = ClassifierRecipe(
-        steps=10**6, batch=task.batch, unlabeled_batch=task.unlabeled_batch,
+        steps=10**6, batch=setting.batch, unlabeled_batch=setting.unlabeled_batch,
         optimizer=OptimizerRecipe("sgd", lr=0.03, weight_decay=5e-4), ema_memory=1000.0, batch_norm_memory=1000.0,
         precision=precision, compile=compiled,
     )  # fmt: skip
-    job = Job(
-        rows=Rows(
-            ResidentImages(torch.from_numpy(task.images()).to(device)), labels, labels, rows[:100], rows, rows[:0]
-        ),
-        views=ImageViews(*task.statistics(), "horizontal").to(device),
+    prepared = Preparation(
+        table=table,
+        inputs=IMAGES,
+        store=ResidentImages(torch.from_numpy(images).to(device)),
+        labeled=table.labeled_rows,
+        held_out=table.labeled_rows[:0],
+        options=Options(),
         recipe=recipe,
-        build=task.classifier,
-        labeled_in_unlabeled=False,
+        classifier=setting.classifier(),
+        views=ImageViews(*setting.statistics(), "horizontal").to(device),
         key=Key(0),
-        show=Show(None),
     )
-    state, feed = begin(job, FixMatch(passes=passes))
+    state, feed = begin(prepared, FixMatch(passes=passes))
     begun = itertools.count(0)
 
     def steps(count: int) -> None:
         first = next(begun) * 1000
-        run(state, feed, first, first + count, watch=lambda *_: None)
+        run(state, feed, first, first + count, watch=unwatched)
         synchronize(device)
 
     return steps
@@ -140,20 +143,20 @@ def ours(
 class Field:
     """The field's step."""
 
-    def __init__(self, task: Task, our_arithmetic: bool, device: torch.device, compiled: bool) -> None:
-        self.ours, self.task, self.device = our_arithmetic, task, device
-        self.network = task.classifier().train().to(device)
+    def __init__(self, setting: Setting, our_arithmetic: bool, device: torch.device, compiled: bool) -> None:
+        self.ours, self.device = our_arithmetic, device
+        self.network = setting.classifier().train().to(device)
         self.ema = deepcopy(self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=our_arithmetic
         )
         if our_arithmetic and compiled:
             self.network.compile()
-        views = [transforms(kind, task.size, channels=task.channels) for kind in ("weak", "strong")]
-        self.labeled = loader(Viewed(task.images()[:100], task.labels()[:100], views[:1]), task.batch, 1)
-        self.unlabeled = loader(
-            Viewed(task.images(), task.labels(), views), task.unlabeled_batch, max(2, (os.cpu_count() or 2) - 2)
-        )
+        views = [transforms(kind, setting.size, channels=setting.channels) for kind in ("weak", "strong")]
+        images, labels = setting.images(), setting.labels()
+        self.labeled = loader(Viewed(images[:LABELED], labels[:LABELED], views[:1]), setting.batch, 1)
+        workers = max(2, (os.cpu_count() or 2) - 2)
+        self.unlabeled = loader(Viewed(images, labels, views), setting.unlabeled_batch, workers)
         self.workers = [w.pid for it in (self.labeled, self.unlabeled) for w in it._workers]  # pyright: ignore
         self.pause()
 
@@ -198,12 +201,12 @@ def name_of(device: torch.device) -> str:
 
 def main(question: Question) -> None:
     """Measure each side in turn."""
-    task = TASKS[question.task]
+    setting = SETTINGS[question.task]
     device = torch.device(question.device)
-    three, one = (ours(task, passes, device, question.compile) for passes in ("three", "one"))
+    three, one = (ours(setting, passes, device, question.compile) for passes in ("three", "one"))
     torch.backends.cudnn.benchmark = True
     names = {"field": False, "field, our arithmetic": True}
-    fields = {name: Field(task, arithmetic, device, question.compile) for name, arithmetic in names.items()}
+    fields = {name: Field(setting, arithmetic, device, question.compile) for name, arithmetic in names.items()}
     most = torch.get_num_threads()
     times: dict[str, dict[int, list[float]]] = {}
 
@@ -233,7 +236,7 @@ def main(question: Question) -> None:
 
     torch.set_num_threads(most)
     bfloat16 = torch.bfloat16 if fast_bfloat16(device) else torch.float32
-    limit = 1e3 * task.arithmetic() / matmul_rate(device, bfloat16)
+    limit = 1e3 * setting.arithmetic() / matmul_rate(device, bfloat16)
     result: dict[str, Any] = {
         "where": machine(name_of(device)),
         "task": question.task,

@@ -24,20 +24,23 @@ from PIL import Image
 from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 import fewlabels
 from fewlabels.classify.reference import NAME, SURE, Reference, suspects
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import UNLABELED, Labels, Table, make_table
+from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages, decode_all
+from fewlabels.models.classifier import Classifier
 
 HERE = Path(__file__).parent
 DEVELOPMENT = 1000  # and up are the seeds to choose by; there the classes without labels change with the seed
 STRANGE = 0.1  # of the unlabeled images
 NEW = 2 / 7  # of the images, never seen by the run
 FLIPPED = 0.1  # of the labels
-HOW = {"method": "layermatch", "budget": "quick", "baseline": False, "threads": 1, "device": "cpu"}
+HOW: dict[str, Any] = {"method": "layermatch", "budget": "quick", "baseline": False, "threads": 1, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -174,11 +177,19 @@ def learned(question: Question, name: str, seed: int) -> Seen:
         table, seed=seed, out=question.work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}", **HOW
     )
     classifier, reference = run.classifier, Reference.load(run.path / NAME)
-    pixels, broken = decode_all([*table.images, *new], classifier.card.form)
-    assert not broken
+    pixels = read_all([*table.images, *new], classifier)
     outputs = classifier.outputs(ResidentImages(pixels), np.arange(len(pixels)))
     labeled = np.flatnonzero(reference.places_of(table.names) >= 0)
     return Seen(outputs.features.numpy(), outputs.logits.numpy(), table.labels, known, reference, labeled)
+
+
+def read_all(images: Sequence[Any], classifier: Classifier) -> Tensor:
+    """Read images as a classifier takes them."""
+    form = classifier.card.form
+    assert isinstance(form, Form)
+    pixels, broken = decode_all(images, form)
+    assert not broken
+    return pixels
 
 
 def drawn(question: Question, setting: Setting, seed: int) -> tuple[Table, list[Any], np.ndarray[Any, Any]]:
@@ -295,11 +306,11 @@ def flipped(question: Question, data: str, rows: int | None, seed: int) -> dict[
     labels[wrong] = (labels[wrong] + generator.integers(1, classes, len(wrong))) % classes
     table = replace(table, labels=labels)
     run = fewlabels.fit(table, seed=seed, out=question.work / f"{Path(data).stem}-flipped-{seed}", **HOW)
-    pixels, broken = decode_all(table.images, run.classifier.card.form)
-    assert not broken
-    outputs = run.classifier.outputs(ResidentImages(pixels), np.arange(len(pixels)))
+    classifier = run.classifier
+    pixels = read_all(table.images, classifier)
+    outputs = classifier.outputs(ResidentImages(pixels), np.arange(len(pixels)))
     given = np.where(table.test, UNLABELED, labels)
-    probabilities = run.classifier.calibrated(outputs.logits).numpy()
+    probabilities = classifier.calibrated(outputs.logits).numpy()
     reference = Reference.load(run.path / NAME)
     found = suspects(reference, outputs.features.numpy(), probabilities, given, table.names).rows
     hits = np.isin(found[np.isin(found, labeled)], wrong)

@@ -24,22 +24,19 @@ import numpy as np
 import torch
 import tyro
 from accuracy import HERE, interval, machine
-from fewlabels.classify.make_job import make_job
-from fewlabels.classify.modality import modality_of, plan_for
-from fewlabels.classify.train import predict_rows
+from outcome import unwatched
 from sklearn import datasets
 from sklearn.decomposition import PCA
 
 from fewlabels.classify.baselines import free_baselines
-from fewlabels.classify.preparation import begin
-from fewlabels.config import Options
-from fewlabels.console import Show
+from fewlabels.classify.preparation import Preparation, begin, predict_rows
+from fewlabels.classify.prepare import prepare
+from fewlabels.config import Options, make_options
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import Table
 from fewlabels.methods import make_method
 from fewlabels.training.loop import run
-from tests.prepared import Rows
 
 CPU = torch.device("cpu")
 LOADERS = {"digits": datasets.load_digits, "wine": datasets.load_wine, "breast_cancer": datasets.load_breast_cancer}
@@ -81,36 +78,33 @@ def opened(question: Question, name: str) -> Table:
 def read(setting: str, **given: Any) -> Options:
     """Make options of a setting in words."""
     pairs = [] if setting == "auto" else [pair.split("=") for pair in setting.split(":")]
-    return Options(**given | {name: float(value) if "." in value else int(value) for name, value in pairs})
+    return make_options(Options, given | dict(pairs))
 
 
-def hidden(rows: Rows, predicted: np.ndarray) -> float:
+def right(prepared: Preparation, predicted: np.ndarray) -> float:
     """Give the accuracy of predictions of the hidden rows."""
-    return float((predicted == rows.truth[rows.hidden]).mean())
+    return float((predicted == prepared.table.truth[prepared.hidden]).mean())
 
 
 def one(question: Question, table: Table, setting: str, seed: int) -> dict[str, float]:
     """Train by each method; with the first setting also what is free."""
     options = read(setting, seed=seed, budget=question.budget, threads=1)
     table = draw_split(table, question.labels_per_class, seed)
-    plan = plan_for(options, table, CPU)
-    modality = modality_of(plan)
-    brought = modality.bring(table, options, CPU, lambda: False, Show(None))
-    job = make_job(brought.table, brought.images, options, plan)
-    rows, found = job.rows, {}
+    prepared = prepare(table, options, None, CPU)[0]
+    store, hidden = prepared.store, prepared.hidden
+    found: dict[str, float] = {}
     for method in question.methods:
         start = time.process_time()
-        state, feed = begin(job, make_method(method))
-        run(state, feed, 0, plan.recipe.steps, watch=lambda *_: None)
-        found[f"{method}, {setting}"] = hidden(
-            rows, predict_rows(state.averaged.classifier, rows, rows.hidden).argmax(1)
-        )
+        state, feed = begin(prepared, make_method(method))
+        run(state, feed, 0, prepared.recipe.steps, watch=unwatched)
+        predicted = predict_rows(state.averaged.classifier, store, hidden).argmax(1)
+        found[f"{method}, {setting}"] = right(prepared, predicted)
         found[f"seconds of {method}, {setting}"] = time.process_time() - start
     if setting == question.settings[0]:
-        train = np.concatenate([rows.labeled, rows.unlabeled])
-        features = modality.features(rows.images, train)
-        free = free_baselines(features, rows.labels, train, rows.hidden)
-        found |= {each.name: hidden(rows, each.predicted) for each in free}
+        train = np.concatenate([prepared.labeled, prepared.unlabeled])
+        features = prepared.inputs.features_of(store, train)
+        free = free_baselines(features, prepared.table.labels, train, hidden)
+        found |= {each.name: right(prepared, each.predicted) for each in free}
     return found
 
 

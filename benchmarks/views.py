@@ -25,6 +25,7 @@ from accuracy import machine
 from field import MEAN, STD, batched_v2, pillow, transforms
 from limits import copy_rate, synchronize
 from outcome import medians, ratios, say
+from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from fewlabels.inputs.images.views import ImageViews
@@ -69,10 +70,10 @@ def field(question: Question) -> dict[str, Callable[[], Any]]:
     def by_image(weak: Any, strong: Any, items: Any) -> Callable[[], Any]:
         return lambda: [torch.stack([view(item) for item in items]) for view in (weak, strong)]
 
-    kinds = ("weak", "strong")
-    sides["torchvision on Pillow"] = by_image(*(transforms(kind, question.size) for kind in kinds), given)
-    sides["torchvision v2 on Pillow"] = by_image(*(transforms(kind, question.size, v2) for kind in kinds), given)
-    weak, strong = (batched_v2(kind, question.size) for kind in kinds)
+    for name, version in (("torchvision on Pillow", v1), ("torchvision v2 on Pillow", v2)):
+        weak, strong = (transforms(kind, question.size, version) for kind in ("weak", "strong"))
+        sides[name] = by_image(weak, strong, given)
+    weak, strong = (batched_v2(kind, question.size) for kind in ("weak", "strong"))
     sides["torchvision v2 on tensors, by image, no cutout"] = by_image(weak, strong, tensors)
     sides["torchvision v2 on the batch, one draw for all, no cutout"] = lambda: (weak(tensors), strong(tensors))
     if importlib.util.find_spec("kornia"):
@@ -120,7 +121,7 @@ def main(question: Question) -> None:
     limit = 1e6 * 2 * (1 + 4) * pixels / copy_rate(device)
     pillows = fastest_of(times, [name for name in others if "Pillow" in name])
     fastest = fastest_of(times, others)
-    result = {
+    result: dict[str, Any] = {
         "where": machine(torch.cuda.get_device_name() if "cuda" in question.device else "CPU, one core"),
         "batch": question.batch,
         "size": question.size,

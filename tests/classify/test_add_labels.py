@@ -67,12 +67,12 @@ def test_the_new_run_has_the_old_labels_and_the_new_ones(run, more, filled, trut
     assert any("labels added from mine.csv: 10" in note for note in more.summary["notes"])
 
 
-def test_what_the_labels_brought_is_said(run, more, capsys):
+def test_what_the_labels_brought_is_said(run, more, filled, capsys):
     before = more.summary["before"]
     assert (before["run"], before["labeled"], before["accuracy"]) == ("run", 20, run.accuracy)
     assert before["value"] == pytest.approx(more.accuracy - run.accuracy) and before["standard_error"] > 0
     assert run.summary["before"] is None
-    more.show(Show(Console(width=400)))
+    fewlabels.add_labels(run.path, filled, show=Show(Console(width=400)))
     was, now = (f"{100 * each.accuracy:.1f} %" for each in (run, more))
     said = f"With 20 labels it was {was} (run), with 30 and 30 more steps it is {now}: "
     assert said in capsys.readouterr().out

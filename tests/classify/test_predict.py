@@ -198,7 +198,7 @@ def test_words_for_abstaining_are_no_names_of_classes():
 
 
 def test_what_is_said_is_calibrated_and_raw_stands_beside_it(small_job):
-    classifier = small_job().build()
+    classifier = small_job().classifier
     classifier.card = type(classifier.card)(**vars(classifier.card) | {"scale": (0.5,) * 10, "bias": (0.0,) * 10})
     logits = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     said = say(classifier, Outputs(torch.zeros(4, 16), logits))

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError
 
 import fewlabels
-from fewlabels.classify.model_card import model_card
+from fewlabels.classify.model_card import card_of, model_card
 from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.export.hub import FILES, push, write_hub_folder
@@ -53,15 +53,17 @@ def test_a_card_that_was_edited_stays_and_a_folder_of_other_things_is_refused(ru
 
 
 def test_the_card_says_what_the_run_says(run, tmp_path):
-    write_hub_folder(run, tmp_path)
+    assert write_hub_folder(run, tmp_path, card_of(run))
     _, head, text = (tmp_path / "README.md").read_text().split("---\n", 2)
     fields = yaml.safe_load(head)
     assert (fields["library_name"], fields["pipeline_tag"]) == ("fewlabels", "image-classification")
     assert "license" not in fields
     summary = json.loads((run / "summary.json").read_text())
     assert f"{summary['labeled']} labeled and {summary['unlabeled']} unlabeled images of my photos" in text
+    assert "| | test accuracy | balanced accuracy | macro F1 |\n| --- | ---: | ---: | ---: |\n" in text
     for row in summary["rows"]:
-        assert f"| {row['label']} | {100 * row['accuracy']:.1f} % |" in text
+        scores = [f"{100 * row['test'][name]:.1f} %" for name in ("accuracy", "balanced_accuracy", "macro_f1")]
+        assert f"| {row['label']} | {' | '.join(scores)} |\n" in text
     assert 'fewlabels.load("DIR")' in text and "`0`, `1`, `2`" in text
 
 
@@ -81,9 +83,10 @@ def test_the_card_says_what_is_known_of_the_calibration(run):
 
 def test_a_card_without_a_test_split_claims_no_accuracy(run):
     summary = json.loads((run / "summary.json").read_text())
-    rows = [row | {"accuracy": None, "unlabeled_accuracy": None} for row in summary["rows"]]
+    unknown = {"test": None, "hidden": None}
+    rows, chosen = [row | unknown for row in summary["rows"]], summary["chosen"] | unknown
     text = model_card(
-        fewlabels.load(run).card, summary | {"rows": rows, "accuracy": None, "test": 0, "calibration": None}
+        fewlabels.load(run).card, summary | {"rows": rows, "chosen": chosen, "test": 0, "calibration": None}
     )
     assert "There is no test split" in text and "| ---" not in text
 

@@ -11,6 +11,7 @@ from fewlabels.classify.report.findings import Findings
 from fewlabels.classify.report.health import warnings_of
 from fewlabels.cli import Command, Train, _parse
 from fewlabels.data.sources.open import from_arrays
+from fewlabels.inputs.kinds import IMAGES
 from fewlabels.methods import method_names
 from tests.conftest import rows_of
 
@@ -28,17 +29,24 @@ def findings_of(predicted, truth=None, sure=0.9, labeled=4):
     p = np.full((len(labels), K), 0.0, np.float32)
     p[np.arange(len(p)), np.concatenate([known, predicted])] = sure
     p += (1 - p.sum(1, keepdims=True)) / K
-    return Findings(table, None, p, p, np.zeros(len(p), bool), Suspects(rows_of([]), rows_of([])), rows_of([]))
+    return Findings(table, IMAGES, None, p, p, np.zeros(len(p), bool), Suspects(rows_of([]), rows_of([])), rows_of([]))
 
 
-def summary_of(**changes):
-    rows = [
-        {"name": "knn", "label": "nearest neighbors on pixels", "accuracy": 0.7},
-        {"name": "fixmatch", "label": "fixmatch", "accuracy": 0.8},
-    ]
+def row_of(name, accuracy, label=None, kind="training_free"):
+    """Make a row of a summary, of which no check may take another metric for the accuracy on the test split."""
+    test = {"accuracy": accuracy, "balanced_accuracy": 0.01, "macro_f1": 0.99}
+    hidden = dict.fromkeys(test, 0.02)
+    scores = {"test": None if accuracy is None else test, "hidden": hidden}
+    return {"name": name, "label": label or name, "kind": kind, **scores, "seconds": 1.0, "added": None}
+
+
+def summary_of(accuracy=0.8, **changes):
+    ours = row_of("fixmatch", 0.8, kind="method")
     summary = {
-        "method": "fixmatch", "model": "small_cnn", "labeled": 16, "unlabeled": ROWS, "test": 400, "accuracy": 0.8,
-        "gain": {"value": 0.1, "standard_error": 0.02, "clear": True}, "set_aside": 0, "rows": rows,
+        "method": "fixmatch", "model": "small_cnn", "labeled": 16, "unlabeled": ROWS, "test": 400,
+        "gain": {"value": 0.1, "standard_error": 0.02, "clear": True}, "set_aside": 0,
+        "chosen": {**row_of("fixmatch", accuracy), "why": None, "margin": None, "cross_validated": None},
+        "rows": [row_of("knn", 0.7, "nearest neighbors on pixels"), ours],
     }  # fmt: skip
     return summary | changes
 
@@ -94,7 +102,9 @@ def can_be_tried(command):
         {"calibration": None, "unknown": None},
         {"unknown": ROWS // 8, "set_aside": 10},
         {"gain": {"value": -0.02, "standard_error": 0.02, "clear": False}},
-        {"rows": [{"name": "knn", "label": "near", "accuracy": 0.82}, {"name": "fixmatch", "accuracy": 0.8}]},
+        {"rows": [row_of("knn", 0.82, "near"), row_of("fixmatch", 0.8, kind="method")]},
+        # That the supervised baseline is better says the gain alone: it is not free of training.
+        {"rows": [row_of("supervised", 0.95, kind="supervised"), row_of("fixmatch", 0.8, kind="method")]},
         reliability_of(0.95, 0.93, 400, 0.01),
         reliability_of(0.7, 0.9, 400, 0.15),  # too modest is no danger
     ],
@@ -168,7 +178,7 @@ def test_a_loss_on_labeled_images_that_rises():
     rising = (2.0, *np.geomspace(2, 0.05, 9), *np.linspace(0.1, 4, 10))
     said = one("labeled_loss_rose", lines=lines_of(labeled_loss=rising))
     assert "--lr" in said and " 2 " in said
-    # That of all images rises as more of them are kept, and labels only may end a little above its least.
+    # That of all images rises as more of them are kept, and the supervised baseline may end a little above its least.
     whole = [line | {"loss": float(line["step"])} for line in lines_of()]
     assert warnings_of(summary_of(), whole, findings_of(EVEN, EVEN)) == []
     alone = [{"step": i + 1, "loss": value} for i, value in enumerate(rising)]
@@ -180,13 +190,13 @@ def test_supervised_is_better():
     assert "6.0 points" in one("unlabeled_data_harmed", summary)
 
 
-def test_what_is_free_is_better():
-    rows = [{"name": "label_spreading", "label": "label spreading on pixels", "accuracy": 0.9}]
+def test_a_training_free_baseline_is_better():
+    rows = [row_of("label_spreading", 0.9, "label spreading on pixels")]
     said = one("training_free_is_better", summary_of(rows=rows))
     assert "Label spreading on pixels" in said and "10.0 points" in said and "--budget full" in said
     assert "--budget full" not in one("training_free_is_better", summary_of(rows=rows, budget="full"))
     begun = [row | {"label": row["label"].replace("pixels", "small_cnn features")} for row in rows]
-    begun.append({"name": "fixmatch", "label": "fixmatch", "accuracy": 0.8})
+    begun.append(row_of("fixmatch", 0.8, kind="method"))
     assert "--features only" in one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True))
 
 

@@ -20,7 +20,7 @@ def config_of(method="layermatch", data="/a folder/photos", name=None, **options
     return {
         "given": given | {"data": data},
         "method": {"name": method.split(":")[0]} | own,
-        "plan": {"model": "small_cnn"},
+        "options": {"model": "small_cnn"},
         "where": {"threads": 2},
     }
 

@@ -20,6 +20,7 @@ from fewlabels.classify.report.write import MOST_BYTES, write_report
 from fewlabels.data.sources.open import from_arrays
 from fewlabels.data.splits import hide_all_but
 from fewlabels.inputs.images.store import ResidentImages
+from fewlabels.inputs.kinds import IMAGES, VECTORS
 from fewlabels.report.pictures import embed
 from fewlabels.training.record import append_line
 from tests.conftest import rows_of
@@ -27,12 +28,27 @@ from tests.conftest import rows_of
 NOTHING = rows_of([])
 
 
-def summary_of(**changes):
-    row = {"name": "layermatch", "label": "layermatch", "accuracy": 0.5, "unlabeled_accuracy": None, "seconds": 1.0}
+def metrics_of(accuracy):
+    """Make metrics that differ; None without an accuracy."""
+    if accuracy is None:
+        return None
+    return {"accuracy": accuracy, "balanced_accuracy": accuracy - 0.07, "macro_f1": accuracy - 0.16}
+
+
+def row_of(name="layermatch", accuracy=0.5, label=None, kind="method", hidden=None, **changes):
+    row = {"name": name, "label": label or name, "kind": kind, "test": metrics_of(accuracy),
+           "hidden": metrics_of(hidden), "seconds": 1.0, "added": None}  # fmt: skip
+    return row | changes
+
+
+def summary_of(accuracy=0.5, hidden=None, why=None, **changes):
+    scores = {"test": metrics_of(accuracy), "hidden": metrics_of(hidden)}
     summary = {
-        "data": "a<b>", "method": "layermatch", "seed": 0, "model": "small_cnn", "steps": 5, "labeled": 4,
-        "unlabeled": 4, "test": 4, "accuracy": 0.5, "unlabeled_accuracy": None, "set_aside": 0, "notes": ["a <note>"],
-        "rows": [row], "policy": "grad_relu", "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
+        "task": "classify", "data": "a<b>", "rows_are": "images", "method": "layermatch", "seed": 0,
+        "model": "small_cnn", "steps": 5, "labeled": 4, "unlabeled": 4, "test": 4, "set_aside": 0,
+        "notes": ["a <note>"], "rows": [row_of()], "policy": "grad_relu",
+        "chosen": {"name": "layermatch", "why": why, "margin": None, "cross_validated": None, **scores},
+        "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
     }  # fmt: skip
     return summary | changes
 
@@ -49,7 +65,7 @@ def findings():
     table = hide_all_but(table, np.arange(4))
     p = rng.dirichlet([1, 1], 12).astype(np.float32)
     images = ResidentImages(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
-    return Findings(table, images, p, p, np.zeros(12, bool), Suspects(NOTHING, NOTHING), rows_of([5, 4]))
+    return Findings(table, IMAGES, images, p, p, np.zeros(12, bool), Suspects(NOTHING, NOTHING), rows_of([5, 4]))
 
 
 def page_of(folder, findings, summary=None):
@@ -148,9 +164,8 @@ def test_nothing_that_a_user_names_becomes_html(tmp_path, findings):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     table = replace(findings.table, classes=(bad, "b"), names=tuple(f"{bad}/{i}" for i in range(12)))
     names = dict.fromkeys(("data", "method", "model", "policy"), bad)
-    row = summary_of()["rows"][0] | {"name": bad, "label": bad, "note": bad}
     warnings = [{"id": "collapse", "severity": "high", "text": bad}]
-    summary = summary_of(**names, notes=[bad], rows=[row], warnings=warnings)
+    summary = summary_of(**names, why=bad, notes=[bad], rows=[row_of(bad)], warnings=warnings)
     reader = Reader(page_of(tmp_path, replace(findings, table=table), summary))
     assert not reader.of("script") and not reader.open
     said = "".join(reader.texts)
@@ -162,33 +177,56 @@ def test_nothing_that_a_user_names_becomes_html(tmp_path, findings):
 def test_a_run_of_before_or_without_anything_is_reported_too(tmp_path, findings):
     """No configuration, no records, no test split, no hidden labels, no unlabeled rows, no images."""
     bare = summary_of(gain=None, accuracy=None, notes=[])
+    del bare["rows_are"]
     page = page_of(tmp_path, findings, bare | {"calibration": None, "unknown": None, "warnings": None})
     assert 'id="repeat"' not in page and 'id="data"' not in page and 'id="learning"' not in page
     table = findings.table
-    alone = replace(findings, table=replace(table, truth=np.full(12, -1)).take(np.arange(4)), images=None, next=NOTHING)
-    page = page_of(tmp_path, alone, bare | {"unlabeled": 0, "test": 0, "rows": [bare["rows"][0] | {"accuracy": None}]})
+    table = replace(table, truth=np.full(12, -1)).take(np.arange(4))
+    alone = replace(findings, table=table, inputs=VECTORS, next=NOTHING)
+    page = page_of(tmp_path, alone, bare | {"unlabeled": 0, "test": 0, "rows": [row_of(accuracy=None)]})
     assert "confused" not in page and "<img" not in page and "unlabeled taken for it" not in page
     assert verdict(bare)[0].split(", so ")[0] in page
 
 
 def test_rows_without_pictures_are_shown_by_name(tmp_path, findings):
-    page = page_of(tmp_path, replace(findings, images=None))
+    page = page_of(tmp_path, replace(findings, inputs=VECTORS))
     assert "Vectors to look at" in page and "<img" not in page and "<small>x[5]</small>" in page
 
 
 def test_the_table_shows_what_each_step_added_and_why_one_was_left_out(tmp_path, findings):
-    row = summary_of()["rows"][0]
     rows = [
-        row | {"name": "supervised", "label": "labels only", "accuracy": 0.4, "added": None},
-        row | {"name": "linear", "label": "linear on features", "added": 0.125, "note": "fine-tuning: no <time>"},
-        row | {"accuracy": 0.55, "added": 0.0},
+        row_of("supervised", 0.4, kind="supervised"),
+        row_of("linear", 0.5, "linear on features", "training_free", added=0.125),
+        row_of(accuracy=0.55, added=0.0),
     ]
-    page = page_of(tmp_path, findings, summary_of(rows=rows))
+    page = page_of(tmp_path, findings, summary_of(rows=rows, why="fine-tuning: no <time>"))
     cells = re.findall(r'<td class="n">([^<]*)', page.split("</table>")[0])
-    assert cells == ["40.0 %", "-", "-", "1.0", "50.0 %", "+10.0", "+12.5", "1.0",
-                     "55.0 %", "+10.0 \u00b1 1.0", "+0.0", "1.0"]  # fmt: skip
+    assert cells == ["40.0 %", "33.0 %", "24.0 %", "-", "-", "1.0",
+                     "50.0 %", "43.0 %", "34.0 %", "+10.0", "+12.5", "1.0",
+                     "55.0 %", "48.0 %", "39.0 %", "+10.0 \u00b1 1.0", "+0.0", "1.0"]  # fmt: skip
     assert "<p>Why it ended there: fine-tuning: no &lt;time&gt;.</p>" in page
     assert "added to the step before" in page and "on hidden labels</th>" not in page
+    assert "Why it ended there" not in page_of(tmp_path, findings, summary_of(rows=rows))
+
+
+def test_the_table_shows_hidden_labels_beside_the_test_split_or_in_its_place(tmp_path, findings):
+    both = [row_of("supervised", 0.4, kind="supervised", hidden=0.3), row_of(accuracy=0.5, hidden=0.6)]
+    tables = []
+    for tested in (True, False):
+        rows = both if tested else [row | {"test": None} for row in both]
+        summary = summary_of(0.5 if tested else None, 0.6, gain=None, rows=rows)
+        page = page_of(tmp_path, findings, summary | ({} if tested else {"test": 0}))
+        assert ("<strong>50.0 %" in page, "<strong>60.0 %" in page) == (tested, not tested)  # the tile
+        table = page.split('id="results"')[1].split("</table>")[0]
+        heads = [re.sub("<[^>]*>", "", head) for head in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)]
+        tables.append((heads, re.findall(r'<td class="n">([^<]*)', table)))
+    more = ["balanced accuracy", "macro F1"]
+    assert tables == [
+        (["method", "test accuracy", *more, "on hidden labels", "gain over supervised", "seconds"],
+         ["40.0 %", "33.0 %", "24.0 %", "30.0 %", "-", "1.0", "50.0 %", "43.0 %", "34.0 %", "60.0 %", "+10.0", "1.0"]),
+        (["method", "accuracy on hidden labels", *more, "gain over supervised", "seconds"],
+         ["30.0 %", "23.0 %", "14.0 %", "-", "1.0", "60.0 %", "53.0 %", "44.0 %", "+30.0", "1.0"]),
+    ]  # fmt: skip
 
 
 def test_galleries_choose_what_they_say(findings):
@@ -297,14 +335,14 @@ def test_the_verdict_says_with_its_figures_whether_the_unlabeled_data_helped(cha
     assert verdict_id(summary) == expected
     (line,) = verdict(summary)
     assert figures(line) == said
-    accuracy = [] if summary["chosen"]["test"]["accuracy"] is None else ["50.0"]
+    accuracy = [] if summary["chosen"]["test"] is None else ["50.0"]
     assert figures(came_out(summary)) == [*accuracy, *(figure for figure in said if figure != "50.0")]
 
 
 # One word of each verdict, which no other has.
 WORD_OF = {
     "helped": "helped", "harmed": "harm", "not_significant": "significant", "unchanged": "nothing",
-    "no_baseline": "baseline", "no_unlabeled": "no unlabeled", "no_test": "no test",
+    "no_baseline": "without the supervised baseline", "no_unlabeled": "no unlabeled", "no_test": "no test",
 }  # fmt: skip
 
 
@@ -327,8 +365,9 @@ def test_trust_tells_whether_the_health_checks_ran_and_found_something():
 
 
 def test_three_sentences_have_the_figures_of_what_was_asked_what_came_out_and_how_far_to_trust_it():
-    free = {"name": "knn", "label": "nearest neighbors on pixels", "accuracy": 0.3, "unlabeled_accuracy": None}
-    summary = summary_of(labeled=1, unlabeled=1432, test=355, accuracy=0.9, rows=[free, *summary_of()["rows"]])
+    free = row_of("knn", 0.3, "nearest neighbors on pixels", "training_free")
+    better = row_of("supervised", 0.95, kind="supervised")  # but not without a training
+    summary = summary_of(labeled=1, unlabeled=1432, test=355, accuracy=0.9, rows=[better, free, row_of()])
     assert figures(asked(summary)) == ["5", "1", "1,432", "355"]
     assert all(summary[name] in asked(summary) for name in ("method", "model", "data"))
     assert figures(asked(summary | {"held_out": 6})) == ["5", "1", "6", "1,432", "355"]

@@ -13,7 +13,7 @@ from fewlabels.report.plots import curves, points
 
 RELIABILITY = {"confidence": [0.2, 0.65, 0.99], "accuracy": [0.0, 0.5, 1.0], "counts": [1, 10, 30], "ece": 0.1}
 PLOTS = {
-    "curves": curves({"layermatch": [(1, 2.0), (2, 1.0)], "labels only": [(1, 0.001)]}, "loss"),
+    "curves": curves({"layermatch": [(1, 2.0), (2, 1.0)], "supervised": [(1, 0.001)]}, "loss"),
     "reliability": reliability_diagram(RELIABILITY, BINS, "raw"),
 }
 

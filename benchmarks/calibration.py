@@ -76,7 +76,7 @@ def one(question: Question, whole: Any, labels: int, how: str, seed: int) -> dic
         table,
         method=question.method,
         labels_per_class=labels,
-        calibrate=how,
+        classify_calibrate=how,
         seed=seed,
         baseline=False,
         device="cpu",

@@ -71,7 +71,7 @@ class Place:
     def command(self) -> list[str]:
         """Give the command."""
         options = f"--steps {self.steps} --batch 8 --unlabeled-ratio 2 --threads 1"
-        where = ["--cache", str(self.cache), "--out", str(self.out)]
+        where = ["--images.cache", str(self.cache), "--out", str(self.out)]
         return [sys.executable, "-m", "fewlabels", "train", str(self.images), *options.split(), *where]
 
     def phase(self) -> str:

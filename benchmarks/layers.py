@@ -171,7 +171,7 @@ def cells_of(part: Part) -> list[Cell]:
                 lambda threshold=threshold: LayerMatch(threshold=threshold),
                 policy,
                 watches="probe",
-            )  # fmt: skip
+            )
             for threshold in ("fixed", "self_adaptive")
             for policy in ("all", "grad_relu")
         ]

@@ -109,7 +109,7 @@ def train(question: Train) -> dict[str, Any]:
             note = out / "watched.json"
             if not note.exists():
                 words = ["train", str(question.data), "--labels-per-class", str(question.labels_per_class)]
-                words += ["--seed", str(seed), "--feed", feed, "--threads", "1", "--out", str(out)]
+                words += ["--seed", str(seed), "--images.feed", feed, "--threads", "1", "--out", str(out)]
                 note_of_it = watched(words, question.work / f"cache-{seed}-{feed}")
                 note.write_text(json.dumps(note_of_it))
             summary = json.loads((out / "summary.json").read_text())
@@ -130,8 +130,8 @@ def memory(question: Memory) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             generate(folder / "photos", count)
-            words = ["train", str(folder / "photos"), "--labels-per-class", "4", "--feed", "streamed", "--threads", "1"]
-            words += ["--steps", str(question.steps), "--no-baseline", "--out", str(folder / "run")]
+            words = ["train", str(folder / "photos"), "--labels-per-class", "4", "--images.feed", "streamed"]
+            words += ["--threads", "1", "--steps", str(question.steps), "--no-baseline", "--out", str(folder / "run")]
             found[str(count)] = watched(words, folder / "cache")
             found[str(count)]["cache_mb"] = round(sum(p.stat().st_size for p in folder.glob("cache/*/*.bin")) / 1e6)
         print(count, found[str(count)], flush=True)

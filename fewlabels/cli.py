@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
 from fewlabels.cli_task import CLASSIFY, run_task, task_of
-from fewlabels.config import Budget, MaybePath, Options
+from fewlabels.config import GROUPS, Budget, MaybePath, Options, flag_of, renamed
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.version import __version__
 
 _METHOD_OPTION = "--method."
+_DASHES = re.compile(r"--(no-)?([a-z-]+)(=.*)?")
 _KEPT_BACK = 10.0  # seconds that a process with a wrong command waits for the first of its machine to say so
 
 
@@ -174,9 +176,19 @@ class Data:
     """where the files of a set known by name lie (data)"""
 
 
+def _grouped(kind: type) -> type:
+    """Give the options of a group their flags, such as --images.size."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        if field.name.partition("_")[0] in GROUPS:
+            flag: Any = Annotated[hints[field.name], tyro.conf.arg(name=flag_of(field.name)[2:])]
+            field.type = kind.__annotations__[field.name] = flag
+    return kind
+
+
 Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    Annotated[_grouped(Train), tyro.conf.subcommand("train")]
+    | Annotated[_grouped(Bench), tyro.conf.subcommand("bench")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Next, tyro.conf.subcommand("next")]
     | Annotated[AddLabels, tyro.conf.subcommand("add-labels")]
@@ -194,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fewlabels {__version__}")
         return 0
     try:
+        _check_renamed(words)
         task, others = task_of(words)
         if task != CLASSIFY:
             run_task(task, others, _parse)
@@ -217,6 +230,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return 130
     return 0
+
+
+def _check_renamed(words: list[str]) -> None:
+    """Check that no option has the name that it had before options were grouped.
+
+    Raises:
+        UserError: one has; it names the new one.
+    """
+    old = renamed()
+    for word in words:
+        found = _DASHES.fullmatch(word)
+        if found and (name := found[2].replace("-", "_")) in old:
+            group, dot, rest = flag_of(old[name]).rpartition(".")
+            raise UserError(f"{word.partition('=')[0]} is now {group}{dot}{found[1] or ''}{rest}")
 
 
 def _parse(kind: Any, words: list[str], prog: str, description: str | None = None) -> Any:

@@ -72,7 +72,7 @@ class Options(RunOptions):
     policy: str = "auto"
     """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
-    center_memory: Fraction | None = None
+    classify_center_memory: Fraction | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
     """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name; of vectors mlp"""
@@ -80,26 +80,26 @@ class Options(RunOptions):
     """begin with timm's published weights"""
     weights: MaybePath = None
     """begin with the backbone in this .safetensors file"""
-    features: Literal["auto"] | FeaturesFirst = "auto"
+    classify_features: Literal["auto"] | FeaturesFirst = "auto"
     """embed each image once and train on these features, in seconds: before the network is trained (first), in its
     place (only), or not (auto: where the backbone begins with weights; only, with --budget quick)"""
-    freeze: bool = False
+    classify_freeze: bool = False
     """train the head alone"""
-    size: Annotated[int, Interval(1, 4096)] | None = None
+    images_size: Annotated[int, Interval(1, 4096)] | None = None
     """height and width in pixels that images are resized to"""
-    resize: Literal["auto", "crop", "squash", "pad"] = "auto"
+    images_resize: Literal["auto", "crop", "squash", "pad"] = "auto"
     """crop cuts to the middle, pad fills up, both keep the aspect; squash does not"""
-    flip: Literal["auto", "none", "horizontal", "dihedral"] = "auto"
+    images_flip: Literal["auto", "none", "horizontal", "dihedral"] = "auto"
     """which mirror images count as the same class"""
-    operations: Count | None = None
+    images_operations: Count | None = None
     """RandAugment operations in a strong view"""
-    strengths: Literal["fixmatch", "torchvision"] = "fixmatch"
+    images_strengths: Literal["fixmatch", "torchvision"] = "fixmatch"
     """whose strengths these operations have"""
-    noise: NotNegative | None = None
+    vectors_noise: NotNegative | None = None
     """deviation of the noise on a strong view of a vector, in deviations of its dimensions"""
-    replaced: Fraction | None = None
+    vectors_replaced: Fraction | None = None
     """share of its entries that are replaced by those of other rows"""
-    mixed: Fraction | None = None
+    vectors_mixed: Fraction | None = None
     """largest share of another row that is mixed in"""
     unlabeled: MaybePath = None
     """a folder of more images without labels; of vectors an .npz or a sheet"""
@@ -113,7 +113,7 @@ class Options(RunOptions):
     """labels of more images: a sheet with the columns path and label, or what Label Studio exports as .json"""
     start: MaybePath = None
     """begin with the parameters that this run ended with, its head included"""
-    labeled_in_unlabeled: bool = True
+    classify_labeled_in_unlabeled: bool = True
     """labeled images also count as unlabeled ones, as in the papers"""
     budget: Budget = "normal"
     """the one dial: how much work to spend"""
@@ -137,17 +137,17 @@ class Options(RunOptions):
     """steps over which the learning rate first rises"""
     clip_norm: Positive | None = None
     """largest norm of the gradient of all parameters together, of the whole batch; larger ones are scaled down to it"""
-    ema_memory: Annotated[float, Interval(1)] | None = None
+    averaging_ema_memory: Annotated[float, Interval(1)] | None = None
     """steps that the average of the parameters remembers; it is what gets evaluated"""
-    batch_norm_memory: Annotated[float, Interval(1)] | None = None
+    averaging_batch_norm_memory: Annotated[float, Interval(1)] | None = None
     """steps that running statistics of batch norm remember"""
     accumulate: Count | None = None
     """parts of a batch that go through the network one after another; more need less memory"""
-    feed: Literal["auto", "resident", "streamed"] = "auto"
+    images_feed: Literal["auto", "resident", "streamed"] = "auto"
     """images in the device's memory, or read from disk as they come; the outcome is the same"""
-    cache: MaybePath = None
+    images_cache: MaybePath = None
     """folder for decoded images (the user's folder for caches, or $FEWLABELS_CACHE)"""
-    calibrate: Literal["auto"] | Calibrate = "auto"
+    classify_calibrate: Literal["auto"] | Calibrate = "auto"
     """fit probabilities to labels that were not trained on: a fifth of them held out (auto: from 50 a class on), or all
     of them, by two more trainings with half of them each"""
     probe_every: Count | None = None
@@ -161,6 +161,22 @@ class Options(RunOptions):
     """compile the step (auto: no): minutes at the start; meant for long runs on a GPU, on a CPU it is slower"""
     log: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     """write the metrics here too"""
+
+
+GROUPS = ("images", "vectors", "averaging", "classify")
+"""beginnings of the names of options that belong to a kind of input, to averaging, or to a task"""
+
+
+def flag_of(name: str) -> str:
+    """Return how an option is given on the command line: images_size as --images.size."""
+    group, _, rest = name.partition("_")
+    return f"--{f'{group}.{rest}' if group in GROUPS else name}".replace("_", "-")
+
+
+def renamed() -> dict[str, str]:
+    """Return the names that options had before they were grouped, with those they have now."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    return {name.partition("_")[2]: name for name in names if name.partition("_")[0] in GROUPS}
 
 
 def with_paths(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +208,10 @@ def check_names(options: Mapping[str, Any], kind: type[RunOptions] = Options) ->
         UserError: there are not; lists those there are.
     """
     there = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(set(options) - set(there)):
+    unknown = sorted(set(options) - set(there))
+    if old := {name: new for name, new in renamed().items() if name in unknown and new in there}:
+        raise UserError(", ".join(f"the option {name} is now {new}" for name, new in old.items()))
+    if unknown:
         raise UserError(f"no option is named {', '.join(unknown)}; there are {', '.join(there)}")
 
 

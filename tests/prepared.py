@@ -60,7 +60,7 @@ def small_preparation(rows, network, card, recipe, seed, views=None, **changes):
     classifier = Classifier(*network(), card)
     inputs = inputs_for(card.form)
     also = changes.pop("labeled_in_unlabeled", True)
-    options = Options(labeled_in_unlabeled=also, seed=seed, flip="none", operations=2)
+    options = Options(classify_labeled_in_unlabeled=also, seed=seed, images_flip="none", images_operations=2)
     if views is None:
         views = inputs.views((card.mean, card.std), rows.images, rows.table.labeled_rows, options)
     made = Preparation(

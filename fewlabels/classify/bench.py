@@ -35,7 +35,7 @@ from fewlabels.runs.bench import (
 from fewlabels.runs.folder import RUNS, RunFolder
 
 OF_ONE_RUN = ("method", "seed", "baseline")  # options that differ from run to run, and so are no options here
-_OF_UNLABELED = ("center_memory", "probe_every")  # options that the supervised baseline refuses
+_OF_UNLABELED = ("classify_center_memory", "probe_every")  # options that the supervised baseline refuses
 
 
 def bench(

@@ -23,24 +23,24 @@ def check_rule(preparation: Preparation, method: Method, name: str) -> None:
     asked = preparation.policy is not None or preparation.center_memory
     if not method.views().unlabeled:
         if asked:
-            raise UserError(f"{name} uses no unlabeled images: leave --policy and --center-memory out")
+            raise UserError(f"{name} uses no unlabeled images: leave --policy and --classify.center-memory out")
         return
     if method.mixes and (preparation.policy or preparation.center_memory):
         raise UserError(
             f"{name} mixes labeled with unlabeled images, so that no layer can tell whose gradient it gets: leave "
-            "--policy and --center-memory out"
+            "--policy and --classify.center-memory out"
         )
     classifier, policy = preparation.classifier, layer_rule(preparation, method).policy
     scales = scales_of(classifier, policy)
     learned = {name: scales.get(name, 1.0) for name, p in classifier.named_parameters() if p.requires_grad}
     if not any(learned.values()):
-        freeze = "--freeze trains the head alone, and " if classifier.frozen else ""
+        freeze = "--classify.freeze trains the head alone, and " if classifier.frozen else ""
         raise UserError(
             f"{freeze}{name} with the policy {preset_of(policy)} keeps pseudo-labels from all that learns: "
             "nothing would be learned from the unlabeled images. Give --policy all."
         )
     if preparation.policy and scales and not set(scales) & set(learned):
-        raise UserError(f"the policy {preset_of(policy)} names only layers that --freeze keeps as they are")
+        raise UserError(f"the policy {preset_of(policy)} names only layers that --classify.freeze keeps as they are")
 
 
 def try_step(preparation: Preparation, method: Method, name: str) -> Rehearsal[MethodLearner]:

@@ -50,10 +50,12 @@ def resolve(
     colors = brings_statistics(options.model, options.pretrained, options.weights)
     form, chosen = inputs.choose(options, table, size, reasons, colors=colors, most=64 if model in OWN else 224)
     if inputs is IMAGES:
-        chosen["features"] = pick("features", options.features, *_features(options))
+        chosen["classify_features"] = pick("classify_features", options.classify_features, *_features(options))
     chosen |= {
         "model": model,
-        "calibrate": pick("calibrate", options.calibrate, *choose_calibration(options, table)),
+        "classify_calibrate": pick(
+            "classify_calibrate", options.classify_calibrate, *choose_calibration(options, table)
+        ),
         **_numbers(options, table, model, device, reasons, _steps(options, inputs, size)),
     }
     return replace(options, **chosen), form, reasons.why
@@ -125,8 +127,8 @@ def _numbers(
         "schedule": ("cosine", "FixMatch's"),
         "warm_up": (steps // 40 if adamw else 0, "the papers': a fortieth with adamw, else none"),
         "clip_norm": (None, "none of the papers clips gradients"),
-        "ema_memory": (horizon(PAPER_EMA, steps), "the papers' .999, scaled to the run"),
-        "batch_norm_memory": (
+        "averaging_ema_memory": (horizon(PAPER_EMA, steps), "the papers' .999, scaled to the run"),
+        "averaging_batch_norm_memory": (
             None if tuned else horizon(PAPER_BATCH_NORM, steps),
             "the papers' .001, scaled to the run; the network's own where it begins with weights",
         ),
@@ -159,8 +161,8 @@ def recipe_of(options: Options) -> ClassifierRecipe:
             warm_up=found.warm_up,
             clip_norm=found.clip_norm,
         ),
-        ema_memory=found.ema_memory,
-        batch_norm_memory=found.batch_norm_memory,
+        ema_memory=found.averaging_ema_memory,
+        batch_norm_memory=found.averaging_batch_norm_memory,
         precision=found.precision,
         accumulate=found.accumulate,
         compile=found.compile == "yes",
@@ -176,16 +178,20 @@ def choose_calibration(options: Options, table: Table) -> tuple[Calibrate, str]:
     labeled = table.labeled_rows
     fewest = int(np.bincount(table.labels[labeled], minlength=len(table.classes)).min())
     apart, what = fewest_apart(table, labeled), "groups" if table.groups else "labels"
-    needed = {"held_out": TEST_SHARE, "cross": 2}.get(options.calibrate, 0)
+    needed = {"held_out": TEST_SHARE, "cross": 2}.get(options.classify_calibrate, 0)
     if apart < needed:
         raise UserError(
-            f"--calibrate {options.calibrate} needs {needed} {what} of each class, and one has {apart}; leave it out"
+            f"--classify.calibrate {options.classify_calibrate} needs {needed} {what} of each class, and one has "
+            f"{apart}; leave it out"
         )
     if apart < TEST_SHARE and fewest >= HELD_OUT_FROM:
         return "no", f"the labels of a class are of {apart} groups, which stay whole: none can be spared"
     if fewest >= HELD_OUT_FROM:
         return "held_out", f"a class has {fewest} labels or more, so a fifth of them can be spared"
-    return "no", f"a class has {fewest} labels, too few to spare any; --calibrate cross trains twice more instead"
+    return (
+        "no",
+        f"a class has {fewest} labels, too few to spare any; --classify.calibrate cross trains twice more instead",
+    )
 
 
 def fast_bfloat16(device: torch.device) -> bool:

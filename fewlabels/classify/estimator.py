@@ -51,7 +51,7 @@ Lines: TypeAlias = list[dict[str, Any]]
 
 OF_THE_ESTIMATOR = ("method", "model", "budget", "steps", "seed", "device", "out")  # options that are parameters
 OF_THE_ROWS = ("labels_per_class", "split", "labels", "unlabeled", "root")  # these are what `fit` is given
-OF_A_RUN = ("calibrate", "log", "probe_every")  # more than one training, or files
+OF_A_RUN = ("classify_calibrate", "log", "probe_every")  # more than one training, or files
 
 
 class FewLabelClassifier(ClassifierMixin, BaseEstimator):

@@ -27,10 +27,21 @@ from fewlabels.own_file import own_file
 from fewlabels.runs.folder import RunFolder, plain
 
 # Options that a run may be continued without.
-_OF_A_SITTING = ("out", "cache", "log", "probe_every", "device", "threads")
+_OF_A_SITTING = ("out", "images_cache", "log", "probe_every", "device", "threads")
 
 # Options that say where something is read from, and what is chosen apart from the others; what they come to counts.
-_ELSEWHERE = ("method", "policy", "center_memory", "weights", "unlabeled", "root", "split", "labels", "start", "feed")
+_ELSEWHERE = (
+    "method",
+    "policy",
+    "classify_center_memory",
+    "weights",
+    "unlabeled",
+    "root",
+    "split",
+    "labels",
+    "start",
+    "images_feed",
+)
 
 _ASKED = 8  # rows that a backbone of the user's own is told from another by
 _SEEN = 3  # and random directions

@@ -120,7 +120,7 @@ def begin(
     classifier = classifier.to(preparation.store.device)
     classes, features = classifier.head.weight.shape
     table, labeled = preparation.table, preparation.labeled
-    also = labeled if preparation.options.labeled_in_unlabeled else labeled[:0]
+    also = labeled if preparation.options.classify_labeled_in_unlabeled else labeled[:0]
     unlabeled = np.concatenate([preparation.unlabeled, also])
     sizes = Sizes(
         labels=tuple(np.bincount(table.labels[labeled], minlength=classes).tolist()),

@@ -95,10 +95,10 @@ def prepared(
         pretrained=options.pretrained,
         weights=options.weights,
         backbone=copy.deepcopy(backbone),
-        freeze=options.freeze,
+        freeze=options.classify_freeze,
     )
     card = classifier.card  # a pretrained network brings its own statistics
-    held_out = _held_out(table, options.seed, options.calibrate)
+    held_out = _held_out(table, options.seed, options.classify_calibrate)
     train = np.flatnonzero(~table.test)
     return Preparation(
         table=table,
@@ -113,7 +113,7 @@ def prepared(
         key=key.fold("run"),
         start=options.start / PARAMETERS if options.start and before else None,
         policy=None if options.policy == "auto" else read_policy(options.policy),
-        center_memory=options.center_memory,
+        center_memory=options.classify_center_memory,
         folder=folder,
     )
 
@@ -144,7 +144,7 @@ def _check_processes(options: Options, device: torch.device) -> None:
 def _check_agreement(table: Table, brought: Brought, options: Options) -> None:
     """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
     seen: dict[str, Any] = {"rows": table.fingerprint(), "pixels": brought.content}
-    seen["choices"] = replace(options, threads=None, device="auto", out=None, cache=None)
+    seen["choices"] = replace(options, threads=None, device="auto", out=None, images_cache=None)
     different = [name for name, value in seen.items() if any_of(first_says(lambda value=value: value) != value)]
     if different:
         raise UserError(
@@ -223,7 +223,7 @@ def _begun(card: Card, start: Path, options: Options) -> Card | None:
         UserError: there is no trained run, or it is one of another network, other classes or another form of images.
     """
     before = read_card(start / "model.json")
-    if before.model == card.model + ON_FEATURES or options.calibrate == "held_out":
+    if before.model == card.model + ON_FEATURES or options.classify_calibrate == "held_out":
         return None
     problems = [
         f"{name} was {getattr(before, name)} and is {getattr(card, name)} now"

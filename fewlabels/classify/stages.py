@@ -164,7 +164,7 @@ def say_estimate(preparation: Preparation, method: Method, step_seconds: float, 
         views = method.views()
         seen = recipe.batch * len(views.labeled) + recipe.unlabeled_batch * len(views.unlabeled)
         seconds += recipe.steps * step_seconds * recipe.batch / seen
-    if options.calibrate == CROSS:
+    if options.classify_calibrate == CROSS:
         seconds += HALVES * recipe.steps * step_seconds
     parameters = sum(p.numel() for p in classifier.parameters())
     # Two checkpoints of parameters, their average and one to two optimizer moments, for each training; and the model.
@@ -223,7 +223,7 @@ def _place(preparation: Preparation, content: str) -> KeptArray | None:
     parameters = digest_of_parameters(preparation.classifier.backbone)
     made_by = (torch.__version__, version("timm"), preparation.store.device.type, parameters)
     return KeptArray(
-        preparation.options.cache or default_folder(),
+        preparation.options.images_cache or default_folder(),
         *(content, card.model, asdict(card.form), card.mean, card.std, *made_by),  # type: ignore[call-overload]
     )
 
@@ -236,7 +236,7 @@ def on_features_of(preparation: Preparation, given: Options, features: Features)
         given: the options as the user gave them.
         features: of all rows.
     """
-    table, device, only = preparation.table, preparation.store.device, preparation.options.features == "only"
+    table, device, only = preparation.table, preparation.store.device, preparation.options.classify_features == "only"
     rows = VectorRows(features)
     options = _options_on_features(preparation, given, only)
     options, form, _ = resolve(options, replace(table, images=rows), VECTORS, device)
@@ -262,12 +262,12 @@ def _options_on_features(preparation: Preparation, given: Options, only: bool) -
     """
     if only:
         of_images = {field.name: field.default for field in fields(given) if field.name in IMAGES.own_options}
-        options = replace(given, **of_images, model="auto", weights=None, freeze=False, start=None)
+        options = replace(given, **of_images, model="auto", weights=None, classify_freeze=False, start=None)
     else:
         options = Options(
             budget=given.budget,
             seed=given.seed,
-            labeled_in_unlabeled=given.labeled_in_unlabeled,
+            classify_labeled_in_unlabeled=given.classify_labeled_in_unlabeled,
             baseline=given.baseline,
         )
     recipe = preparation.recipe
@@ -284,10 +284,10 @@ def whole_network(preparation: Preparation, outcome: Outcome) -> Classifier:
 
 def folds_on_features(preparation: Preparation, given: Options) -> int:
     """Choose into how many parts the labeled rows are put to calibrate by; 0 where that is not asked for or needed."""
-    asked = given.calibrate
+    asked = given.classify_calibrate
     if len(preparation.held_out) or asked not in ("auto", CROSS):
         return 0
-    if asked == CROSS and preparation.options.features == "first":
+    if asked == CROSS and preparation.options.classify_features == "first":
         return HALVES  # as the whole network, so that the two can be compared
     apart = fewest_apart(preparation.table, preparation.labeled)
     return min(FOLDS, apart) if asked == CROSS or apart >= FOLDS else 0

@@ -77,8 +77,8 @@ class Classify(Task[Options]):
         unlabeled: Any = None,
     ) -> None:
         self.backbone = None if model is None else as_module(model)
-        if isinstance(self.backbone, OfFunction) and options.features == "auto":
-            options = replace(options, features="only")  # there is nothing else to train
+        if isinstance(self.backbone, OfFunction) and options.classify_features == "auto":
+            options = replace(options, classify_features="only")  # there is nothing else to train
         super().__init__(data, options)
         if method is None and options.method != AUTO:
             method = make_method(options.method)
@@ -117,12 +117,12 @@ class Classify(Task[Options]):
         _check_same_file(own and own.digest)
         self.whole, self.preparation = self.table, found
         why = {"method": self.reason, **why}
-        if found.options.features in ("first", "only") and found.inputs.are_pictures:
+        if found.options.classify_features in ("first", "only") and found.inputs.are_pictures:
             found, why = self._with_features(found, given, why)
         self.preparation = found
         self.step_seconds: float | None = None
         threads, why["threads"] = options.threads, GIVEN
-        if found.options.features != "only":
+        if found.options.classify_features != "only":
             check_rule(found, method, method_name(method))
             rehearsal = try_step(found, method, method_name(method))
             if threads is None:
@@ -157,11 +157,11 @@ class Classify(Task[Options]):
             try_step(on_features_of(found, given, zeros), self.chosen_method, name)
         except UserError as error:
             said = f"{name} does not learn from features ({error})"
-            if given.features == "only":
+            if given.classify_features == "only":
                 raise UserError(said) from error
-            found = replace(found, options=replace(found.options, features="no"))
+            found = replace(found, options=replace(found.options, classify_features="no"))
             self.context.show.line(f"{said}: the whole network is trained without them", "yellow")
-            return found, why | {"features": said}
+            return found, why | {"classify_features": said}
         return found, why
 
     def _threads(self, rehearsal: Rehearsal[Any]) -> tuple[int, str]:
@@ -218,7 +218,7 @@ class Classify(Task[Options]):
         form = found.classifier.card.form
         said = {"model": options.model, **found.inputs.choices(form, options), "steps": options.steps}
         for choice, value in said.items():
-            show.line(f"{choice} {value}: {self.why[choice]}")
+            show.line(f"{choice.rpartition('_')[2]} {value}: {self.why[choice]}")
         process = this_process()
         if process.world_size > 1 and found.store.device.type == "cpu":
             show.line(
@@ -229,7 +229,7 @@ class Classify(Task[Options]):
     def stages(self) -> Stages:
         """Train on features where the backbone begins with weights, then the whole network; finish."""
         found, method, show = self.preparation, self.chosen_method, self.context.show
-        first = found.options.features in ("first", "only") and found.inputs.are_pictures
+        first = found.options.classify_features in ("first", "only") and found.inputs.are_pictures
         features = embedded(found, self.content, show) if first else None
         if features is None:
             self._say_estimate()
@@ -241,14 +241,14 @@ class Classify(Task[Options]):
             on_features = on_features_of(found, self.options, features)
             folds = folds_on_features(found, self.options)
             groups.append((yield from trainings(on_features, method, folds, seed, show)))
-            ended = self.why["features"] if found.options.features == "only" else None
+            ended = self.why["classify_features"] if found.options.classify_features == "only" else None
             ended = ended or first_says(lambda: enough(found, features))
             if ended:
                 show.line(f"the backbone is not trained: {ended}")
             else:
                 self._say_estimate()
         if ended is None:
-            folds = HALVES if found.options.calibrate == CROSS else 0
+            folds = HALVES if found.options.classify_calibrate == CROSS else 0
             groups.append((yield from trainings(found, method, folds, seed, show)))
         return first_says(lambda: finish(self.context.folder, found, method, self.options, free, groups, ended))
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewlabels.config import Options
+from fewlabels.config import Options, flag_of
 from fewlabels.console import Show
 from fewlabels.data.table import Labels, Table
 from fewlabels.errors import UserError
@@ -277,7 +277,7 @@ def refuse(options: Options, names: Sequence[str], data: str) -> None:
     """
     given = [f.name for f in fields(options) if f.name in names and getattr(options, f.name) != f.default]
     if given:
-        listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        listed = ", ".join(map(flag_of, given))
         raise UserError(f"{data}: {listed} means nothing for these; leave it out")
 
 

@@ -67,7 +67,7 @@ def _layers_of(kind: type[Method]) -> list[str]:
     if not method.views().unlabeled:
         return []
     if method.mixes:
-        return ["It mixes labeled with unlabeled images, so it takes no --policy and no --center-memory.", ""]
+        return ["It mixes labeled with unlabeled images, so it takes no --policy and no --classify.center-memory.", ""]
     from fewlabels.models.layers import preset_of
 
     own = method.layer_rule().policy

@@ -16,8 +16,8 @@ from fewlabels.models.network import Network
 class MeanTeacher(Method):
     """The prediction on one weak view is drawn to that of the teacher on another.
 
-    The teacher is the run's average of the parameters (`--ema-memory`), the same that is evaluated; in the paper's
-    setting it remembers 1,000 steps.
+    The teacher is the run's average of the parameters (`--averaging.ema-memory`), the same that is evaluated; in the
+    paper's setting it remembers 1,000 steps.
 
     ::
 

@@ -155,7 +155,7 @@ def _feature_size(module: nn.Module, card: Card) -> int:
         with torch.no_grad():
             features = module.eval()(torch.zeros(2, *card.form.shape))
     except (RuntimeError, AssertionError, ValueError) as error:
-        mend = " Another --size may fit." if inputs_for(card.form).are_pictures else ""
+        mend = " Another --images.size may fit." if inputs_for(card.form).are_pictures else ""
         raise UserError(f"{card.model} does not take {card.form.words}: {error}.{mend}") from error
     finally:
         module.train(was_training)

@@ -132,7 +132,7 @@ class Network(nn.Module):
         if self.scales or self.centers is not None:
             raise UserError(
                 "this method mixes images, labeled with unlabeled ones, so that no layer can tell whose gradient it "
-                "gets: leave --policy and --center-memory out, or take a method that does not mix"
+                "gets: leave --policy and --classify.center-memory out, or take a method that does not mix"
             )
         return self.features(x)
 

@@ -179,7 +179,7 @@ def test_labels_that_cannot_be_learned_are_refused(y, said):
         ({"options": {"seed": 1}}, "random_state"),
         ({"options": {"labels_per_class": 1}}, "X and y"),
         ({"options": {"sise": 1}}, "no option is named sise"),
-        ({"options": {"size": 8}}, "--size means nothing"),
+        ({"options": {"size": 8}}, "--images.size means nothing"),
         ({"options": {"batch": 9, "accumulate": 2}}, "do not share out"),
         ({"method": "layermach"}, "Did you mean layermatch"),
         ({"budget": "huge"}, "budget is 'huge'"),
@@ -212,7 +212,7 @@ def test_auto_chooses_the_method_by_the_labels():
 
 
 def test_cross_calibration_goes_through_a_run():
-    options = {**SMALL["options"], "calibrate": "cross"}
+    options = {**SMALL["options"], "classify_calibrate": "cross"}
     found = FewLabelClassifier(**SMALL | {"options": options}).fit(X, Y)
     assert len(found.classifier_.card.scale) == 10
 
@@ -324,7 +324,7 @@ def test_images_that_cannot_be_read_are_warned_of_and_get_no_class(paths, tmp_pa
 
 def test_a_backbone_with_weights_trains_on_its_features(of_arrays, tmp_path):
     of_arrays.classifier_.save(tmp_path)
-    options = {**SMALL["options"], "weights": tmp_path / "model.safetensors", "features": "only"}
+    options = {**SMALL["options"], "weights": tmp_path / "model.safetensors", "classify_features": "only"}
     found = FewLabelClassifier(**SMALL | {"model": "small_cnn", "options": options}).fit(IMAGES, some_labels())
     assert found.history_[-1]["step"] == SMALL["steps"]  # nothing else is trained
     assert found.classifier_.card.model == "small_cnn+mlp"

@@ -97,7 +97,10 @@ def test_a_cache_that_takes_no_writing_is_done_without(tmp_path, capsys):
     with disk(place, "1m") as change:
         change("ro")
         assert (
-            main(["train", str(tmp_path / "photos"), *SMALL, "--out", str(tmp_path / "a"), "--cache", str(place)]) == 0
+            main(
+                ["train", str(tmp_path / "photos"), *SMALL, "--out", str(tmp_path / "a"), "--images.cache", str(place)]
+            )
+            == 0
         )
         assert "kept in memory only" in capsys.readouterr().out
     assert main(["train", str(tmp_path / "photos"), *SMALL, "--out", str(tmp_path / "b")]) == 0

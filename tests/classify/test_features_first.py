@@ -103,7 +103,7 @@ def test_features_are_made_once(weights, data, tmp_path, monkeypatch):
     counts = []
     for method, cache in (("supervised", "a"), ("fixmatch", "a"), ("supervised", "b")):
         made.clear()
-        fewlabels.fit(data, out=tmp_path / f"{method}{cache}", cache=tmp_path / cache, method=method, **options)
+        fewlabels.fit(data, out=tmp_path / f"{method}{cache}", images_cache=tmp_path / cache, method=method, **options)
         counts.append(sum(isinstance(each.backbone, nn.Module) and each.card.model == "small_cnn" for each in made))
     assert counts == [1, 0, 1]
 
@@ -176,7 +176,9 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
     def function(x):
         return torch.nn.functional.avg_pool2d(x, 2).flatten(1)
 
-    run = fewlabels.fit(data, model=function, labels_per_class=5, out=tmp_path / "run", calibrate="no", **QUICK)
+    run = fewlabels.fit(
+        data, model=function, labels_per_class=5, out=tmp_path / "run", classify_calibrate="no", **QUICK
+    )
     assert run.accuracy > 0.6 and "on custom features" in run.summary["rows"][-1]["label"]
     labels, _ = fewlabels.load(run.path, backbone=function).predict(data[0][:5])
     assert len(labels) == 5
@@ -232,7 +234,7 @@ def test_a_method_that_turns_images_does_without_features_and_says_so(weights, d
         out=tmp_path / "run", **QUICK,
     )  # fmt: skip
     with pytest.raises(UserError, match=r"crmatch does not learn from features .* give --method.rotation 0"):
-        fewlabels.fit(data, features="only", **options)
+        fewlabels.fit(data, classify_features="only", **options)
     run = fewlabels.fit(data, show=Show(Console(width=400)), **options)  # nothing was left behind
     assert "crmatch does not learn from features" in capsys.readouterr().out
     assert names(run) == ["knn", "linear", "label_spreading", "crmatch"] and "features" not in run.summary["rows"][-1]

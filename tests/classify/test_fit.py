@@ -214,7 +214,7 @@ def test_a_folder_with_a_broken_image(tmp_path, rng_images):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).convert("RGB").save(place / f"{i}.png")
     (tmp_path / "photos/unlabeled/broken.jpg").write_bytes(b"no image")
-    run = fewlabels.fit(tmp_path / "photos", out=tmp_path / "r", flip="none", **SMALL)
+    run = fewlabels.fit(tmp_path / "photos", out=tmp_path / "r", images_flip="none", **SMALL)
     assert run.summary["set_aside"] == 1 and run.summary["test"] == 20 and run.summary["unlabeled"] == 28
     assert "unlabeled/broken.jpg,not an image in a format that is read" in (run.path / "quarantine.csv").read_text()
     labels, _ = run.classifier.predict([tmp_path / "photos/test/class1/41.png"])
@@ -305,7 +305,7 @@ def test_a_split_of_data_with_a_broken_image_can_be_given_back(tmp_path, rng_ima
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{i}.png")
     (tmp_path / "photos/class0/broken.png").write_bytes(b"no image")
-    options = SMALL | {"baseline": False, "flip": "none"}
+    options = SMALL | {"baseline": False, "images_flip": "none"}
     first = fewlabels.fit(tmp_path / "photos", labels_per_class=5, out=tmp_path / "a", **options)
     again = fewlabels.fit(tmp_path / "photos", split=str(tmp_path / "a/split.csv"), out=str(tmp_path / "b"), **options)
     assert first.accuracy == again.accuracy

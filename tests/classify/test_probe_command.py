@@ -176,16 +176,22 @@ def test_a_folder_that_is_no_run_and_one_without_a_checkpoint(tmp_path, done, ca
         (["--policy", '{"backbone.stage9": 0}'], "no layer is named 'backbone.stage9'"),
         (["--policy", "grad-relu"], "give auto, all, grad_relu"),
         (["--policy", "head_only", "--method.passes", "two"], "cannot be told apart"),
-        (["--freeze"], "--freeze trains the head alone, and layermatch with the policy grad_relu keeps"),
-        (["--freeze", "--method", "fixmatch", "--policy", "backbone_only"], "Give --policy all"),
-        (["--freeze", "--policy", '{"head.weight": 0, "head.bias": 0}'], "keeps pseudo-labels from all that learns"),
         (
-            ["--freeze", "--method", "fixmatch", "--policy", '{"backbone": 0.5}'],
-            "names only layers that --freeze keeps",
+            ["--classify.freeze"],
+            "freeze trains the head alone, and layermatch with the policy grad_relu keeps",
+        ),
+        (["--classify.freeze", "--method", "fixmatch", "--policy", "backbone_only"], "Give --policy all"),
+        (
+            ["--classify.freeze", "--policy", '{"head.weight": 0, "head.bias": 0}'],
+            "keeps pseudo-labels from all that learns",
+        ),
+        (
+            ["--classify.freeze", "--method", "fixmatch", "--policy", '{"backbone": 0.5}'],
+            "names only layers that --classify.freeze keeps",
         ),
         (["--policy", '{"backbone": 0, "head": 0}'], "keeps pseudo-labels from all that learns"),
         (["--method", "supervised", "--policy", "head_only"], "supervised uses no unlabeled images"),
-        (["--method", "supervised", "--center-memory", "0.3"], "supervised uses no unlabeled images"),
+        (["--method", "supervised", "--classify.center-memory", "0.3"], "supervised uses no unlabeled images"),
     ],
 )
 def test_wrong_options_leave_no_folder(tmp_path, capsys, words, said):
@@ -200,7 +206,7 @@ def test_strategies_from_the_command_line_for_every_threshold(tmp_path):
     for threshold in ("fixed", "self_adaptive", "soft"):
         for policy, memory in (("all", "0"), ("grad_relu", "0"), ("all", "0.1"), ("grad_relu", "0.1")):
             out = tmp_path / f"{threshold}-{policy}-{memory}"
-            words = ["--policy", policy, "--center-memory", memory, "--method.threshold", threshold, *small]
+            words = ["--policy", policy, "--classify.center-memory", memory, "--method.threshold", threshold, *small]
             assert main(["train", str(tmp_path / "data.npz"), *words, "--out", str(out)]) == 0
             text = (out / "config.yaml").read_text()
             assert f"threshold: {threshold}" in text and f"center_memory: {float(memory)}" in text

@@ -206,9 +206,15 @@ def test_a_backbone_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"size": 32, "flip": "none", "pretrained": True}, "vectors of 13 numbers: --pretrained, --size, --flip means"),
-        ({"resize": "pad", "operations": 2, "cache": "here"}, "--resize, --operations, --cache"),
-        ({"model": "small_cnn"}, "small_cnn is no model for vectors; give mlp"),
+        (
+            {"size": 32, "flip": "none", "pretrained": True},
+            "vectors of 13 numbers: --pretrained, --images.size, --images.flip means",
+        ),
+        ({"resize": "pad", "operations": 2, "cache": "here"}, "--images.resize, --images.operations, --images.cache"),
+        (
+            {"model": "small_cnn"},
+            "small_cnn is a model for images, and this data holds vectors: leave --model out, or give mlp",
+        ),
         ({"method": "regmixmatch"}, "pastes images into each other"),
         ({"method": "crmatch"}, "--method.rotation 0"),
     ],
@@ -220,7 +226,8 @@ def test_options_for_images_are_refused(tmp_path, options, said):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"noise": 0.1}, "holds images: --noise means"), ({"model": "mlp"}, "a model for vectors")]
+    ("options", "said"),
+    [({"noise": 0.1}, "holds images: --vectors.noise means"), ({"model": "mlp"}, "a model for vectors")],
 )
 def test_options_for_vectors_are_refused_for_images(tmp_path, options, said):
     with pytest.raises(UserError, match=said):

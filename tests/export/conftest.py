@@ -24,5 +24,5 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(photos):
     """The folder of a finished run on them."""
-    options = {"steps": 60, "baseline": False, "device": "cpu", "threads": 1, "size": 16, "model": "small_cnn"}
+    options = {"steps": 60, "baseline": False, "device": "cpu", "threads": 1, "images_size": 16, "model": "small_cnn"}
     return fewlabels.fit(photos, method="fixmatch", out=photos.parent / "run", **options).path

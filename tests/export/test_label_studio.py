@@ -94,7 +94,7 @@ def test_images_of_another_folder_and_of_none(run, photos, tmp_path, capsys, mon
     monkeypatch.chdir(tmp_path)
     shutil.copytree(photos, "pets/photos")
     shutil.move("pets/photos/unlabeled", "more")
-    options = {"steps": 2, "baseline": False, "device": "cpu", "threads": 1, "size": 16, "model": "small_cnn"}
+    options = {"steps": 2, "baseline": False, "device": "cpu", "threads": 1, "images_size": 16, "model": "small_cnn"}
     fewlabels.fit("pets/photos", unlabeled="more", method="fixmatch", out="here", **options)
     assert main(["export", "here", "--label-studio", "t.json"]) == 0
     assert f"DOCUMENT_ROOT={tmp_path.parent} and the local storage {tmp_path}" in capsys.readouterr().out

@@ -23,7 +23,7 @@ from fewlabels.inputs.images.store import ResidentImages, StreamedImages
 from tests.prepared import resolved
 
 CPU = torch.device("cpu")
-SMALL = {"steps": 6, "batch": 4, "unlabeled_ratio": 2, "device": "cpu", "flip": "none"}
+SMALL = {"steps": 6, "batch": 4, "unlabeled_ratio": 2, "device": "cpu", "images_flip": "none"}
 OUTCOME = ("model.safetensors", "predictions.parquet", "split.csv", "quarantine.csv", "model.json")
 
 
@@ -66,7 +66,7 @@ def pixels_of(brought):
 def test_streamed_and_resident_runs_end_with_the_same_bytes(photos, tmp_path):
     runs = {
         feed: fewlabels.fit(
-            photos, labels_per_class=4, feed=feed, out=tmp_path / feed, cache=tmp_path / "cache", **SMALL
+            photos, labels_per_class=4, images_feed=feed, out=tmp_path / feed, images_cache=tmp_path / "cache", **SMALL
         )
         for feed in ("resident", "streamed")
     }
@@ -78,16 +78,16 @@ def test_streamed_and_resident_runs_end_with_the_same_bytes(photos, tmp_path):
 
 def test_a_run_that_was_begun_resident_is_continued_streamed(photos, tmp_path):
     options = SMALL | {"labels_per_class": 4, "out": tmp_path / "r", "baseline": False}
-    fewlabels.fit(photos, feed="resident", **options)
+    fewlabels.fit(photos, images_feed="resident", **options)
     (tmp_path / "r/summary.json").unlink()
-    assert fewlabels.fit(photos, feed="streamed", **options).summary["set_aside"] == 1
+    assert fewlabels.fit(photos, images_feed="streamed", **options).summary["set_aside"] == 1
 
 
 def test_images_are_decoded_once_for_all_runs(photos, tmp_path):
     first, again, streamed = Said(), Said(), Said()
-    one = bring(photos, cache=tmp_path, show=first)
-    two = bring(photos, cache=tmp_path, show=again)
-    three = bring(photos, cache=tmp_path, feed="streamed", show=streamed)
+    one = bring(photos, images_cache=tmp_path, show=first)
+    two = bring(photos, images_cache=tmp_path, show=again)
+    three = bring(photos, images_cache=tmp_path, images_feed="streamed", show=streamed)
     assert "decoded 41 images" in str(first) and "decoded images are kept in" in str(first)
     assert str(again) == str(streamed) == ""
     assert isinstance(one.store, ResidentImages) and isinstance(three.store, StreamedImages)
@@ -100,9 +100,9 @@ def test_images_are_decoded_once_for_all_runs(photos, tmp_path):
 def test_arrays_stay_in_memory_unless_they_are_streamed(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (20, 16, 16), np.uint8)
     data = (x, np.arange(20) % 2)
-    whole = bring(data, cache=tmp_path / "none")
+    whole = bring(data, images_cache=tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    streamed = bring(data, cache=tmp_path / "cache", feed="streamed")
+    streamed = bring(data, images_cache=tmp_path / "cache", images_feed="streamed")
     assert torch.equal(pixels_of(whole), pixels_of(streamed))
     assert np.array_equal(pixels_of(whole)[:, 0].numpy(), x)
 
@@ -113,7 +113,7 @@ def test_images_of_five_channels_train_to_the_end(tmp_path, feed):
     y = np.arange(40) % 2
     x = (rng.integers(0, 90, (40, 16, 16, 5)) + 150 * y[:, None, None, None]).astype(np.uint8)
     run = fewlabels.fit(
-        (x, y), labels_per_class=4, feed=feed, out=tmp_path / "r", cache=tmp_path, **SMALL | {"steps": 20}
+        (x, y), labels_per_class=4, images_feed=feed, out=tmp_path / "r", images_cache=tmp_path, **SMALL | {"steps": 20}
     )
     assert run.classifier.card.form.channels == 5 and len(run.classifier.card.mean) == 5
     assert len(run.classifier.predict(x[:3])[0]) == 3
@@ -126,7 +126,7 @@ def test_images_of_five_channels_train_to_the_end(tmp_path, feed):
 def test_the_feed_follows_the_size_and_what_is_given():
     assert choose_feed(Options(), 10**6, CPU) == ("resident", "all images take 1 MB, less than 1,074 MB")
     assert choose_feed(Options(), 10**10, CPU) == ("streamed", "all images take 10,000 MB, more than 1,074 MB")
-    assert choose_feed(Options(feed="resident"), 10**10, CPU) == ("resident", "given")
+    assert choose_feed(Options(images_feed="resident"), 10**10, CPU) == ("resident", "given")
 
 
 # --- what is chosen from the headers ---
@@ -148,9 +148,11 @@ def plan_of(data, **options):
 )
 def test_wide_and_tall_images_are_padded_to_a_square_and_others_cropped(tmp_path, height, width, resize):
     data = folder_of(tmp_path / "a", [np.zeros((height, width), np.uint8)] * 6, "png")
-    plan = plan_of(data, size=20)
+    plan = plan_of(data, images_size=20)
     assert plan.form.resize == resize
-    assert ("cut" in plan.why["resize"]) and plan_of(data, size=20, resize="squash").form.resize == "squash"
+    assert ("cut" in plan.why["resize"]) and plan_of(
+        data, images_size=20, images_resize="squash"
+    ).form.resize == "squash"
     assert plan_of(data).form.resize == "crop"  # to their own shape
 
 
@@ -160,7 +162,7 @@ def test_the_white_of_deep_images_is_found_and_shown(tmp_path):
     plan = plan_of(data)
     assert plan.form.white == 4095
     assert "4000" in plan.why["white"]
-    assert int(pixels_of(bring(data, cache=tmp_path / "cache")).max()) == round(4000 / 4095 * 255)
+    assert int(pixels_of(bring(data, images_cache=tmp_path / "cache")).max()) == round(4000 / 4095 * 255)
     shallow = folder_of(tmp_path / "b", [np.zeros((16, 16), np.uint8)] * 6, "tiff")
     assert plan_of(shallow).form.white == 65535
     (tmp_path / "a/class0/0.tiff").write_bytes((tmp_path / "a/class0/0.tiff").read_bytes()[:200])
@@ -177,7 +179,7 @@ def test_more_than_half_broken_stops_with_their_names(photos, tmp_path):
         data = source.read_bytes()[: 60 if place % 5 else None] if place < 40 else b""
         (tmp_path / f"data/class{place % 2}/{place}.png").write_bytes(data)
     with pytest.raises(UserError) as error:
-        fewlabels.fit(tmp_path / "data", out=tmp_path / "r", cache=tmp_path / "cache", **SMALL)
+        fewlabels.fit(tmp_path / "data", out=tmp_path / "r", images_cache=tmp_path / "cache", **SMALL)
     said = str(error.value)
     assert said.startswith("data: of 48 images 40 cannot be read, more than half, such as\n  - class0/")
     assert said.count("\n  - class") == 5
@@ -196,11 +198,11 @@ def test_things_that_are_no_images_among_arrays_are_set_aside():
 def test_one_that_is_asked_to_stop_keeps_what_is_decoded(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("fewlabels.inputs.images.cache.PART", 10)
     with pytest.raises(Interrupted, match="what is done is kept"):
-        bring(photos, stop=lambda: True, cache=tmp_path)
+        bring(photos, stop=lambda: True, images_cache=tmp_path)
     with pytest.raises(Interrupted, match="those that are done are kept"):
-        bring(photos, stop=lambda: any(tmp_path.rglob("parts.jsonl")), cache=tmp_path)
+        bring(photos, stop=lambda: any(tmp_path.rglob("parts.jsonl")), images_cache=tmp_path)
     said = Said()
-    bring(photos, cache=tmp_path, show=said)
+    bring(photos, images_cache=tmp_path, show=said)
     assert "decoded " in str(said) and "decoded 41 images" not in str(said)
 
 
@@ -229,21 +231,21 @@ def no_place(request, tmp_path):
 
 def test_without_a_place_images_are_kept_in_memory_and_a_line_says_so(photos, no_place, tmp_path):
     said, size = Said(), {"size": 200}  # 5 MB
-    brought = bring(photos, cache=no_place, show=said, **size)
+    brought = bring(photos, images_cache=no_place, show=said, **size)
     assert f"decoded images are kept in memory only: {no_place} cannot take them" in str(said)
-    assert torch.equal(pixels_of(brought), pixels_of(bring(photos, cache=tmp_path / "good", **size)))
+    assert torch.equal(pixels_of(brought), pixels_of(bring(photos, images_cache=tmp_path / "good", **size)))
     assert set(brought.table.quarantine) == {"class0/broken.png"}
 
 
 def test_without_a_place_streamed_images_stop_with_what_to_do(photos, no_place):
-    with pytest.raises(UserError, match=r"decoded images \(5 MB\) cannot be kept in .*--cache, or a smaller --size"):
-        bring(photos, cache=no_place, feed="streamed", size=200)
+    with pytest.raises(UserError, match=r"decoded images \(5 MB\) cannot be kept in .*--images.cache, or a smaller"):
+        bring(photos, images_cache=no_place, images_feed="streamed", images_size=200)
 
 
 def test_without_a_place_more_than_the_memory_takes_stop_too(photos, no_place, monkeypatch):
     monkeypatch.setattr(module, "MOST_RESIDENT", 10**6)
     with pytest.raises(UserError, match="cannot be kept in"):
-        bring(photos, cache=no_place, feed="resident", size=200)
+        bring(photos, images_cache=no_place, images_feed="resident", images_size=200)
 
 
 def test_another_run_that_has_finished_meanwhile_is_taken(photos, tmp_path, monkeypatch):
@@ -256,5 +258,5 @@ def test_another_run_that_has_finished_meanwhile_is_taken(photos, tmp_path, monk
         yield
 
     monkeypatch.setattr(module.Cache, "make", slower)
-    brought = bring(photos, cache=tmp_path, feed="streamed")
+    brought = bring(photos, images_cache=tmp_path, images_feed="streamed")
     assert isinstance(brought.store, StreamedImages) and len(brought.table) == 40

@@ -159,7 +159,7 @@ def test_with_all_factors_zero_a_method_is_supervised(small_job, name):
 @pytest.mark.parametrize("rule", [{"policy": {"head": 0.0}}, {"center_memory": 0.5}, {"policy": {"backbone": 0.5}}])
 def test_methods_that_mix_images_refuse_a_rule_for_unlabeled_ones(small_job, name, rule):
     state, feed = begin(dataclasses.replace(small_job(), **rule), eager(name))
-    with pytest.raises(UserError, match="leave --policy and --center-memory out"):
+    with pytest.raises(UserError, match=r"leave --policy and --classify\.center-memory out"):
         update(state, feed.batch(0, state.step))
 
 

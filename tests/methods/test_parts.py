@@ -67,7 +67,7 @@ def test_turns_are_counter_clockwise_quarters():
 
 
 def test_images_that_are_not_square_cannot_be_turned():
-    with pytest.raises(UserError, match=r"of 2 by 3 pixels.*--size"):
+    with pytest.raises(UserError, match=r"of 2 by 3 pixels.*--images.size"):
         turned(Key(0), torch.zeros(1, 1, 2, 3))
 
 

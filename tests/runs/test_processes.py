@@ -96,7 +96,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = Launcher(photos, *SMALL, "--out", folder / "run", "--cache", folder / "cache")
+    process = Launcher(photos, *SMALL, "--out", folder / "run", "--images.cache", folder / "cache")
     output, errors = end(process)
     assert process.returncode == 0, errors
     return folder, output
@@ -125,7 +125,7 @@ def test_processes_decode_a_folder_together(photos, undisturbed):
 def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path, monkeypatch):
     out, cache = tmp_path / "run", tmp_path / "cache"
     # Probes too, which must change nothing.
-    process = Launcher(photos, *SMALL, "--out", out, "--cache", cache, "--probe-every", 50, restarts=2)
+    process = Launcher(photos, *SMALL, "--out", out, "--images.cache", cache, "--probe-every", 50, restarts=2)
     wait_until(lambda: any(cache.glob("*.part")), process)
     kill(process, 1)
     wait_until(lambda: trains(out), process)

@@ -307,7 +307,7 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
             "training_free_is_better",
             "high",
             f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try "
-            f"{'`--features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
+            f"{'`--classify.features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}.",
         )
 
@@ -334,11 +334,11 @@ def _overconfident(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
 def _calibrated(summary: Mapping[str, Any]) -> str:
     made = summary["calibration"]
     if made["kind"] == "none":
-        return "`--calibrate cross` fits them to all labels, by two more trainings; with few it may go too far"
+        return "`--classify.calibrate cross` fits them to all labels, by two more trainings; with few it may go too far"
     if made.get("how") == "cross-fitted":
         return (
-            "They were fitted to networks that had fewer labels and were the less sure for it: `--calibrate no` leaves "
-            f"them as they are, and more labels mend it (`fewlabels next` names {things(summary)})"
+            "They were fitted to networks that had fewer labels and were the less sure for it: `--classify.calibrate "
+            "no` leaves them as they are, and more labels mend it (`fewlabels next` names {things(summary)})"
         )
     return f"More labels mend it (`fewlabels next` names {things(summary)})"
 

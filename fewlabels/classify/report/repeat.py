@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fewlabels.config import Options, option_values
+from fewlabels.config import Options, flag_of, option_values
 from fewlabels.methods import has_default, method_class, method_names, option_fields
 from fewlabels.report.page import Section
 
@@ -61,10 +61,11 @@ def _plain(value: Any) -> Any:
 
 
 def _option(name: str, value: Any) -> list[str]:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", *_values(value)]
+    flag = flag_of(name)
+    if value is False:
+        group, dot, rest = flag.removeprefix("--").rpartition(".")
+        return [f"--{group}{dot}no-{rest}"]
+    return [flag] if value is True else [flag, *_values(value)]
 
 
 def _values(value: Any) -> list[str]:

@@ -120,7 +120,7 @@ def asked(summary: Mapping[str, Any]) -> str:
 
 
 def came_out(summary: Mapping[str, Any]) -> str:
-    """Say in a sentence what came out: the accuracy, the training-free baselines, and whether the unlabeled data helped."""
+    """Say in a sentence what came out: the accuracy, the baselines, and whether the unlabeled data helped."""
     (said,) = verdict(summary)
     if metric(summary["chosen"]) is None:
         return said

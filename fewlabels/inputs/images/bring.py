@@ -28,8 +28,8 @@ def choose_feed(
     options: Options, bytes_of_all: int, device: torch.device
 ) -> tuple[Literal["resident", "streamed"], str]:
     """Choose where the images are while training, with the reason; it changes nothing in the outcome."""
-    if options.feed != "auto":
-        return options.feed, GIVEN
+    if options.images_feed != "auto":
+        return options.images_feed, GIVEN
     room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else MOST_RESIDENT
     size, limit = f"{bytes_of_all / 1e6:,.0f} MB", f"{room / 1e6:,.0f} MB"
     if bytes_of_all <= room:
@@ -51,16 +51,19 @@ def bring_images(
     feed = "streamed" if any_of(feed == "streamed") else "resident"
     in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.images)
     content = content_of(table.images, _Progress("reading", len(table), stop, show))
-    cache = Cache(options.cache or default_folder(), table.images, content, form)
+    cache = Cache(options.images_cache or default_folder(), table.images, content, form)
     stored = None if in_memory and feed == "resident" else _stored(cache, feed, stop, show)
     if stored is None:
         pixels, broken = decode_all(table.images, form)
         return Brought(
-            quarantined(table, broken, "images")[1], ResidentImages(pixels.to(device)), content.key, {"feed": why}
+            quarantined(table, broken, "images")[1],
+            ResidentImages(pixels.to(device)),
+            content.key,
+            {"images_feed": why},
         )
     good, table = quarantined(table, stored.broken, "images")
     images = StreamedImages(stored.pixels, good, device)
-    return Brought(table, resident(images) if feed == "resident" else images, content.key, {"feed": why})
+    return Brought(table, resident(images) if feed == "resident" else images, content.key, {"images_feed": why})
 
 
 def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Cached | None:
@@ -72,7 +75,7 @@ def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Ca
         if feed == "streamed" or cache.bytes > MOST_RESIDENT:
             raise UserError(
                 f"the decoded images ({cache.bytes / 1e6:,.0f} MB) cannot be kept in {folder}: {error}. "
-                "Make room, give another folder by --cache, or a smaller --size."
+                "Make room, give another folder by --images.cache, or a smaller --images.size."
             ) from error
         show.line(f"decoded images are kept in memory only: {folder} cannot take them ({error})", "yellow")
         return None

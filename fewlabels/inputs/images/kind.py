@@ -55,7 +55,10 @@ class ImageInputs(Inputs[Form]):
     one, many, source = "image", "images", "file"
     copies = "test images have a near copy among the training images"
     features = "pixels"
-    own_options = ("size", "resize", "flip", "operations", "strengths", "pretrained", "feed", "cache", "features")
+    own_options = (
+        *("images_size", "images_resize", "images_flip", "images_operations", "images_strengths", "images_feed"),
+        *("images_cache", "pretrained", "classify_features"),
+    )
     steps: ClassVar[Mapping[str, int]] = {"quick": 300, "normal": 1200, "full": 12_000}
     pipeline, example = "image-classification", '["image.jpg"]'
     are_pictures = True
@@ -81,17 +84,17 @@ class ImageInputs(Inputs[Form]):
         """Choose size, resizing, flips and operations; see `Inputs.choose`."""
         looks, native, side = size.looks, size.native, size.side
         seen = list(looks.values())
-        wanted = reasons.pick("size", _square(options.size), *_size(native, most))
+        wanted = reasons.pick("images_size", _square(options.images_size), *_size(native, most))
         form = Form(
             channels=_channels(colors, max(each.channels for each in seen), reasons),
             size=wanted,
-            resize=reasons.pick("resize", options.resize, *_resize(seen, wanted)),
+            resize=reasons.pick("images_resize", options.images_resize, *_resize(seen, wanted)),
             white=reasons.pick("white", None, *_white(table, looks)),
         )
         chosen = {
-            "flip": reasons.pick("flip", options.flip, *_flip(table)),
-            "operations": reasons.pick("operations", options.operations, *_operations(side)),
-            "resize": form.resize,
+            "images_flip": reasons.pick("images_flip", options.images_flip, *_flip(table)),
+            "images_operations": reasons.pick("images_operations", options.images_operations, *_operations(side)),
+            "images_resize": form.resize,
         }
         return form, chosen
 
@@ -130,8 +133,10 @@ class ImageInputs(Inputs[Form]):
 
     def views(self, statistics: Statistics, store: Provider, train: Labels, options: Options) -> ImageViews:
         """Make flips, crops and RandAugment."""
-        assert options.flip != "auto" and options.operations is not None  # resolved
-        return ImageViews(*statistics, options.flip, options.operations, options.strengths).to(store.device)
+        assert options.images_flip != "auto" and options.images_operations is not None  # resolved
+        return ImageViews(*statistics, options.images_flip, options.images_operations, options.images_strengths).to(
+            store.device
+        )
 
     def features_of(self, store: Provider, train: Labels) -> NDArray[np.float32]:
         """Return principal components of the pixels."""
@@ -139,7 +144,8 @@ class ImageInputs(Inputs[Form]):
 
     def choices(self, form: Form, options: Options) -> dict[str, Any]:
         """Return size, resizing and flips."""
-        return {"size": "x".join(map(str, form.size)), "resize": form.resize, "flip": options.flip}
+        size = "x".join(map(str, form.size))
+        return {"images_size": size, "images_resize": form.resize, "images_flip": options.images_flip}
 
     def listed(self, given: Any, form: Form) -> Sequence[ImageLike]:
         """Return a list of images."""
@@ -235,9 +241,9 @@ def _flip(table: Table) -> tuple[Flip, str]:
         shown = ", ".join(table.classes[:3])
         return "none", (
             f"classes are named {shown}, ... or have no names: a mirrored digit or letter would be another one; "
-            "--flip horizontal if they are not characters"
+            "--images.flip horizontal if they are not characters"
         )
-    return "horizontal", "a mirrored photo shows the same thing; --flip none if left and right matter here"
+    return "horizontal", "a mirrored photo shows the same thing; --images.flip none if left and right matter here"
 
 
 def _operations(side: int) -> tuple[int, str]:

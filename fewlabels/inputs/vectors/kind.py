@@ -39,7 +39,7 @@ class VectorInputs(Inputs[VectorForm]):
     one, many, source = "vector", "vectors", "row"
     copies = "test vectors are equal to a training vector"
     features = "vectors"
-    own_options = ("noise", "replaced", "mixed")
+    own_options = ("vectors_noise", "vectors_replaced", "vectors_mixed")
     steps: ClassVar[Mapping[str, int]] = {"quick": 200, "normal": 600, "full": 3000}
     pipeline, example = "tabular-classification", "x"
 
@@ -61,7 +61,8 @@ class VectorInputs(Inputs[VectorForm]):
         """Choose the strengths of the views; see `Inputs.choose`."""
         why = "as good as any that was tried on four sets of vectors"
         chosen = {
-            name: reasons.pick(name, getattr(options, name), getattr(STRONG, name), why) for name in self.own_options
+            name: reasons.pick(name, getattr(options, name), getattr(STRONG, name.removeprefix("vectors_")), why)
+            for name in self.own_options
         }
         return _rows(table).form, chosen
 
@@ -98,8 +99,12 @@ class VectorInputs(Inputs[VectorForm]):
 
     def views(self, statistics: Statistics, store: Provider, train: Labels, options: Options) -> VectorViews:
         """Make noise, and parts of other rows; weak views have a part of the noise of strong ones."""
-        assert options.noise is not None and options.replaced is not None and options.mixed is not None  # resolved
-        strong = Strength(options.noise, options.replaced, options.mixed)
+        assert (
+            options.vectors_noise is not None
+            and options.vectors_replaced is not None
+            and options.vectors_mixed is not None
+        )  # resolved
+        strong = Strength(options.vectors_noise, options.vectors_replaced, options.vectors_mixed)
         return vector_views(statistics, store, train, strong)
 
     def features_of(self, store: Provider, train: Labels) -> NDArray[np.float32]:

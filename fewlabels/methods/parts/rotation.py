@@ -21,7 +21,7 @@ def turned(key: Key, images: Tensor) -> tuple[Tensor, Tensor]:
     if images.shape[2] != images.shape[3]:
         raise UserError(
             f"this method turns images by quarter turns, which needs square ones, and these are of "
-            f"{images.shape[2]} by {images.shape[3]} pixels: give --size, or --method.rotation 0"
+            f"{images.shape[2]} by {images.shape[3]} pixels: give --images.size, or --method.rotation 0"
         )
     turns = of_rows(key, "turns", images).integers(4)
     seen = images

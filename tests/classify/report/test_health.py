@@ -197,19 +197,19 @@ def test_a_training_free_baseline_is_better():
     assert "--budget full" not in one("training_free_is_better", summary_of(rows=rows, budget="full"))
     begun = [row | {"label": row["label"].replace("pixels", "small_cnn features")} for row in rows]
     begun.append(row_of("fixmatch", 0.8, kind="method"))
-    assert "--features only" in one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True))
+    assert "--classify.features only" in one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True))
 
 
 def test_a_network_that_is_too_sure():
     off = reliability_of(0.95, 0.8, 400, 0.1)
     said = one("probabilities_off", summary_of(**off))
-    assert re.findall(r"[\d.]+ %", said) == ["95.0 %", "80.0 %"] and "--calibrate cross" in said
+    assert re.findall(r"[\d.]+ %", said) == ["95.0 %", "80.0 %"] and "--classify.calibrate cross" in said
     off["calibration"]["kind"] = "temperature"
     assert "fewlabels next" in one("probabilities_off", summary_of(**off))
     unsure = reliability_of(0.3, 0.5, 400, 0.1)
     unsure["calibration"] |= {"kind": "temperature", "how": "cross-fitted"}
     said = one("probabilities_off", summary_of(**unsure))
-    assert re.findall(r"[\d.]+ %", said) == ["30.0 %", "50.0 %"] and "--calibrate no" in said
+    assert re.findall(r"[\d.]+ %", said) == ["30.0 %", "50.0 %"] and "--classify.calibrate no" in said
     few = summary_of(test=400, **reliability_of(0.95, 0.85, 20, 0.06))
     assert warnings_of(few, lines_of(), findings_of(EVEN, EVEN)) == []  # of 20 rows it may be chance
 

@@ -386,7 +386,7 @@ def test_a_calibration_that_cannot_be_promised_says_what_would_mend_it(tmp_path,
     none = {"kind": "none", "temperature": 1.0, "rows": 0, "how": "none", "promised": False, "raw": None}
     page = page_of(tmp_path, findings, summary_of(calibration=none | {"calibrated": None}))
     section = page.split('id="probabilities"')[1].split("</section>")[0]
-    assert "100 labels" in section and "<code>--calibrate cross</code>" in section
+    assert "100 labels" in section and "<code>--classify.calibrate cross</code>" in section
     assert "<svg" not in section  # there is nothing to draw
 
 

@@ -1,7 +1,7 @@
 """Accuracy on vectors over seeds, beside what is free: how the automatic choices for vectors were made.
 
     python benchmarks/vectors.py digits wine breast_cancer fashion_mnist.npz --seeds 1000-1009
-    python benchmarks/vectors.py digits --settings vectors_noise=0.6 vectors_replaced=0.4:vectors_mixed=0 --seeds 1000-1009
+    python benchmarks/vectors.py digits --settings vectors_noise=0.6 vectors_replaced=0.4:vectors_mixed=0
 
 Each setting is options of `fewlabels train`, parted by colons; "auto" is none. The accuracy is that on hidden labels of
 unlabeled rows. Images (of an .npz) count as vectors of 64 principal components. The JSON goes to

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fewlabels.data.table import Labels
 
+SUPERVISED = "supervised"  # the baseline's row, and the folder of its training
+
 
 def accuracy(predicted: Labels, truth: Labels) -> float | None:
     """Give the share of right predictions [n]; None without rows."""

@@ -11,7 +11,7 @@ import yaml
 
 from fewlabels.classify.report.words import columns_of, metric, things, verdict
 from fewlabels.export.hub import finished_card
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.classifier import Card
 from fewlabels.report.words import percent
 
@@ -29,11 +29,11 @@ def card_of(run: Path) -> str:
 def model_card(card: Card, summary: Mapping[str, Any]) -> str:
     """Write the model card of a run, as Markdown with a YAML head."""
     form = card.form
-    if isinstance(form, Form):
-        kind, example = "image-classification", '["image.jpg"]'
-        taken = f"Images are brought to the form that it takes, {form.words} (`{form.resize}`)"
-    else:
-        kind, example, taken = "tabular-classification", "x", f"It takes {form.words}, as an array"
+    inputs = inputs_for(form)
+    kind, example = inputs.pipeline, inputs.example
+    taken = f"{inputs.many.capitalize()} are brought to the form that it takes, {form.words}"
+    if not inputs.are_pictures:
+        taken = f"It takes {form.words}, as an array"
     head = yaml.safe_dump(
         {
             "library_name": "fewlabels",

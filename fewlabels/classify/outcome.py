@@ -9,12 +9,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fewlabels.classify.metrics import SUPERVISED as SUPERVISED
 from fewlabels.classify.metrics import metrics_of
 from fewlabels.classify.preparation import Preparation
 from fewlabels.data.table import Labels
 from fewlabels.models.classifier import Classifier
-
-SUPERVISED = "supervised"  # the baseline's row, and the folder of its training
 
 Kind: TypeAlias = Literal["training_free", "supervised", "method"]
 

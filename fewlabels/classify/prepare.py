@@ -28,6 +28,7 @@ from fewlabels.models.build import ON_FEATURES, build_classifier, check_model
 from fewlabels.models.classifier import PARAMETERS, Card, read_card
 from fewlabels.models.layers import read_policy
 from fewlabels.processes import any_of, first_says, this_process
+from fewlabels.runs.folder import RunFolder
 
 
 def prepare(
@@ -190,6 +191,7 @@ def check_start(table: Table, start: Path) -> None:
     path = start / "split.csv"
     if not path.is_file():
         raise UserError(f"--start {start} is no run: it has no split.csv; give the folder of a finished run")
+    RunFolder(start).config()  # of this format, so that its summary can be read in the end
     columns = (read_csv(path, column) for column in ("name", "label", "split"))
     before = {name: (label, split) for name, label, split in zip(*columns, strict=True)}
     seen = [

@@ -238,6 +238,7 @@ class Comparison:
                 self.result().show(self.show)
             raise
         result = self.result()
+        result.write()
         result.show(self.show)
         return result
 
@@ -250,9 +251,10 @@ class Comparison:
 
     def _run(self, name: str, seed: int, quiet: Show) -> None:
         """Do a run, or read it where it is finished; one that fails ends all if nothing worked yet."""
-        scores = self.scores[name]
+        scores, task = self.scores[name], self.make(name, seed)
+        there = task.options.out is not None and (task.options.out / "summary.json").is_file()
         try:
-            run = fit(self.make(name, seed), quiet)
+            run = fit(task, quiet)
         except (Interrupted, OSError):
             raise
         except Exception as error:
@@ -263,6 +265,8 @@ class Comparison:
         else:
             self._note(run, name, seed)
         self._say(scores, seed)
+        if not there:
+            self.result().write()
 
     def _note(self, run: Run, name: str, seed: int) -> None:
         """Take in what a run came to."""
@@ -299,7 +303,7 @@ class Comparison:
         self.setting["facts"] = self.facts(self.setting)
 
     def _say(self, scores: Scores, seed: int) -> None:
-        """Say what is known of a variant after a run, and write it down."""
+        """Say what is known of a variant after a run."""
         self.done += 1
         place = f"{self.done} of {len(self.seeds) * len(self.names)}  {scores.name}, seed {seed}"
         if seed in scores.failures:
@@ -307,4 +311,3 @@ class Comparison:
         else:
             here, mean = words.percent(scores.values[seed]), scores.mean
             self.show.line(f"{place}: {here}; mean {words.percent(mean.value)} (n = {mean.n})")
-        self.result().write()

@@ -88,7 +88,8 @@ def test_a_run_that_lost_its_predictions_is_gone_on_from_all_the_same(run, fille
 
 def test_supervised_begins_anew_and_the_method_where_the_run_ended(run, tmp_path, filled):
     """With a learning rate of nearly nothing both end where they began."""
-    again = fewlabels.add_labels(run.path, filled, out=tmp_path / "still", lr=1e-12, steps=1, ema_memory=1)
+    still = {"lr": 1e-12, "steps": 1, "averaging_ema_memory": 1}
+    again = fewlabels.add_labels(run.path, filled, out=tmp_path / "still", **still)
     before, after = (load_file(each.path / "model.safetensors") for each in (run, again))
     weights = [name for name in before if name.endswith("weight")]
     assert weights and all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
@@ -200,7 +201,7 @@ def test_a_start_that_learned_what_only_reports_now_is_refused(run, tmp_path):
 
 def test_a_start_is_not_used_where_labels_are_held_out(run, tmp_path, filled):
     """The parameters may have learned the labels that are held out now."""
-    more = fewlabels.add_labels(run.path, filled, out=tmp_path / "run", steps=1, lr=1e-12, calibrate="no")
+    more = fewlabels.add_labels(run.path, filled, out=tmp_path / "run", steps=1, lr=1e-12, classify_calibrate="no")
     assert any("begun with the parameters of run" in note for note in more.summary["notes"])
     with pytest.raises(UserError, match="needs 5 labels of each class"):
-        fewlabels.add_labels(run.path, filled, out=tmp_path / "held", calibrate="held_out")
+        fewlabels.add_labels(run.path, filled, out=tmp_path / "held", classify_calibrate="held_out")

@@ -179,7 +179,7 @@ def test_labels_that_cannot_be_learned_are_refused(y, said):
         ({"options": {"seed": 1}}, "random_state"),
         ({"options": {"labels_per_class": 1}}, "X and y"),
         ({"options": {"sise": 1}}, "no option is named sise"),
-        ({"options": {"size": 8}}, "--images.size means nothing"),
+        ({"options": {"images_size": 8}}, "--images.size means nothing"),
         ({"options": {"batch": 9, "accumulate": 2}}, "do not share out"),
         ({"method": "layermach"}, "Did you mean layermatch"),
         ({"budget": "huge"}, "budget is 'huge'"),

@@ -65,7 +65,9 @@ def test_the_card_says_what_the_vectors_are(digits_run):
     assert card.std[0] == 0  # the corner of a digit is always empty
     config = yaml.safe_load((digits_run.path / "config.yaml").read_text())
     assert form_of(config["form"]) == card.form
-    assert {"noise", "replaced", "mixed", "steps", "lr", "model", "batch"} <= config["why"].keys()
+    assert {"vectors_noise", "vectors_replaced", "vectors_mixed", "steps", "lr", "model", "batch"} <= config[
+        "why"
+    ].keys()
 
 
 def test_the_loaded_classifier_gives_the_predictions_of_the_run(digits_run):
@@ -207,14 +209,14 @@ def test_a_backbone_of_ones_own(tmp_path):
     ("options", "said"),
     [
         (
-            {"size": 32, "flip": "none", "pretrained": True},
-            "vectors of 13 numbers: --pretrained, --images.size, --images.flip means",
+            {"images_size": 32, "images_flip": "none", "pretrained": True},
+            "holds vectors: --pretrained, --images.size, --images.flip means",
         ),
-        ({"resize": "pad", "operations": 2, "cache": "here"}, "--images.resize, --images.operations, --images.cache"),
         (
-            {"model": "small_cnn"},
-            "small_cnn is a model for images, and this data holds vectors: leave --model out, or give mlp",
+            {"images_resize": "pad", "images_operations": 2, "images_cache": "here"},
+            "--images.resize, --images.operations, --images.cache",
         ),
+        ({"model": "small_cnn"}, "small_cnn is a model for images, and this data holds vectors"),
         ({"method": "regmixmatch"}, "pastes images into each other"),
         ({"method": "crmatch"}, "--method.rotation 0"),
     ],
@@ -227,7 +229,7 @@ def test_options_for_images_are_refused(tmp_path, options, said):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"noise": 0.1}, "holds images: --vectors.noise means"), ({"model": "mlp"}, "a model for vectors")],
+    [({"vectors_noise": 0.1}, "holds images: --vectors.noise means"), ({"model": "mlp"}, "a model for vectors")],
 )
 def test_options_for_vectors_are_refused_for_images(tmp_path, options, said):
     with pytest.raises(UserError, match=said):
@@ -235,11 +237,11 @@ def test_options_for_vectors_are_refused_for_images(tmp_path, options, said):
 
 
 def test_strengths_that_are_given_are_used(tmp_path):
-    given = {"noise": 0.5, "replaced": 0.25, "mixed": 0.0}
+    given = {"vectors_noise": 0.5, "vectors_replaced": 0.25, "vectors_mixed": 0.0}
     run = fewlabels.fit((WINE.data, WINE.target), labels_per_class=4, out=tmp_path / "run", **SMALL | given)
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     assert {name: config["options"][name] for name in given} == given
-    assert config["why"]["noise"] == "given"
+    assert config["why"]["vectors_noise"] == "given"
 
 
 # --- every method ---------------------------------------------------------------------------------------

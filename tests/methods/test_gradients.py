@@ -62,7 +62,7 @@ def test_the_heads_whole_gradient_under_grad_relu_is_that_of_the_labeled_rows(sm
     """Also where labeled and unlabeled rows share a pass, in each step, for any pseudo-labels."""
     method = LayerMatch(threshold="fixed", confidence=0.0, weight=50.0, passes=passes)
     state, feed = begin(small_job(), method)
-    head = state.learner.network.classifier.head
+    method, head = state.learner.method, state.learner.network.classifier.head
     for step in range(5):
         batch = feed.batch(step, state.step)
         out = method(state.learner.network, batch)
@@ -125,7 +125,7 @@ def assert_close(expected, found):
 @pytest.fixture
 def without_unlabeled(small_job, digits_rows):
     alone = digits_rows.take(np.setdiff1d(np.arange(len(digits_rows.labels)), digits_rows.unlabeled))
-    return with_options(small_job(rows=alone), labeled_in_unlabeled=False)
+    return with_options(small_job(rows=alone), classify_labeled_in_unlabeled=False)
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name not in OWN_LABELED_LOSS])

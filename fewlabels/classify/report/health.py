@@ -306,8 +306,8 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
         yield HealthWarning(
             "training_free_is_better",
             "high",
-            f"{best['label'].capitalize()}, which is free, is better by {100 * (free - ours):.1f} points. Try "
-            f"{'`--classify.features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
+            f"{best['label'].capitalize()}, which needs no training, is better by {100 * (free - ours):.1f} points. "
+            f"Try {'`--classify.features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}.",
         )
 
@@ -338,7 +338,7 @@ def _calibrated(summary: Mapping[str, Any]) -> str:
     if made.get("how") == "cross-fitted":
         return (
             "They were fitted to networks that had fewer labels and were the less sure for it: `--classify.calibrate "
-            "no` leaves them as they are, and more labels mend it (`fewlabels next` names {things(summary)})"
+            f"no` leaves them as they are, and more labels mend it (`fewlabels next` names {things(summary)})"
         )
     return f"More labels mend it (`fewlabels next` names {things(summary)})"
 

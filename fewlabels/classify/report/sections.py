@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.classify.calibration import BINS, LEVEL, PROMISED_FROM
+from fewlabels.classify.metrics import SUPERVISED
 from fewlabels.classify.report.plots import agreement, reliability_diagram
 from fewlabels.classify.report.words import (
     AGREEMENT_MEANING,
@@ -28,8 +29,6 @@ from fewlabels.report.page import Bar, Drawing, Section
 from fewlabels.report.plots import Line, Points, curves, points
 from fewlabels.report.words import count, percent, points_of
 from fewlabels.training.record import read_lines
-
-SUPERVISED = "supervised"  # the baseline, and the folder of its training
 
 
 def head(title: str, summary: dict[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,11 @@ def repeated(monkeypatch):
     [
         ("layermatch", {}),
         ("layermatch:threshold=soft:memory=10", {"labels_per_class": 1, "seed": 7, "budget": "quick"}),
-        ("fixmatch:passes=one:threshold=0.9", {"baseline": False, "labeled_in_unlabeled": False, "pretrained": True}),
-        ("mixmatch", {"policy": '{"head": 0, "backbone.stage3": 0.5}', "size": 32, "lr": 0.5}),
+        (
+            "fixmatch:passes=one:threshold=0.9",
+            {"baseline": False, "classify_labeled_in_unlabeled": False, "pretrained": True, "classify_freeze": True},
+        ),
+        ("mixmatch", {"policy": '{"head": 0, "backbone.stage3": 0.5}', "images_size": 32, "lr": 0.5}),
         ("supervised", {"unlabeled": Path("/more"), "split": Path("/it's/split.csv"), "steps": 5}),
     ],
 )

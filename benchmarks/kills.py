@@ -221,8 +221,9 @@ def main(question: Question) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         broken = make_images(root / "images", question.images, question.seed)
-        plain = Place(root / "images", root / "plain-cache", root / "plain", question.steps)
-        place = Place(root / "images", root / "cache", root / "run", question.steps)
+        # Both runs are called alike: the report has the name.
+        plain = Place(root / "images", root / "plain-cache", root / "plain" / "run", question.steps)
+        place = Place(root / "images", root / "cache", root / "killed" / "run", question.steps)
         spent, tally = timeline(plain), Tally()
         print(f"undisturbed: {spent}", flush=True)
         while tally.kills < question.kills:

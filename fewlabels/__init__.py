@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from fewlabels.classify.estimator import FewLabelClassifier
     from fewlabels.classify.fit import fit
     from fewlabels.classify.probe import probe
-    from fewlabels.classify.run import Run, load
+    from fewlabels.classify.run import ClassifierRun, load
     from fewlabels.config import Options
     from fewlabels.data.sources.open import open_table
     from fewlabels.data.table import Table
     from fewlabels.errors import Interrupted, UserError
     from fewlabels.methods.base import Method
     from fewlabels.models.classifier import Classifier
+    from fewlabels.runs.run import Run
 
 __all__ = [
     "BenchResult",
     "Classifier",
+    "ClassifierRun",
     "FewLabelClassifier",
     "Interrupted",
     "Method",
@@ -43,11 +45,12 @@ __all__ = [
 _HOME = {
     "BenchResult": "classify.bench",
     "Classifier": "models.classifier",
+    "ClassifierRun": "classify.run",
     "FewLabelClassifier": "classify.estimator",
     "Interrupted": "errors",
     "Method": "methods.base",
     "Options": "config",
-    "Run": "classify.run",
+    "Run": "runs.run",
     "Table": "data.table",
     "UserError": "errors",
     "add_labels": "classify.add_labels",

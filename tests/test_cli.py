@@ -41,14 +41,14 @@ def test_train_ends_with_the_table_and_the_verdict(trained, capsys):
     assert run(*words, "--out", out) == 0
     said = capsys.readouterr().out
     for line in (
-        "labels only",
+        "supervised",
         "nearest neighbors on pixels",
         "linear on pixels",
         "label spreading on pixels",
         "fixmatch",
     ):
         assert line in said
-    assert "points against labels only" in said and "report.html" in said
+    assert "points against the supervised baseline" in said and "report.html" in said
 
 
 def test_the_default_folder_is_named_by_data_method_and_seed(tmp_path, monkeypatch):

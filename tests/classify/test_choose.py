@@ -47,26 +47,29 @@ def test_every_choice_has_a_reason():
     named = {
         "model",
         "channels",
-        "size",
-        "resize",
+        "images_size",
+        "images_resize",
         "white",
-        "flip",
-        "operations",
-        "features",
-        "calibrate",
+        "images_flip",
+        "images_operations",
+        "classify_features",
+        "classify_calibrate",
     } | {field.name for kind in (ClassifierRecipe, OptimizerRecipe) for field in fields(kind)}
-    assert (named - {"unlabeled_batch", "kind"}) | {"unlabeled_ratio"} == set(plan.why)
+    averaging = {"ema_memory", "batch_norm_memory"}
+    named = (named - {"unlabeled_batch", "kind"} - averaging) | {"unlabeled_ratio"}
+    assert named | {f"averaging_{name}" for name in averaging} == set(plan.why)
     assert all(plan.why.values())
 
 
 def test_what_is_given_is_taken():
     options = Options(
-        model="wrn_28_2", size=20, flip="dihedral", operations=3, steps=7, batch=5, unlabeled_ratio=2, lr=0.5,
-        optimizer="adamw", weight_decay=0.0, schedule="linear", clip_norm=2.0, precision="bfloat16", threads=1,
+        model="wrn_28_2", images_size=20, images_flip="dihedral", images_operations=3, steps=7, batch=5,
+        unlabeled_ratio=2, lr=0.5, optimizer="adamw",
+        weight_decay=0.0, schedule="linear", clip_norm=2.0, precision="bfloat16", threads=1,
     )  # fmt: skip
     plan = resolved(options, table_of(28), CPU)
     recipe = plan.recipe
-    assert (plan.model, plan.form.size, plan.flip, plan.operations, plan.threads) == (
+    assert (plan.model, plan.form.size, plan.images_flip, plan.images_operations, plan.threads) == (
         "wrn_28_2",
         (20, 20),
         "dihedral",
@@ -94,8 +97,8 @@ def test_tiny_images_learn_in_half_the_steps():
 )
 def test_characters_are_never_flipped(classes, flip):
     plan = resolved(Options(), table_of(28, classes=classes), CPU)
-    assert plan.flip == flip
-    assert "mirrored" in plan.why["flip"]
+    assert plan.images_flip == flip
+    assert "mirrored" in plan.why["images_flip"]
 
 
 def test_color_is_kept_and_pretrained_networks_get_three_channels():

@@ -63,10 +63,10 @@ def names(run):
 def test_budget_quick_ends_with_the_features_and_says_why(quick):
     assert names(quick) == ["supervised", "knn", "linear", "label_spreading", "layermatch"]
     last = quick.summary["rows"][-1]
-    assert "budget quick ends with the features" in last["note"]
+    assert "budget quick ends with the features" in quick.summary["chosen"]["why"]
     assert all("on small_cnn features" in row["label"] for row in quick.summary["rows"])
     free = max(row["test"]["accuracy"] for row in quick.summary["rows"][1:4])
-    assert last["added"] == pytest.approx(last["accuracy"] - free)
+    assert last["added"] == pytest.approx(last["test"]["accuracy"] - free)
     assert quick.accuracy > 0.6
 
 
@@ -98,7 +98,7 @@ def test_features_are_made_once(weights, data, tmp_path, monkeypatch):
         "model": "small_cnn",
         "labels_per_class": 5,
         "baseline": False,
-        "calibrate": "no",
+        "classify_calibrate": "no",
     }
     counts = []
     for method, cache in (("supervised", "a"), ("fixmatch", "a"), ("supervised", "b")):
@@ -120,8 +120,8 @@ def test_an_array_that_was_cut_is_made_anew(tmp_path):
 
 def test_the_whole_network_comes_after_the_features_and_the_table_says_what_it_added(weights, data, tmp_path):
     run = fewlabels.fit(
-        data, weights=weights, model="small_cnn", labels_per_class=5, steps=20, method="fixmatch", calibrate="no",
-        out=tmp_path / "run", **QUICK,
+        data, weights=weights, model="small_cnn", labels_per_class=5, steps=20, method="fixmatch",
+        classify_calibrate="no", out=tmp_path / "run", **QUICK,
     )  # fmt: skip
     rows = {row["name"]: row for row in run.summary["rows"]}
     assert [*rows] == [
@@ -130,18 +130,18 @@ def test_the_whole_network_comes_after_the_features_and_the_table_says_what_it_a
     ]  # fmt: skip
     before, last = rows["fixmatch_of_another_stage"], rows["fixmatch"]
     assert before["label"] == "fixmatch on small_cnn features" and last["label"] == "fixmatch"
-    assert last["added"] == pytest.approx(last["accuracy"] - before["accuracy"])
+    assert last["added"] == pytest.approx(last["test"]["accuracy"] - before["test"]["accuracy"])
     assert fewlabels.load(run.path).card.model == "small_cnn"
 
 
 def test_training_on_that_adds_nothing_on_held_out_labels_is_not_kept(weights, data, tmp_path, monkeypatch):
     """A learning rate that destroys the backbone."""
-    monkeypatch.setattr("fewlabels.classify.fit.enough", lambda work, features: None)
+    monkeypatch.setattr("fewlabels.classify.task.enough", lambda work, features: None)
     run = fewlabels.fit(
         data, weights=weights, model="small_cnn", labels_per_class=60, steps=10, lr=1.0, optimizer="sgd",
-        method="fixmatch", features="first", out=tmp_path / "run", baseline=False, **QUICK,
+        method="fixmatch", classify_features="first", out=tmp_path / "run", baseline=False, **QUICK,
     )  # fmt: skip
-    assert "added nothing on 60 labels that were left out" in run.summary["rows"][-1]["note"]
+    assert "added nothing on 60 labels that were left out" in run.summary["chosen"]["why"]
     assert names(run)[-2:] == ["fixmatch_of_another_stage", "fixmatch"]
     assert fewlabels.load(run.path).card.model == "small_cnn+mlp"
     assert json.loads((run.path / "summary.json").read_text())["calibration"]["how"] == "held out"
@@ -159,11 +159,11 @@ def test_features_of_a_backbone_of_ones_own(data, tmp_path):
     run = fewlabels.fit(
         data,
         model=module,
-        features="only",
+        classify_features="only",
         labels_per_class=5,
         out=tmp_path / "run",
         method="fixmatch",
-        calibrate="no",
+        classify_calibrate="no",
         **QUICK,
     )
     assert run.accuracy > 0.6 and names(run)[-1] == "fixmatch"
@@ -182,7 +182,7 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
     assert run.accuracy > 0.6 and "on custom features" in run.summary["rows"][-1]["label"]
     labels, _ = fewlabels.load(run.path, backbone=function).predict(data[0][:5])
     assert len(labels) == 5
-    same = dict(labels_per_class=5, out=tmp_path / "run", calibrate="no", **QUICK)
+    same = dict(labels_per_class=5, out=tmp_path / "run", classify_calibrate="no", **QUICK)
     assert fewlabels.fit(data, model=function, **same).summary == run.summary
     with pytest.raises(
         UserError, match="it was begun with other parameters, from another run or with another backbone"
@@ -196,8 +196,8 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
 def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp_path, monkeypatch, features):
     """In each of its trainings: labels only, the method, and those that judge what was left out."""
     options = dict(
-        weights=weights, model="small_cnn", features=features, labels_per_class=5, steps=24, method="fixmatch",
-        calibrate="cross", **QUICK,
+        weights=weights, model="small_cnn", classify_features=features, labels_per_class=5, steps=24, method="fixmatch",
+        classify_calibrate="cross", **QUICK,
     )  # fmt: skip
     whole, out, sittings = fewlabels.fit(data, out=tmp_path / "whole", **options), tmp_path / "run", 0
 
@@ -206,7 +206,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp
         asked = count()
         yield lambda: next(asked) > 40
 
-    monkeypatch.setattr("fewlabels.classify.fit.noted_signals", sitting)
+    monkeypatch.setattr("fewlabels.runs.fit.noted_signals", sitting)
     while not (out / "summary.json").exists():
         with suppress(Interrupted):
             fewlabels.fit(data, out=out, **options)
@@ -222,8 +222,8 @@ def test_labels_of_one_group_a_class_judge_nothing(weights, data, tmp_path):
     table = open_table((x[:150], np.where(np.arange(150) < 60, y[:150], -1)))
     groups = tuple(f"video of {k}" if k >= 0 else "" for k in table.labels)
     run = fewlabels.fit(
-        replace(table, groups=groups), weights=weights, model="small_cnn", method="fixmatch", features="only", steps=5,
-        baseline=False, out=tmp_path / "run", **QUICK,
+        replace(table, groups=groups), weights=weights, model="small_cnn", method="fixmatch",
+        classify_features="only", steps=5, baseline=False, out=tmp_path / "run", **QUICK,
     )  # fmt: skip
     assert run.summary["calibration"]["kind"] == "none" and run.summary["labeled"] == 60
 
@@ -250,8 +250,8 @@ def test_a_method_of_ones_own_that_fails_on_features_is_trained_without(weights,
             return super().forward(net, batch)
 
     run = fewlabels.fit(
-        data, weights=weights, model="small_cnn", method=Flips(), features="first", labels_per_class=5, steps=2,
-        baseline=False, out=tmp_path / "run", **QUICK,
+        data, weights=weights, model="small_cnn", method=Flips(), classify_features="first", labels_per_class=5,
+        steps=2, baseline=False, out=tmp_path / "run", **QUICK,
     )  # fmt: skip
     assert "features" not in run.summary["rows"][-1]["label"]
 
@@ -260,9 +260,9 @@ def test_where_labels_are_left_out_in_turn_they_judge_both_stages(weights, data,
     """A learning rate that destroys the backbone, and five labels a class."""
     run = fewlabels.fit(
         data, weights=weights, model="small_cnn", labels_per_class=5, steps=10, lr=1.0, optimizer="sgd",
-        method="fixmatch", calibrate="cross", out=tmp_path / "run", baseline=False, **QUICK,
+        method="fixmatch", classify_calibrate="cross", out=tmp_path / "run", baseline=False, **QUICK,
     )  # fmt: skip
-    assert "added nothing on 25 labels that were left out" in run.summary["rows"][-1]["note"]
+    assert "added nothing on 25 labels that were left out" in run.summary["chosen"]["why"]
     assert fewlabels.load(run.path).card.model == "small_cnn+mlp"
 
 

@@ -181,10 +181,10 @@ def test_weights_and_freeze(tmp_path, rng_images, digits_run):
     options = {
         "weights": digits_run.path / "model.safetensors",
         "labels_per_class": 5,
-        "freeze": True,
+        "classify_freeze": True,
         "optimizer": "sgd",
         "budget": "quick",
-        "calibrate": "no",
+        "classify_calibrate": "no",
     }
     with pytest.raises(UserError, match="keeps pseudo-labels from all that learns"):
         fewlabels.fit(rng_images, out=tmp_path / "r", model="small_cnn", **options, **SMALL)
@@ -259,7 +259,7 @@ def test_bad_options_get_a_clear_error(tmp_path, rng_images, options, message):
 
 def test_a_timm_model(tmp_path, rng_images):
     run = fewlabels.fit(
-        rng_images, model="resnet10t", size=32, labels_per_class=5, baseline=False, out=tmp_path / "r",
+        rng_images, model="resnet10t", images_size=32, labels_per_class=5, baseline=False, out=tmp_path / "r",
         **SMALL | {"steps": 2},
     )  # fmt: skip
     assert run.classifier.card.model == "resnet10t"
@@ -267,8 +267,8 @@ def test_a_timm_model(tmp_path, rng_images):
 
 def test_a_timm_transformer_with_layer_decay(tmp_path, rng_images):
     run = fewlabels.fit(
-        rng_images, model="vit_tiny_patch16_224", size=32, optimizer="adamw", layer_decay=0.5, labels_per_class=5,
-        baseline=False, out=tmp_path / "r", **SMALL | {"steps": 2},
+        rng_images, model="vit_tiny_patch16_224", images_size=32, optimizer="adamw", layer_decay=0.5,
+        labels_per_class=5, baseline=False, out=tmp_path / "r", **SMALL | {"steps": 2},
     )  # fmt: skip
     assert run.classifier.card.form.size == (32, 32)
 

@@ -150,7 +150,7 @@ def test_wide_and_tall_images_are_padded_to_a_square_and_others_cropped(tmp_path
     data = folder_of(tmp_path / "a", [np.zeros((height, width), np.uint8)] * 6, "png")
     plan = plan_of(data, images_size=20)
     assert plan.form.resize == resize
-    assert ("cut" in plan.why["resize"]) and plan_of(
+    assert ("cut" in plan.why["images_resize"]) and plan_of(
         data, images_size=20, images_resize="squash"
     ).form.resize == "squash"
     assert plan_of(data).form.resize == "crop"  # to their own shape
@@ -230,7 +230,7 @@ def no_place(request, tmp_path):
 
 
 def test_without_a_place_images_are_kept_in_memory_and_a_line_says_so(photos, no_place, tmp_path):
-    said, size = Said(), {"size": 200}  # 5 MB
+    said, size = Said(), {"images_size": 200}  # 5 MB
     brought = bring(photos, images_cache=no_place, show=said, **size)
     assert f"decoded images are kept in memory only: {no_place} cannot take them" in str(said)
     assert torch.equal(pixels_of(brought), pixels_of(bring(photos, images_cache=tmp_path / "good", **size)))

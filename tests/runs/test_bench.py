@@ -7,11 +7,11 @@ import pytest
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify import bench as module
-from fewlabels.classify.bench import read_seeds
+from fewlabels.classify.bench import _read_methods, read_seeds
 from fewlabels.cli import main
 from fewlabels.errors import Interrupted
 from fewlabels.methods.fixmatch import FixMatch
+from fewlabels.runs import bench as module
 
 SMALL = {"labels_per_class": 2, "steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "threads": 1}
 WORDS = ["--labels-per-class", "2", "--steps", "8", "--batch", "8", "--unlabeled-ratio", "2", "--device", "cpu"]
@@ -29,11 +29,11 @@ def count_fits(monkeypatch, stop_after=None):
     """Note which runs are asked for; stop before one of them."""
     fit, asked = module.fit, []
 
-    def counted(*arguments, **options):
+    def counted(task, show):
         if len(asked) == stop_after:
             raise Interrupted("saved at step 4")
-        asked.append(options["out"].name)
-        return fit(*arguments, **options)
+        asked.append(task.options.out.name)
+        return fit(task, show)
 
     monkeypatch.setattr(module, "fit", counted)
     return asked
@@ -50,21 +50,21 @@ def test_each_method_and_seed_is_a_run_of_its_own(done):
 
 def test_the_rows_are_the_runs(done):
     names = [row.name for row in done.rows]
-    assert names[0] == "labels only" and names[-2:] == ["fixmatch", "layermatch:threshold=fixed"]
+    assert names[0] == "supervised" and names[-2:] == ["fixmatch", "layermatch:threshold=fixed"]
     assert "label spreading on pixels" in names
     for row, folder in ((done.rows[0], "supervised"), (done.rows[-1], "layermatch-threshold=fixed")):
         for seed in range(3):
             summary = json.loads((done.path / f"{folder}-{seed}/summary.json").read_text())
-            assert row.accuracy[seed] == summary["chosen"]["test"]["accuracy"] and row.step_seconds[seed] > 0
+            assert row.values[seed] == summary["chosen"]["test"]["accuracy"] and row.step_seconds[seed] > 0
     by_name = {(each.first, each.second): each for each in done.differences}
-    values = [done.rows[-2].accuracy[seed] - done.rows[0].accuracy[seed] for seed in range(3)]
-    assert by_name["fixmatch", "labels only"].mean.value == pytest.approx(np.mean(values))
+    values = [done.rows[-2].values[seed] - done.rows[0].values[seed] for seed in range(3)]
+    assert by_name["fixmatch", "supervised"].mean.value == pytest.approx(np.mean(values))
 
 
 def test_supervised_is_that_of_a_single_run(done, tmp_path):
     run = fewlabels.fit("digits", method="fixmatch", seed=1, out=tmp_path / "r", **SMALL)
     rows = {row["name"]: row["test"]["accuracy"] for row in run.summary["rows"]}
-    assert rows["supervised"] == done.rows[0].accuracy[1] and rows["fixmatch"] == done.rows[-2].accuracy[1]
+    assert rows["supervised"] == done.rows[0].values[1] and rows["fixmatch"] == done.rows[-2].values[1]
 
 
 def test_what_is_written(done):
@@ -74,7 +74,7 @@ def test_what_is_written(done):
     assert found["rows"][0]["pace"] == 1 and found["words"] == done.lines
     text = (done.path / "bench.md").read_text()
     assert text.startswith("digits: 2 labels a class, 1422 unlabeled, 355 test, budget normal (8 steps), seeds 0 to 2,")
-    assert "| labels only |" in text and "fixmatch minus labels only" in text
+    assert "| supervised |" in text and "fixmatch minus supervised" in text
     assert any("noise" in line for line in done.lines)
 
 
@@ -83,7 +83,7 @@ def test_given_again_nothing_is_trained_and_more_seeds_are_added(done, monkeypat
     again = fewlabels.bench(
         "digits", methods=["fixmatch", "layermatch:threshold=fixed"], seeds=3, out=done.path, **SMALL
     )
-    assert [row.accuracy for row in again.rows] == [row.accuracy for row in done.rows]
+    assert [row.values for row in again.rows] == [row.values for row in done.rows]
     assert before == {p: p.stat().st_mtime_ns for p in done.path.rglob("model.safetensors")}
 
 
@@ -104,7 +104,7 @@ def test_stopped_and_given_again_it_goes_on_with_seeds_outermost(tmp_path, monke
         assert main(words) == 130
     assert asked == ["supervised-0", "fixmatch-0", "supervised-1"]
     said = capsys.readouterr()
-    assert "3 of 4  labels only, seed 1:" in said.out and "(n = 2)" in said.out
+    assert "3 of 4  supervised, seed 1:" in said.out and "(n = 2)" in said.out
     assert "give the same command again" in said.err
     part = json.loads((tmp_path / "b/bench.json").read_text())
     assert [row["mean"]["n"] for row in part["rows"] if row["pace"]] == [2, 1]
@@ -151,9 +151,9 @@ def test_a_method_that_fails_in_the_middle_of_its_training_keeps_the_others(tmp_
 
 
 def test_values_of_several_numbers_are_not_parted_at_their_commas():
-    found = module._read_methods("fixmatch,freematch:clip=(.9, .95),softmatch,")
-    assert list(found) == ["fixmatch", "freematch:clip=(0.9, 0.95)", "softmatch"]
-    assert module._parted("a, b (1, (2, 3)),odd),c") == ["a", "b (1, (2, 3))", "odd)", "c"]
+    found = _read_methods("fixmatch,freematch:clip=(.9, .95),softmatch,")
+    assert list(found) == ["supervised", "fixmatch", "freematch:clip=(0.9, 0.95)", "softmatch"]
+    assert module.parted("a, b (1, (2, 3)),odd),c") == ["a", "b (1, (2, 3))", "odd)", "c"]
 
 
 def arrays(labeled=60, unlabeled=0):
@@ -167,7 +167,7 @@ def test_without_a_test_split_the_hidden_labels_are_shown(tmp_path):
     x, y = arrays(8)
     options = SMALL | {"labels_per_class": 2, "batch": 4}
     found = fewlabels.bench((x, y), methods=[FixMatch(threshold=0.5)], seeds=[4], out=tmp_path / "b", **options)
-    assert found.setting["measure"] == "on hidden labels" and found.setting["test"] == 0
+    assert found.setting["measure"] == "accuracy on hidden labels" and found.setting["test"] == 0
     assert found.rows[-1].name == "fixmatch:threshold=0.5" and found.rows[-1].mean.n == 1
 
 
@@ -185,7 +185,7 @@ def test_nothing_to_report_on_is_said_before_anything_is_trained(tmp_path):
         (["--methods", "fixmatch:treshold=1"], "has no option 'treshold'; it has threshold"),
         (["--methods", "fixmatch:threshold=2"], "give a number, 0 to 1"),
         (["--methods", "fixmatch,fixmatch:threshold=0.95"], "two methods are called fixmatch"),
-        (["--methods", "supervised"], "give methods to compare with labels only"),
+        (["--methods", "supervised"], "give methods to compare with the supervised baseline"),
         (["--methods", "fixmatch", "--seeds", "3-1"], "seeds are '3-1'; give how many"),
         (["--methods", "fixmatch", "--seeds", "0"], "seeds are '0'"),
         (["--methods", "fixmatch", "--method.threshold", "1"], "options go with the method"),

@@ -302,12 +302,13 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     # Both saw the same images, so the true error is smaller.
     error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
     if free - ours > ERRORS * error:
+        keep = "`--classify.features only`, which leaves the backbone as it was"
         trained = best["label"].endswith(" features") and not summary["rows"][-1]["label"].endswith(" features")
         yield HealthWarning(
             "training_free_is_better",
             "high",
             f"{best['label'].capitalize()}, which needs no training, is better by {100 * (free - ours):.1f} points. "
-            f"Try {'`--classify.features only`, which leaves the backbone as it was' if trained else _more_work(summary)}"
+            f"Try {keep if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}.",
         )
 

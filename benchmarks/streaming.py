@@ -28,7 +28,7 @@ from accuracy import machine
 from PIL import Image
 
 from fewlabels.data.sources.open import open_table
-from fewlabels.inputs.images.cache import Cache, content_of
+from fewlabels.inputs.images.cache import Cache, content_of, states_of
 from fewlabels.inputs.images.decode import Form, decode
 from fewlabels.inputs.images.store import StreamedImages
 
@@ -157,9 +157,9 @@ def speed(question: Speed) -> dict[str, Any]:
     for _ in range(question.repeats):
         with tempfile.TemporaryDirectory() as place:
             start = time.perf_counter()
-            content = content_of(table.images)
+            content_of(table.images)
             hashed = time.perf_counter()
-            cache = Cache(Path(place), table.images, content, form)
+            cache = Cache(Path(place), table.images, states_of(table.images), form)
             list(cache.make())
             cached = cache.finish()
             built = time.perf_counter()

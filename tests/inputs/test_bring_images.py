@@ -1,8 +1,14 @@
 """The images of a run: wherever they lie the outcome is the same, and what cannot be read is named."""
 
+import contextlib
+import ctypes
 import io
 import os
+import shutil
+import struct
 import subprocess
+import sys
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +25,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
 from fewlabels.inputs.images import bring as module
 from fewlabels.inputs.images.bring import bring_images, choose_feed
+from fewlabels.inputs.images.cache import content_of
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages
 from tests.prepared import resolved
 
@@ -127,6 +134,72 @@ def test_the_feed_follows_the_size_and_what_is_given():
     assert choose_feed(Options(), 10**6, CPU) == ("resident", "all images take 1 MB, less than 1,074 MB")
     assert choose_feed(Options(), 10**10, CPU) == ("streamed", "all images take 10,000 MB, more than 1,074 MB")
     assert choose_feed(Options(images_feed="resident"), 10**10, CPU) == ("resident", "given")
+
+
+# --- how often a file is opened ---
+
+
+class Opens:
+    """Counts how often each file of a folder is opened, by whatever process: Linux tells by inotify."""
+
+    OPEN, CLOSE = 0x20, 0x10  # told in turn, since two of the same in a row would be told as one
+
+    def __init__(self, folder):
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.handle = self.libc.inotify_init1(os.O_NONBLOCK)
+        for inner in (path for path in folder.iterdir() if path.is_dir()):
+            assert self.libc.inotify_add_watch(self.handle, os.fsencode(inner), self.OPEN | self.CLOSE) > 0
+
+    def since(self):
+        """Count by the name of the file since the last call."""
+        counts = Counter()
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.handle, 1 << 16):
+                while data:
+                    _, mask, _, length = struct.unpack_from("iIII", data)
+                    counts[data[16 : 16 + length].rstrip(b"\0").decode()] += mask == self.OPEN
+                    data = data[16 + length :]
+        return +counts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="opened files are told by Linux's inotify")
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+def test_a_file_is_opened_once_and_in_a_second_run_not_at_all(photos, tmp_path, feed):
+    shutil.copytree(photos, tmp_path / "photos")
+    table, options = open_table(tmp_path / "photos"), Options(images_feed=feed, images_cache=tmp_path / "cache")
+    once = Counter(path.name for path in photos.rglob("*.png"))
+    opens = Opens(tmp_path / "photos")
+    form = resolved(options, table, CPU).form
+    assert opens.since() == once  # up to 200 headers are looked at
+    first = bring_images(table, form, options, CPU, lambda: False, Said())
+    assert opens.since() == once
+    second = bring_images(open_table(tmp_path / "photos"), form, options, CPU, lambda: False, Said())
+    assert opens.since() == Counter()
+    assert first.content == second.content == content_of(table.images)
+    assert torch.equal(pixels_of(first), pixels_of(second))
+    assert opens.since() == once  # `content_of` reads: they are counted
+    path = tmp_path / "photos/class0/0.png"
+    path.write_bytes((tmp_path / "photos/class0/2.png").read_bytes())
+    changed = bring_images(table, form, options, CPU, lambda: False, Said())
+    assert changed.content != first.content and not torch.equal(pixels_of(changed), pixels_of(first))
+
+
+def test_arrays_have_one_content_in_memory_and_streamed(tmp_path):
+    """One image's palette too, which its pixels do not tell."""
+    gray = np.random.default_rng(0).integers(0, 256, (20, 16, 16), np.uint8)
+    red, blue = (Image.fromarray(gray[0]).convert("P") for _ in range(2))
+    red.putpalette([k for level in range(256) for k in (level, 0, 0)])
+    blue.putpalette([k for level in range(256) for k in (0, 0, level)])
+    contents = set()
+    for given in ([*gray], [red, *gray[1:]], [blue, *gray[1:]]):
+        kept = [
+            bring((given, np.arange(20) % 2), images_cache=tmp_path, images_feed=feed)
+            for feed in ("resident", "streamed", "streamed")
+        ]
+        assert len({brought.content for brought in kept}) == 1
+        assert all(torch.equal(pixels_of(kept[0]), pixels_of(brought)) for brought in kept)
+        contents.add(kept[0].content)
+    assert len(contents) == 3
 
 
 # --- what is chosen from the headers ---

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fewlabels.data.image import encoded_bytes
 from fewlabels.inputs.images import cache as module
-from fewlabels.inputs.images.cache import KEPT_DAYS, Cache, content_of, default_folder, remove_unused
+from fewlabels.inputs.images.cache import KEPT_DAYS, Cache, content_of, default_folder, remove_unused, states_of
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.workers import decode_part
 
@@ -51,13 +52,19 @@ def images(**changed):
 
 def cache_of(folder, given=None, form=FORM):
     given = images() if given is None else given
-    return Cache(folder, given, content_of(given), form)
+    return Cache(folder, given, states_of(given), form)
 
 
 def made(cache):
     counts = list(cache.make())
-    assert sum(counts) == COUNT
+    assert sum(counts) == len(cache.images)
     return cache.finish()
+
+
+def key_of(folder, given=None, form=FORM):
+    """Make the cache where its content is not there yet; give its lasting name."""
+    cache = cache_of(folder, given, form)
+    return (cache.open() or made(cache)).folder.name
 
 
 def levels(found):
@@ -70,6 +77,11 @@ WHOLE = list(range(1, COUNT + 1))
 
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def names_of(cache):
+    """Give the names of a cache's folder and its index."""
+    return sorted([cache.listed.name, cache.open().folder.name])
 
 
 # --- the key ---
@@ -89,28 +101,33 @@ def test_a_copied_folder_with_other_times_has_the_same_key(tmp_path):
     for path in copies:
         os.utime(path, (1, 1))
     assert content_of(copies) == content_of(paths) == content_of(list(map(str, paths)))
-    assert cache_of(tmp_path, copies).whole == cache_of(tmp_path, paths).whole
+    cache = cache_of(tmp_path / "cache", copies)
+    assert made(cache).folder.name == key_of(tmp_path / "cache", paths)
+    assert not cache.making.exists() and len(list((tmp_path / "cache").glob("*/pixels.bin"))) == 1
+    assert cache.open().content == cache_of(tmp_path / "cache", paths).open().content == content_of(paths)
 
 
 def test_changed_bytes_order_number_and_form_each_change_the_key(tmp_path):
     paths = write_folder(tmp_path / "a")
-    before = cache_of(tmp_path, paths).whole
+    before = key_of(tmp_path / "cache", paths)
     forms = [Form(3, (4, 5)), Form(1, (5, 4)), Form(1, (4, 5), "pad"), Form(1, (4, 5), white=4095)]
-    others = [cache_of(tmp_path, paths, form).whole for form in forms]
-    others += [cache_of(tmp_path, paths[::-1]).whole, cache_of(tmp_path, paths[:-1]).whole]
+    others = [key_of(tmp_path / "cache", paths, form) for form in forms]
+    others += [key_of(tmp_path / "cache", paths[::-1]), key_of(tmp_path / "cache", paths[:-1])]
     stat = paths[3].stat()
-    paths[3].write_bytes(png_of(99))
+    paths[3].write_bytes(png_of(99).ljust(stat.st_size))
+    assert paths[3].stat().st_size == stat.st_size
     os.utime(paths[3], ns=(stat.st_atime_ns, stat.st_mtime_ns))  # bytes count, not times
-    others.append(cache_of(tmp_path, paths).whole)
+    others.append(key_of(tmp_path / "cache", paths))
     paths[3].unlink()
-    others.append(cache_of(tmp_path, paths).whole)
+    others.append(key_of(tmp_path / "cache", paths))
     assert len({before, *others}) == len(others) + 1
 
 
 def test_another_decoder_has_another_key(tmp_path, monkeypatch):
-    before = cache_of(tmp_path).whole
+    before = key_of(tmp_path)
     monkeypatch.setattr("PIL.__version__", "99.0")
-    assert cache_of(tmp_path).whole != before
+    assert cache_of(tmp_path).open() is None
+    assert key_of(tmp_path) != before
 
 
 def palette_image(color):
@@ -170,7 +187,8 @@ def test_what_is_made_is_opened_again_and_not_made_again(tmp_path, parts_decoded
     assert again.broken == found.broken == {6: "not an image in a format that is read", 9: "the file is empty"}
     assert parts_decoded == [0, 4, 8]
     assert not again.pixels.flags.writeable
-    assert files_in(tmp_path) == [again.folder.name]
+    assert again.content == found.content == content_of(images(at_6=b"no image", at_9=b""))
+    assert files_in(tmp_path) == names_of(cache_of(tmp_path, images(at_6=b"no image", at_9=b"")))
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2])
@@ -249,7 +267,50 @@ def test_one_that_was_damaged_from_outside_is_absent_and_made_again(tmp_path, na
     DAMAGE[name](made(cache).folder)
     assert cache.open() is None
     assert levels(made(cache_of(tmp_path))) == WHOLE
-    assert files_in(tmp_path) == [cache.whole.name]
+    assert files_in(tmp_path) == names_of(cache)
+
+
+DAMAGE_OF_THE_INDEX = {
+    "none": lambda path: path.unlink(),
+    "cut": lambda path: os.truncate(path, 5),
+    "another": lambda path: path.write_text("[]"),
+    "odd": lambda path: path.write_text(json.dumps({"content": 3, "unread": []})),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE_OF_THE_INDEX)
+def test_where_the_index_is_damaged_all_are_read_again_and_the_cache_is_as_it_was(tmp_path, name):
+    cache = cache_of(tmp_path)
+    before = made(cache)
+    DAMAGE_OF_THE_INDEX[name](cache.listed / "index.json")
+    assert cache.open() is None
+    again = made(cache_of(tmp_path))
+    assert (again.folder, again.content, levels(again)) == (before.folder, before.content, WHOLE)
+    assert files_in(tmp_path) == names_of(cache)
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+    """An error of a network drive says nothing of the image."""
+    paths, fails = write_folder(tmp_path / "a"), [True]
+
+    def flaky(image):
+        if fails and image == paths[5]:
+            raise OSError(5, "Input/output error")
+        return encoded_bytes(image)
+
+    monkeypatch.setattr("fewlabels.inputs.images.digest.encoded_bytes", flaky)
+    cache = cache_of(tmp_path / "cache", paths)
+    first = made(cache)
+    assert first.broken == {5: "Input/output error"} and first.content == content_of(paths)
+    assert cache.open(again=True).content == first.content
+    counts = cache.make()  # another, that is killed
+    next(counts), next(counts), next(counts)
+    counts.close()
+    fails.clear()
+    assert cache.open(again=True) is None
+    second = made(cache)
+    assert second.broken == {} and levels(second) == WHOLE
+    assert cache.open(again=True).content == second.content == content_of(paths) != first.content
 
 
 # --- several at once ---
@@ -277,7 +338,7 @@ def test_another_run_that_is_as_fast_takes_nothing_away(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "replace_text", slow)
     assert levels(first.finish()) == levels(done[1]) == WHOLE
-    assert files_in(tmp_path) == [first.whole.name]
+    assert files_in(tmp_path) == names_of(first)
 
 
 def test_another_run_that_ends_meanwhile_is_found(tmp_path):
@@ -295,7 +356,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from fewlabels.inputs.images import cache as module
-from fewlabels.inputs.images.cache import Cache, content_of
+from fewlabels.inputs.images.cache import Cache, states_of
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.workers import decode_part
 
@@ -305,7 +366,7 @@ images = [np.full((4, 5), k + 1, np.uint8) for k in range(40)]
 print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(8):
-    cache = Cache(Path(sys.argv[1]) / str(turn), images, content_of(images), Form(1, (4, 5)))
+    cache = Cache(Path(sys.argv[1]) / str(turn), images, states_of(images), Form(1, (4, 5)))
     try:
         found = cache.open()
         if found is None:
@@ -344,6 +405,7 @@ def aged(folder, days):
 
 def test_what_nobody_used_for_a_month_is_removed_and_nothing_else(tmp_path):
     old, used, new = (made(cache_of(tmp_path, form=Form(1, (4, side)))) for side in (5, 6, 7))
+    index_of_old, index_of_used, index_of_new = (cache_of(tmp_path, form=Form(1, (4, k))).listed for k in (5, 6, 7))
     stopped, going = (cache_of(tmp_path, form=Form(1, (4, side))) for side in (8, 9))
     for cache in (stopped, going):
         counts = cache.make()
@@ -355,13 +417,14 @@ def test_what_nobody_used_for_a_month_is_removed_and_nothing_else(tmp_path):
     mine.mkdir()
     for name in ("index.json", "parts.jsonl", "pixels.bin"):
         (mine / name).write_text("mine")
-    for folder in (old.folder, used.folder, stopped.making, begun.making, mine):
+    for folder in (old.folder, index_of_old, used.folder, index_of_used, stopped.making, begun.making, mine):
         aged(folder, KEPT_DAYS + 1)
     aged(new.folder, KEPT_DAYS - 1)
     assert cache_of(tmp_path, form=Form(1, (4, 6))).open() is not None  # it is used now
     (tmp_path / "file").write_text("")
     remove_unused(tmp_path)
-    kept = {used.folder.name, new.folder.name, going.making.name, mine.name, "file"}
+    kept = {used.folder.name, index_of_used.name, new.folder.name, index_of_new.name}
+    kept |= {going.making.name, mine.name, "file"}
     assert set(files_in(tmp_path)) == kept
     assert len(files_in(mine)) == 3
 

@@ -1,6 +1,7 @@
 """Workers: an image that takes its decoder with it is set aside by name, and all others are decoded."""
 
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,30 +15,37 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewlabels.data.image import Slice
+from fewlabels.data.image import Slice, encoded_bytes
 from fewlabels.errors import UserError
 from fewlabels.inputs.images.decode import Form
-from fewlabels.inputs.images.digest import digest_of
-from fewlabels.inputs.images.workers import Part, decode_part, decode_parts, worker_count
+from fewlabels.inputs.images.digest import digest_of, fetch, state_of
+from fewlabels.inputs.images.workers import Found, Part, decode_part, decode_parts, worker_count
 
 FORM = Form(1, (4, 5))
 COUNT, SIZE = 20, 3  # images, and of them in a part
 
 
-class Crashes(Slice):
-    """An encoded image whose reading ends the process, as a fault in a decoder does."""
+class Harms(Slice):
+    """An encoded image that does harm in a worker, as a fault in a decoder does; it is read without any elsewhere."""
 
     def read(self):
+        if multiprocessing.parent_process() is not None or "Loky" in multiprocessing.current_process().name:
+            self.harm()
+        return b"harmful"
+
+
+class Crashes(Harms):
+    def harm(self):
         os._exit(1)
 
 
-class Hangs(Slice):
-    def read(self):
+class Hangs(Harms):
+    def harm(self):
         time.sleep(60)
 
 
-class Devours(Slice):
-    def read(self):
+class Devours(Harms):
+    def harm(self):
         raise MemoryError
 
 
@@ -45,9 +53,10 @@ class CrashesOnce(Slice):
     """Ends its process the first two times: within its part, and alone."""
 
     def read(self):
-        with open(self.path, "a") as file:
+        tries = self.path.with_suffix(".tries")
+        with open(tries, "a") as file:
             file.write(".")
-        if self.path.stat().st_size < 3:
+        if tries.stat().st_size < 3:
             os._exit(1)
         return png_of(99)
 
@@ -59,15 +68,14 @@ def png_of(level):
 
 
 def digest(image):
-    """Hash what reading an image gives, without reading those that do harm."""
+    """Hash what reading an image gives."""
     if isinstance(image, CrashesOnce):
-        return digest_of(png_of(99))
-    return digest_of(b"" if isinstance(image, Slice) else image)
+        return digest_of(png_of(99)).hex()
+    return digest_of(fetch(image)).hex()
 
 
 def part_of(first, images, file):
-    digests = [digest_of(image.read_bytes()) if isinstance(image, Path) else digest(image) for image in images]
-    return Part(first, images, digests, file)
+    return Part(first, images, list(map(state_of, images)), file)
 
 
 @pytest.fixture
@@ -80,9 +88,11 @@ def decoded(tmp_path):
         file.write_bytes(bytes(COUNT * 20))
         firsts = range(0, COUNT, SIZE)
         done, broken = [], {}
-        for first, found in decode_parts(firsts, lambda k: part_of(k, images[k : k + SIZE], file), FORM, 2, patience):
-            done.append(first)
-            broken |= found
+        for found in decode_parts(firsts, lambda k: part_of(k, images[k : k + SIZE], file), FORM, 2, patience):
+            done.append(found.first)
+            broken |= found.broken
+            assert found.digests == list(map(digest, images[found.first : found.first + SIZE]))
+            assert found.unread == []
         assert sorted(done) == list(firsts)
         pixels = np.frombuffer(file.read_bytes(), np.uint8).reshape(COUNT, 20)
         assert (pixels == pixels[:, :1]).all()
@@ -141,13 +151,43 @@ def test_a_worker_that_was_lost_for_another_reason_costs_no_image(decoded, tmp_p
     assert broken == {}
 
 
-def test_a_file_that_changed_since_it_was_hashed_stops_the_run(tmp_path):
-    (tmp_path / "a.png").write_bytes(png_of(1))
-    part = part_of(0, [tmp_path / "a.png"], tmp_path / "pixels.bin")
-    part = Part(0, part.images, [digest_of(png_of(2))], part.file)
-    with pytest.raises(UserError, match=r"a\.png changed while it was read"):
+@pytest.mark.parametrize("image", ["a path", "a part of a file"])
+def test_a_file_that_changed_since_it_was_listed_stops_the_run(tmp_path, image):
+    """Even where its size is the same, and its time is set back."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(1))
+    before = path.stat()
+    part = part_of(0, [path if image == "a path" else Slice(path, 0, before.st_size)], tmp_path / "pixels.bin")
+    time.sleep(0.02)  # a clock of the file system ticks
+    path.write_bytes(png_of(2).ljust(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=r"(a\.png|image 0) changed while it was read"):
         list(decode_parts([0], lambda k: part, FORM, 2))
     assert not part.file.exists()
+
+
+def test_a_file_that_changes_while_it_is_read_stops_the_run(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(1))
+
+    def slow(image):
+        held = encoded_bytes(image)
+        path.write_bytes(png_of(2) + b"more")
+        return held
+
+    part = part_of(0, [path], tmp_path / "pixels.bin")
+    monkeypatch.setattr("fewlabels.inputs.images.digest.encoded_bytes", slow)
+    with pytest.raises(UserError, match=r"a\.png changed while it was read"):
+        decode_part(part, FORM)
+    assert not part.file.exists()
+
+
+def test_files_that_cannot_be_read_are_told_from_those_that_cannot_be_decoded(tmp_path):
+    (tmp_path / "pixels.bin").write_bytes(bytes(60))
+    part = part_of(0, [b"no image", tmp_path / "none.png", tmp_path], tmp_path / "pixels.bin")
+    found = decode_part(part, FORM)
+    assert sorted(found.broken) == [0, 1, 2] and found.unread == [1, 2]
+    assert found.digests == list(map(digest, part.images))
 
 
 def test_an_error_that_is_not_an_image_s_is_raised(tmp_path):
@@ -175,7 +215,9 @@ def test_a_part_is_written_channels_first_at_its_place(tmp_path):
     file = tmp_path / "pixels.bin"
     file.write_bytes(bytes([9]) * 5 * 60)
     color = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
-    assert decode_part(part_of(2, [color[0], b"", color[1]], file), Form(3, (4, 5))) == (2, {3: "the file is empty"})
+    part = part_of(2, [color[0], b"", color[1]], file)
+    digests = list(map(digest, part.images))
+    assert decode_part(part, Form(3, (4, 5))) == Found(2, digests, {3: "the file is empty"}, [])
     pixels = np.frombuffer(file.read_bytes(), np.uint8).reshape(5, 3, 4, 5)
     assert (pixels[:2] == 9).all() and (pixels[3] == 0).all()
     assert np.array_equal(pixels[[2, 4]], color.transpose(0, 3, 1, 2))
@@ -197,7 +239,7 @@ def test_a_script_without_a_guard_decodes_many_images(tmp_path):
             import numpy as np
             from PIL import Image
 
-            from fewlabels.inputs.images.cache import PART, Cache, content_of
+            from fewlabels.inputs.images.cache import PART, Cache, states_of
             from fewlabels.inputs.images.decode import Form
 
             print("the script runs")
@@ -206,7 +248,7 @@ def test_a_script_without_a_guard_decodes_many_images(tmp_path):
                 out = io.BytesIO()
                 Image.fromarray(np.full((4, 4), k % 251, np.uint8)).save(out, "BMP")
                 images.append(out.getvalue())
-            cache = Cache(Path("cache"), images, content_of(images), Form(1, (4, 4)))
+            cache = Cache(Path("cache"), images, states_of(images), Form(1, (4, 4)))
             print(sum(cache.make()), np.array_equal(cache.finish().pixels[:, 0, 0, 0], np.arange(3 * PART + 10) % 251))
         """)
     )
@@ -232,4 +274,4 @@ def test_where_no_worker_starts_no_image_is_blamed(tmp_path, monkeypatch):
     file.write_bytes(bytes(20))
     image = png_of(1)
     with pytest.raises(UserError, match="no worker process can be started"):
-        list(decode_parts([0], lambda first: Part(first, [image], [b""], file), FORM, 2))
+        list(decode_parts([0], lambda first: Part(first, [image], [""], file), FORM, 2))

@@ -15,7 +15,7 @@ from fewlabels.data.image import is_pixels
 from fewlabels.data.table import Table
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.inputs.base import GIVEN, Brought, quarantined
-from fewlabels.inputs.images.cache import Cache, Cached, content_of, default_folder
+from fewlabels.inputs.images.cache import Cache, Cached, content_of, default_folder, states_of
 from fewlabels.inputs.images.decode import Form
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages, decode_all, resident
 from fewlabels.processes import Process, any_of, local_process
@@ -40,7 +40,7 @@ def choose_feed(
 def bring_images(
     table: Table, form: Form, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
 ) -> Brought:
-    """Decode the images of all rows, or take them from the cache.
+    """Read each file once and decode it, or take all from the cache without opening one.
 
     Raises:
         UserError: more than half cannot be read, or there is no room for them.
@@ -50,20 +50,20 @@ def bring_images(
     # Processes may have different memories; they must take the same way, since they wait for each other on it.
     feed = "streamed" if any_of(feed == "streamed") else "resident"
     in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.images)
-    content = content_of(table.images, _Progress("reading", len(table), stop, show))
-    cache = Cache(options.images_cache or default_folder(), table.images, content, form)
-    stored = None if in_memory and feed == "resident" else _stored(cache, feed, stop, show)
+    reading = _Progress("reading", len(table), stop, show)
+    stored: Cached | None = None
+    if not (in_memory and feed == "resident"):
+        cache = Cache(options.images_cache or default_folder(), table.images, states_of(table.images, reading), form)
+        stored = _stored(cache, feed, stop, show)
     if stored is None:
+        content = content_of(table.images, reading)
         pixels, broken = decode_all(table.images, form)
         return Brought(
-            quarantined(table, broken, "images")[1],
-            ResidentImages(pixels.to(device)),
-            content.key,
-            {"images_feed": why},
+            quarantined(table, broken, "images")[1], ResidentImages(pixels.to(device)), content, {"images_feed": why}
         )
     good, table = quarantined(table, stored.broken, "images")
     images = StreamedImages(stored.pixels, good, device)
-    return Brought(table, resident(images) if feed == "resident" else images, content.key, {"images_feed": why})
+    return Brought(table, resident(images) if feed == "resident" else images, stored.content, {"images_feed": why})
 
 
 def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Cached | None:
@@ -71,19 +71,18 @@ def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Ca
     try:
         return _opened(cache, stop, show)
     except OSError as error:
-        folder = cache.whole.parent
         if feed == "streamed" or cache.bytes > MOST_RESIDENT:
             raise UserError(
-                f"the decoded images ({cache.bytes / 1e6:,.0f} MB) cannot be kept in {folder}: {error}. "
+                f"the decoded images ({cache.bytes / 1e6:,.0f} MB) cannot be kept in {cache.folder}: {error}. "
                 "Make room, give another folder by --images.cache, or a smaller --images.size."
             ) from error
-        show.line(f"decoded images are kept in memory only: {folder} cannot take them ({error})", "yellow")
+        show.line(f"decoded images are kept in memory only: {cache.folder} cannot take them ({error})", "yellow")
         return None
 
 
 def _opened(cache: Cache, stop: Callable[[], bool], show: Show) -> Cached:
     """Open a cache, made by all processes of this machine together where it is not there."""
-    found = cache.open()
+    found = cache.open(again=True)
     if not any_of(found is None):
         assert found is not None
         return found
@@ -105,7 +104,7 @@ def _opened(cache: Cache, stop: Callable[[], bool], show: Show) -> Cached:
         raise failed or OSError("another process of this run could not write there")
     found = found or cache.open()
     if any_of(found is None):
-        raise OSError(f"{cache.whole} was taken away")
+        raise OSError(f"{cache.listed} was taken away")
     assert found is not None
     show.line(f"decoded images are kept in {found.folder} ({cache.bytes / 1e6:,.0f} MB)")
     return found

@@ -11,10 +11,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -23,13 +24,13 @@ from numpy.typing import NDArray
 from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.files import replace_file, replace_text
 from fewlabels.inputs.images.decode import Form
-from fewlabels.inputs.images.digest import digest_of, fetch
-from fewlabels.inputs.images.workers import Broken, Part, decode_parts, worker_count
+from fewlabels.inputs.images.digest import digest_of, fetch, state_of
+from fewlabels.inputs.images.workers import Broken, Found, Part, decode_parts, worker_count
 
 FORMAT = 1
 PART = 64  # images that a worker decodes at a time: some may be held in memory, whole files of megabytes
 KEPT_DAYS = 30  # since it was last used, after which a cache is removed
-READERS = 8  # threads that read files for their hashes
+READERS = 8  # threads that look at files
 
 _PIXELS, _DONE, _INDEX, _ARRAY = "pixels.bin", "parts.jsonl", "index.json", "array.npy"
 _NAME = re.compile(r"[0-9a-f]{24}(\.part)?")  # of a cache; other folders are the user's
@@ -43,11 +44,13 @@ class Cached:
         pixels: uint8 [N, C, H, W], memory-mapped, read-only; zeros where an image cannot be read.
         broken: the places of such, and why.
         folder: where they lie.
+        content: a hash of what the images hold (`content_of`).
     """
 
     pixels: Pixels
     broken: Broken
     folder: Path
+    content: str
 
 
 def default_folder() -> Path:
@@ -57,71 +60,83 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewlabels"
 
 
-@dataclass(frozen=True)
-class Content:
-    """What images hold, whatever they are called and wherever they lie.
+def states_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambda done: None) -> list[str]:
+    """Look at all images without opening a file; `said` is told how many are done, and may raise to stop it."""
+    return _each(state_of, images, said)
 
-    Attributes:
-        digests: of each image; one that cannot be read counts with its error.
+
+def content_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambda done: None) -> str:
+    """Read all images and hash what they hold, whatever they are called and wherever they lie.
+
+    One that cannot be read counts with its error. `said` is told how many are done, and may raise to stop it.
     """
-
-    digests: tuple[bytes, ...]
-
-    @property
-    def key(self) -> str:
-        """A hash of all, in order."""
-        return hashlib.sha256(b"".join(self.digests)).hexdigest()[:32]
+    return _content(_each(_digest, images, said))
 
 
-def content_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambda done: None) -> Content:
-    """Read all images and hash what they hold; `said` is told how many are done, and may raise to stop it."""
-    digests: list[bytes] = []
+def _digest(image: ImageLike) -> str:
+    return digest_of(fetch(image)).hex()
+
+
+def _each(of: Callable[[ImageLike], str], images: Sequence[ImageLike], said: Callable[[int], object]) -> list[str]:
+    found: list[str] = []
     with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(images), PART):
-            part = [images[i] for i in range(start, min(start + PART, len(images)))]
-            digests += readers.map(_digest, part)
-            said(len(digests))
-    return Content(tuple(digests))
+            found += readers.map(of, [images[i] for i in range(start, min(start + PART, len(images)))])
+            said(len(found))
+    return found
 
 
-def _digest(image: ImageLike) -> bytes:
-    return digest_of(fetch(image))
+def _content(digests: Sequence[str]) -> str:
+    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()[:32]
 
 
 class Cache:
     """The decoded images of one content and form.
 
-    Several processes may make it at once: each writes the same bytes to the same places, notes the parts it has
-    done, and goes on where any of them stopped.
+    What the images hold is known when all are read. Until then the cache is called by their states, and an index
+    says which content these came to: where it is there, no image is opened. Several processes may make a cache at
+    once: each writes the same bytes to the same places, notes the parts it has done, and goes on where any of them
+    stopped.
 
     Args:
         folder: of all caches.
         images: what is decoded.
-        content: what they hold.
+        states: of the images, as `states_of` gives them.
         form: what they are brought to.
     """
 
-    def __init__(self, folder: Path, images: Sequence[ImageLike], content: Content, form: Form) -> None:
-        self.images, self.content, self.form = images, content, form
-        key = json.dumps([FORMAT, PART, PIL.__version__, content.key, len(images), asdict(form)])
-        self.whole = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
-        self.making = self.whole.with_name(self.whole.name + ".part")
+    def __init__(self, folder: Path, images: Sequence[ImageLike], states: Sequence[str], form: Form) -> None:
+        self.folder, self.images, self.states, self.form = folder, images, states, form
+        self.listed = self._place(hashlib.sha256("\0".join(states).encode(errors="backslashreplace")).hexdigest())
+        self.making = self.listed.with_name(self.listed.name + ".part")
         self.shape = (len(images), form.channels, *form.size)
         self.bytes = int(np.prod(self.shape))
 
-    def open(self) -> Cached | None:
-        """Give what is there; None where it is not there whole."""
-        index, pixels = self.whole / _INDEX, self.whole / _PIXELS
+    def _place(self, of: str) -> Path:
+        key = json.dumps([FORMAT, PART, PIL.__version__, of, len(self.images), asdict(self.form)])
+        return self.folder / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+    def open(self, *, again: bool = False) -> Cached | None:
+        """Give what is there; None where it is not there whole.
+
+        Args:
+            again: try the files that could not be read, and give None where one can be now.
+        """
         try:
-            said = json.loads(index.read_text(encoding="utf-8"))["broken"].items()
+            listed = json.loads((self.listed / _INDEX).read_text(encoding="utf-8"))
+            whole = self._place(listed["content"])
+            said = json.loads((whole / _INDEX).read_text(encoding="utf-8"))["broken"].items()
             broken = {int(place): str(reason) for place, reason in said}
-            if pixels.stat().st_size != self.bytes:
+            if (whole / _PIXELS).stat().st_size != self.bytes:
                 return None  # cut from outside
-            mapped = np.memmap(pixels, np.uint8, "r", shape=self.shape)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if again and any(_digest(self.images[int(k)]) != digest for k, digest in listed["unread"].items()):
+                return None
+            mapped = np.memmap(whole / _PIXELS, np.uint8, "r", shape=self.shape)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        _touch(index)
-        return Cached(mapped, broken, self.whole)
+        _touch(self.listed / _INDEX)
+        _touch(whole / _INDEX)
+        return Cached(mapped, broken, whole, listed["content"])
 
     def make(self, rank: int = 0, world: int = 1) -> Iterator[int]:
         """Decode what is not decoded yet; give the number of images done, part by part.
@@ -131,18 +146,18 @@ class Cache:
 
         Raises:
             OSError: there is no room, or no permission to write.
-            UserError: a file changed since its content was hashed.
+            UserError: a file changed since it was listed.
         """
         self._begin()
-        done = self._done()
+        done = [first for first, found in self._done().items() if not found.unread]
         yield sum(self._count(first) for first in done)
         mine = range(rank * PART, len(self.images), world * PART)
         left = [first for first in mine if first not in done]
-        for first, broken in decode_parts(left, self._part, self.form, worker_count(world)):
+        for found in decode_parts(left, self._part, self.form, worker_count(world)):
             with open(self.making / _DONE, "a", encoding="utf-8") as file:
                 # A line before it too: a kill may have cut the one that was written last.
-                file.write("\n" + json.dumps({"first": first, "broken": broken}) + "\n")
-            yield self._count(first)
+                file.write("\n" + json.dumps(asdict(found)) + "\n")
+            yield self._count(found.first)
 
     def finish(self) -> Cached:
         """Give all that is decoded its lasting name.
@@ -151,37 +166,48 @@ class Cache:
             OSError: it cannot be written, or was taken away meanwhile.
         """
         failed: OSError | None = None
-        if self.open() is None:
-            try:
-                self._name()
-            except OSError as error:
-                failed = error
+        try:
+            self._name()
+        except OSError as error:
+            failed = error  # unless another process was faster
         found = self.open()
         if found is None:
-            raise failed or OSError(f"{self.whole} was taken away while it was made")
-        shutil.rmtree(self.making, ignore_errors=True)  # left where another process was faster
+            raise failed or OSError(f"{self.listed} was taken away while it was made")
+        shutil.rmtree(self.making, ignore_errors=True)  # left where the same images were decoded before
         return found
 
     def _name(self) -> None:
-        done = self._done()
-        if len(done) < len(range(0, len(self.images), PART)):
+        done = [found for _, found in sorted(self._done().items())]
+        digests = [digest for found in done for digest in found.digests]
+        if len(digests) < len(self.images):
             raise OSError(f"{self.making} was taken away while it was made")
-        broken = {place: reason for found in done.values() for place, reason in found.items()}
-        index = self.making / f"{uuid.uuid4().hex}.json"  # of its own: another process may be as far
-        replace_text(index, json.dumps({"form": asdict(self.form), "broken": broken}))
-        index.replace(self.making / _INDEX)
+        content = _content(digests)
+        unread = {place: digests[place] for found in done for place in found.unread}
+        self.listed.mkdir(exist_ok=True)
+        self._write(self.listed / _INDEX, {"content": content, "unread": unread})
+        if self.open() is not None:
+            return  # decoded before, from files of other names or times
+        broken = {place: reason for found in done for place, reason in found.broken.items()}
+        self._write(self.making / _INDEX, {"form": asdict(self.form), "broken": broken})
+        whole = self._place(content)
         try:
-            self.making.rename(self.whole)
+            self.making.rename(whole)
         except OSError:
-            if self.open() is not None or not self.whole.exists():
+            if self.open() is not None or not whole.exists():
                 raise
-            shutil.rmtree(self.whole)  # damaged from outside, else it had been opened
-            self.making.rename(self.whole)
+            shutil.rmtree(whole)  # damaged from outside, else it had been opened
+            self.making.rename(whole)
+
+    def _write(self, path: Path, said: Mapping[str, Any]) -> None:
+        """Write JSON, by a name of its own first: another process may be as far."""
+        own = self.making / f"{uuid.uuid4().hex}.json"
+        replace_text(own, json.dumps(said))
+        own.replace(path)
 
     def _begin(self) -> None:
         """Make the file of pixels at its full length, which costs no disk yet, after what nobody uses is removed."""
-        self.whole.parent.mkdir(parents=True, exist_ok=True)
-        remove_unused(self.whole.parent)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unused(self.folder)
         self.making.mkdir(exist_ok=True)
         pixels, noted = self.making / _PIXELS, (self.making / _DONE).exists()
         there = pixels.stat().st_size if pixels.exists() else 0
@@ -194,14 +220,15 @@ class Cache:
             with open(pixels, "ab") as file:
                 file.truncate(self.bytes)
 
-    def _done(self) -> dict[int, Broken]:
+    def _done(self) -> dict[int, Found]:
         """Read which parts are done; a line that was cut by a kill is none."""
-        done: dict[int, Broken] = {}
+        done: dict[int, Found] = {}
         path = self.making / _DONE
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             try:
                 entry = json.loads(line)
-                done[int(entry["first"])] = {int(place): reason for place, reason in entry["broken"].items()}
+                found = Found(**entry | {"broken": {int(place): reason for place, reason in entry["broken"].items()}})
+                done[found.first] = found
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         return done
@@ -212,7 +239,7 @@ class Cache:
     def _part(self, first: int) -> Part:
         places = range(first, first + self._count(first))
         images = [self.images[i] for i in places]
-        return Part(first, images, [self.content.digests[i] for i in places], self.making / _PIXELS)
+        return Part(first, images, [self.states[i] for i in places], self.making / _PIXELS)
 
 
 class KeptArray:

@@ -73,7 +73,7 @@ class ImageInputs(Inputs[Form]):
         return Form(**read)
 
     def look(self, table: Table) -> Seen:
-        """Look at the headers of some images."""
+        """Look at the headers of up to `LOOKED_AT` images, which opens their files once more than `bring` does."""
         looks = _looks(table)
         native = tuple(int(np.median([getattr(each, of) for each in looks.values()])) for of in ("height", "width"))
         return Seen(max(native), max(native) <= TINY, native, looks)

@@ -15,7 +15,7 @@ import numpy as np
 from fewlabels.data.image import ImageLike, ignore_warnings_of_pillow, image_name, reason_of
 from fewlabels.errors import UserError
 from fewlabels.inputs.images.decode import Form, decode_into
-from fewlabels.inputs.images.digest import digest_of, fetch
+from fewlabels.inputs.images.digest import digest_of, fetch, state_of
 
 PATIENCE = 120.0  # seconds for a part, after which its images are tried one by one
 PATIENCE_ONE = 30.0  # seconds for one image
@@ -31,14 +31,31 @@ class Part:
     Attributes:
         first: the place of the first in the whole set.
         images: in order.
-        digests: of what they held when they were hashed.
+        states: of their files when they were listed (`state_of`).
         file: of uint8 pixels [N, C, H, W]; it is long enough already.
     """
 
     first: int
     images: Sequence[ImageLike]
-    digests: Sequence[bytes]
+    states: Sequence[str]
     file: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """What reading a part came to.
+
+    Attributes:
+        first: the place of its first image in the whole set.
+        digests: of what each image holds, in order; of the error where a file cannot be read.
+        broken: places of images that cannot be decoded, and why.
+        unread: those among them whose files could not even be read, which may go another time.
+    """
+
+    first: int
+    digests: list[str]
+    broken: Broken
+    unread: list[int]
 
 
 def worker_count(sharing: int = 1) -> int:
@@ -50,8 +67,8 @@ def worker_count(sharing: int = 1) -> int:
 
 def decode_parts(
     firsts: Sequence[int], part_of: Callable[[int], Part], form: Form, workers: int, patience: float = PATIENCE
-) -> Iterator[tuple[int, Broken]]:
-    """Decode parts into their files, in any order; give the first place of each, and what cannot be read.
+) -> Iterator[Found]:
+    """Decode parts into their files, in any order; give what each came to.
 
     The workers import neither the user's script nor torch, so a script needs no guard and they start soon.
 
@@ -64,26 +81,26 @@ def decode_parts(
 
     Raises:
         OSError: the pixels cannot be written.
-        UserError: a file changed since it was hashed.
+        UserError: a file changed since it was listed.
     """
     waiting = list(firsts)
     while waiting:
         done: set[int] = set()
         try:
-            for first, broken in _parallel(map(part_of, waiting), form, workers, patience):
-                done.add(first)
-                yield first, broken
+            for found in _parallel(map(part_of, waiting), form, workers, patience):
+                done.add(found.first)
+                yield found
         except Exception as error:
             if not _is_lost_worker(error):
                 raise
         waiting = [first for first in waiting if first not in done]
         # A lost worker's part is among the first that are left: so many are handed out at a time.
         for first in waiting[: 2 * workers]:
-            yield first, _one_by_one(part_of(first), form, min(patience, PATIENCE_ONE))
+            yield _one_by_one(part_of(first), form, min(patience, PATIENCE_ONE))
         waiting = waiting[2 * workers :]
 
 
-def _parallel(parts: Iterator[Part], form: Form, workers: int, patience: float) -> Iterator[tuple[int, Broken]]:
+def _parallel(parts: Iterator[Part], form: Form, workers: int, patience: float) -> Iterator[Found]:
     from joblib import Parallel, delayed
 
     here = Path.cwd()
@@ -111,28 +128,33 @@ def _is_hanging(error: Exception) -> bool:
     return isinstance(error, multiprocessing.TimeoutError)  # joblib's; Python's own is an OSError, of a network drive
 
 
-def _one_by_one(part: Part, form: Form, patience: float) -> Broken:
+def _one_by_one(part: Part, form: Form, patience: float) -> Found:
     """Decode each image of a part as a part of its own, so that one that costs a worker is known by its place."""
-    broken: Broken = {}
-    for place, (image, digest) in enumerate(zip(part.images, part.digests, strict=True), start=part.first):
-        alone = Part(place, [image], [digest], part.file)
+    whole = Found(part.first, [], {}, [])
+    for place, (image, state) in enumerate(zip(part.images, part.states, strict=True), start=part.first):
+        alone = Part(place, [image], [state], part.file)
         # Twice: a worker may be lost to a lack of memory, or to a machine that slept, which say nothing of the image.
-        found = _alone(alone, form, patience) and _alone(alone, form, 2 * patience)
-        broken |= {place: found} if found else {}
-    return broken
+        found = _alone(alone, form, patience)
+        found = _alone(alone, form, 2 * patience) if isinstance(found, str) else found
+        if isinstance(found, str):  # its digest is not known: it is read once more, here, where nothing decodes it
+            found = Found(place, [_read(image, state, place)[1]], {place: found}, [])
+        whole.digests.extend(found.digests)
+        whole.broken.update(found.broken)
+        whole.unread.extend(found.unread)
+    return whole
 
 
-def _alone(part: Part, form: Form, patience: float) -> str | None:
-    """Decode one image; say why it cannot be read, None where it can."""
+def _alone(part: Part, form: Form, patience: float) -> Found | str:
+    """Decode one image; say why it cannot be decoded where it costs the worker."""
     try:
         # With one worker joblib would use this process.
-        ((_, broken),) = _parallel(iter([part]), form, 2, patience)
+        (found,) = _parallel(iter([part]), form, 2, patience)
     except Exception as error:
         if not _is_lost_worker(error):
             raise
         _check_workers(patience)  # else it is not the image's fault, and must not be kept as if it were
         return f"the decoder {'takes too long' if _is_hanging(error) else 'crashed'} on it"
-    return broken.get(part.first)
+    return found
 
 
 def _check_workers(patience: float) -> None:
@@ -154,35 +176,45 @@ def _check_workers(patience: float) -> None:
         ) from error
 
 
-def _decode_from(here: Path, part: Part, form: Form) -> tuple[int, Broken]:
+def _decode_from(here: Path, part: Part, form: Form) -> Found:
     """Decode a part in a worker, which may have been started when relative paths meant something else."""
     os.chdir(here)
     ignore_warnings_of_pillow()
     return decode_part(part, form)
 
 
-def decode_part(part: Part, form: Form) -> tuple[int, Broken]:
-    """Decode a part and bring its pixels to the disk; give its first place, and what cannot be read.
+def decode_part(part: Part, form: Form) -> Found:
+    """Read each image of a part once, decode it, and bring the pixels of all to the disk.
 
     Raises:
-        UserError: a file changed since it was hashed: its pixels would be kept under another content.
+        UserError: a file changed since it was listed: what it holds now would be kept under what it was.
     """
     pixels = np.zeros((len(part.images), *form.size, form.channels), np.uint8)
-    broken: Broken = {}
-    for place, (image, digest) in enumerate(zip(part.images, part.digests, strict=True)):
-        fetched = fetch(image)
-        if digest_of(fetched) != digest:
-            raise UserError(
-                f"{image_name(image, part.first + place)} changed while it was read. Wait until nothing writes there, "
-                "then give the same command again."
-            )
+    whole = Found(part.first, [], {}, [])
+    for at, (image, state) in enumerate(zip(part.images, part.states, strict=True)):
+        place = part.first + at
+        fetched, digest = _read(image, state, place)
+        whole.digests.append(digest)
         if isinstance(fetched, Exception):
-            broken[place] = reason_of(fetched)
-        elif found := decode_into(pixels[place : place + 1], [fetched], form):
-            broken[place] = found[0]
+            whole.broken[place] = reason_of(fetched)
+            whole.unread.append(place)
+        elif found := decode_into(pixels[at : at + 1], [fetched], form):
+            whole.broken[place] = found[0]
     with open(part.file, "r+b") as file:
         file.seek(part.first * pixels[0].nbytes)
         file.write(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).data)
         file.flush()
         os.fsync(file.fileno())
-    return part.first, {part.first + place: reason for place, reason in broken.items()}
+    return whole
+
+
+def _read(image: ImageLike, state: str, place: int) -> tuple[ImageLike | Exception, str]:
+    """Read an image; give it, or the error, with its digest."""
+    fetched = fetch(image)
+    digest = digest_of(fetched).hex()
+    if digest != state != state_of(image):  # of what lies in memory the state is the digest
+        raise UserError(
+            f"{image_name(image, place)} changed while it was read. Wait until nothing writes there, "
+            "then give the same command again."
+        )
+    return fetched, digest

@@ -54,7 +54,7 @@ def noise(which: str) -> str:
             lines.append(f"| {said} | {label} | " + " | ".join(
                 f"{cell['accuracy']['mean']:.1f} / {cell['linear']['mean']:.1f}" for cell in found) + " |")  # fmt: skip
         for each, number in zip(axes, ("accuracy", "linear"), strict=True):
-            each.axhline(supervised[number]["mean"], color="gray", linestyle="--", label="none: labels only")
+            each.axhline(supervised[number]["mean"], color="gray", linestyle="--", label="none: supervised")
         axes[0].set_ylabel(f"wrong ones: {said}\naccuracy, %")
     grid[0, 0].set_title("the network, test images")
     grid[0, 1].set_title("a linear classifier with true labels on its features")
@@ -65,7 +65,7 @@ def noise(which: str) -> str:
         axes.set_xlabel("wrong pseudo-labels, %")
     grid[0, 0].legend(frameon=False, title="pseudo-labels reach")
     save(figure, "layers-noise")
-    lines.append(f"| labels only | none | {supervised['accuracy']['mean']:.1f} / {supervised['linear']['mean']:.1f}"
+    lines.append(f"| supervised | none | {supervised['accuracy']['mean']:.1f} / {supervised['linear']['mean']:.1f}"
                  + " |" * len(shares))  # fmt: skip
     head = "| wrong ones are | they reach | " + " | ".join(f"{100 * share:.0f} % wrong" for share in shares) + " |"
     return "\n".join([head, "| --- " * (2 + len(shares)) + "|", *lines])

@@ -124,7 +124,7 @@ def size(count: int) -> str:
 
 
 def settled(data: str, errors: Errors) -> str:
-    """Say which methods differ from labels only and from FixMatch by more than the noise."""
+    """Say which methods differ from the supervised baseline and from FixMatch by more than the noise."""
     parts = []
     for base in ("supervised", "fixmatch"):
         pairs = {name: paired(errors, name, base) for name in errors if name != base}
@@ -132,7 +132,7 @@ def settled(data: str, errors: Errors) -> str:
         corrected = dict(zip(judged, holm([p_value(values) for values in judged.values()]), strict=True))
         clear = {name: mean_of(judged[name]).value or 0.0 for name, p in corrected.items() if p < 1 - LEVEL}
         better, worse = (sorted((v, n) for n, v in clear.items() if (v < 0) == sign) for sign in (True, False))
-        words = "labels only" if base == "supervised" else "FixMatch"
+        words = "the supervised baseline" if base == "supervised" else "FixMatch"
         said = [
             f"{kind} than {words}: {listed(found)}" for kind, found in (("better", better), ("worse", worse)) if found
         ]

@@ -16,7 +16,7 @@ def result_table(summary: dict[str, Any]) -> RichTable:
     steps = any(row["added"] is not None for row in summary["rows"])
     caption = "added: to the step before; by the first step to the best training-free baseline" if steps else None
     table = RichTable(title=f"{summary['data']}: {counts}", caption=caption)
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     metrics = columns_of(summary["rows"])
     columns = [*metrics, *(["added"] if steps else []), "seconds"]
     for name in columns:

@@ -13,7 +13,6 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.folder import RunFolder
 from fewlabels.training import loop
-from fewlabels.training import loop as train
 from tests.classify.test_faults import make_photos
 
 
@@ -138,17 +137,17 @@ def test_a_method_that_cannot_be_probed_is_said_before_the_training(tmp_path):
 
 
 def test_a_batch_too_large_for_the_memory_is_halved_before_the_training_too(tmp_path, monkeypatch):
-    tries = []
+    tries, real = [], loop.update
 
-    def update(state, batch):
+    def update(state, *arguments):
         tries.append(state.recipe.accumulate)
         if len(tries) == 1:
             raise torch.OutOfMemoryError
-        return loop.update(state, batch)
+        return real(state, *arguments)
 
-    monkeypatch.setattr(train, "update", update)
+    monkeypatch.setattr(loop, "update", update)
     run = fewlabels.fit(arrays(), steps=4, batch=4, probe_every=2, baseline=False, out=tmp_path / "r")
-    assert tries == [1, 2] and run.accuracy is not None
+    assert tries[:2] == [1, 2] and run.accuracy is not None
 
 
 class Silent(FixMatch):

@@ -26,7 +26,7 @@ demo: install
 # PYTEST_OPTIONS="--cov --cov-report=term" also measures coverage, and -m 'not slow' compiles machine code: both take longer.
 PYTEST_OPTIONS =
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 	rm -rf .test-run
 	$(BIN)/fewlabels train digits --labels-per-class 4 --budget quick --out .test-run
 	test -s .test-run/report.html -a -s .test-run/predictions.parquet -a -s .test-run/summary.json
@@ -40,7 +40,7 @@ test-slow: install
 test-lowest: install
 	@if test "$(INSTALLED)" = "$(LOWEST)"; then echo "$(LOWEST): the oldest that is allowed is the one that is installed"; \
 	else $(MAKE) .venv-lowest/installed && \
-	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile -m "versions and not slow"; fi
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "versions and not slow"; fi
 
 .venv-lowest/installed: pyproject.toml Makefile
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest

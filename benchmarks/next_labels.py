@@ -95,7 +95,7 @@ def drawn(table: Table, seed: int) -> Rows:
     labels = np.where(table.labels == UNLABELED, table.truth, table.labels)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(labels != UNLABELED))
     train, test = np.split(order[: int(MOST / (1 - TEST))], [min(MOST, int((1 - TEST) * len(order)))])
-    pixels, broken = decode_all(Chosen(table.images, np.concatenate([train, test])), Form(3, (SIDE, SIDE)))
+    pixels, broken = decode_all(Chosen(table.contents, np.concatenate([train, test])), Form(3, (SIDE, SIDE)))
     assert not broken
     x = pixel_features(ResidentImages(pixels), np.arange(len(train)))
     x = np.asarray(StandardScaler().fit(x[: len(train)]).transform(x), np.float32)

@@ -157,9 +157,9 @@ def speed(question: Speed) -> dict[str, Any]:
     for _ in range(question.repeats):
         with tempfile.TemporaryDirectory() as place:
             start = time.perf_counter()
-            content_of(table.images)
+            content_of(table.contents)
             hashed = time.perf_counter()
-            cache = Cache(Path(place), table.images, states_of(table.images), form)
+            cache = Cache(Path(place), table.contents, states_of(table.contents), form)
             list(cache.make())
             cached = cache.finish()
             built = time.perf_counter()
@@ -170,7 +170,7 @@ def speed(question: Speed) -> dict[str, Any]:
             read = time.perf_counter()
             some = order[: len(table) // 4]
             for row in some:
-                decode(table.images[int(row)], form)
+                decode(table.contents[int(row)], form)
             decoded = time.perf_counter()
         n = len(table)
         rounds.append(

@@ -177,7 +177,7 @@ def learned(question: Question, name: str, seed: int) -> Seen:
         table, seed=seed, out=question.work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}", **HOW
     )
     classifier, reference = run.classifier, Reference.load(run.path / NAME)
-    pixels = read_all([*table.images, *new], classifier)
+    pixels = read_all([*table.contents, *new], classifier)
     outputs = classifier.outputs(ResidentImages(pixels), np.arange(len(pixels)))
     labeled = np.flatnonzero(reference.places_of(table.names) >= 0)
     return Seen(outputs.features.numpy(), outputs.logits.numpy(), table.labels, known, reference, labeled)
@@ -202,7 +202,7 @@ def drawn(question: Question, setting: Setting, seed: int) -> tuple[Table, list[
     without = (first + np.arange(setting.without)) % count
     is_known = ~np.isin(whole.labels[order], without)
     known, others = order[is_known][: setting.rows], order[~is_known]
-    strange = photos(question, generator) if setting.photos else [whole.images[int(i)] for i in others]
+    strange = photos(question, generator) if setting.photos else [whole.contents[int(i)] for i in others]
 
     classes = np.setdiff1d(np.arange(count), without)
     labels = np.searchsorted(classes, whole.labels[known])
@@ -214,14 +214,14 @@ def drawn(question: Question, setting: Setting, seed: int) -> tuple[Table, list[
     of_new = strange[several : 2 * several]
 
     rows = np.concatenate([few, free])
-    images = [*(whole.images[int(known[i])] for i in rows), *among]
+    images = [*(whole.contents[int(known[i])] for i in rows), *among]
     given = np.full(len(images), UNLABELED)
     given[: len(few)] = labels[few]
     table = make_table(
         whole.name, images, [str(i) for i in range(len(images))], given, [whole.classes[k] for k in classes]
     )
     is_new_known = [*[True] * len(rows), *[False] * len(among), *[True] * len(new), *[False] * len(of_new)]
-    return table, [*(whole.images[int(known[i])] for i in new), *of_new], np.array(is_new_known)
+    return table, [*(whole.contents[int(known[i])] for i in new), *of_new], np.array(is_new_known)
 
 
 def opened(question: Question, data: str) -> Table:
@@ -307,7 +307,7 @@ def flipped(question: Question, data: str, rows: int | None, seed: int) -> dict[
     table = replace(table, labels=labels)
     run = fewlabels.fit(table, seed=seed, out=question.work / f"{Path(data).stem}-flipped-{seed}", **HOW)
     classifier = run.classifier
-    pixels = read_all(table.images, classifier)
+    pixels = read_all(table.contents, classifier)
     outputs = classifier.outputs(ResidentImages(pixels), np.arange(len(pixels)))
     given = np.where(table.test, UNLABELED, labels)
     probabilities = classifier.calibrated(outputs.logits).numpy()

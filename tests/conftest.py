@@ -25,6 +25,32 @@ from tests.prepared import Rows, small_preparation, small_recipe, vector_views_o
 torch.set_num_threads(1)
 
 
+# The files that take longest, first: shared out file by file, the short ones then fill the gaps at the end.
+LONGEST = (
+    *(
+        "training/test_loop.py",
+        "methods/test_gradients.py",
+        "runs/test_processes.py",
+        "classify/test_features_first.py",
+    ),
+    *("runs/test_bench.py", "classify/test_probe_command.py", "methods/test_short_runs.py"),
+    *(
+        "classify/test_fit.py",
+        "export/test_onnx.py",
+        "classify/test_faults.py",
+        "inputs/test_workers.py",
+        "classify/test_probe.py",
+    ),
+    *("classify/test_own_methods.py", "classify/test_estimator.py", "training/test_accumulate.py", "test_cli.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(str(item.path).partition("/tests/")[2], len(LONGEST)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keep decoded images of tests apart from the user's."""
@@ -69,7 +95,7 @@ def as_on_a_gpu(monkeypatch):
 @pytest.fixture(scope="session")
 def digits_rows():
     table = draw_split(open_table("digits"), labels_per_class=4, seed=1000)
-    images, _ = decode_all(table.images, Form(1, (8, 8)))
+    images, _ = decode_all(table.contents, Form(1, (8, 8)))
     return Rows(table, ResidentImages(images))
 
 

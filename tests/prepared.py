@@ -87,5 +87,5 @@ def train(preparation, method, name, folder, show=None, stop=lambda: False):
 
 def resolved(options, table, device):
     """Resolve options; return them with the form, the recipe and the reasons."""
-    chosen, form, why = resolve(options, table, inputs_of(table.images), device)
+    chosen, form, why = resolve(options, table, inputs_of(table.contents), device)
     return SimpleNamespace(**vars(chosen), form=form, recipe=recipe_of(chosen), why=why)

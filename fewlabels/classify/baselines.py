@@ -24,7 +24,7 @@ MOST_UNLABELED = 10_000  # rows that label spreading sees; its graph grows with 
 
 
 @dataclass(frozen=True)
-class Free:
+class Baseline:
     """What a free baseline says of all rows it was asked for."""
 
     name: str
@@ -32,7 +32,7 @@ class Free:
     seconds: float
 
 
-def free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Free]:
+def free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Baseline]:
     """Fit each baseline and let it predict.
 
     Args:
@@ -58,11 +58,11 @@ def free_baselines(features: Features, labels: Labels, train: Labels, asked: Lab
     return [_timed(name, make, x, labels, rows, asked) for name, make, x, rows in models]
 
 
-def _timed(name: str, make: Callable[[], Any], x: Features, labels: Labels, rows: Labels, asked: Labels) -> Free:
+def _timed(name: str, make: Callable[[], Any], x: Features, labels: Labels, rows: Labels, asked: Labels) -> Baseline:
     start = time.perf_counter()
     with warnings.catch_warnings():
         # Label spreading stops at its limit of rounds, and divides by zero where a row is far from every label.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         predicted = make().fit(x[rows], labels[rows]).predict(x[asked])
-    return Free(name, predicted.astype(np.int64), time.perf_counter() - start)
+    return Baseline(name, predicted.astype(np.int64), time.perf_counter() - start)

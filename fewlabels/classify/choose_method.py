@@ -19,7 +19,7 @@ def choose_method(table: Table) -> tuple[str, str]:
     if not len(table.unlabeled_rows):
         return "supervised", "there are no unlabeled rows"
     labels = f"{least} to {most} labels a class" if least < most else f"{least} label{'s' * (least > 1)} a class"
-    vectors = not inputs_of(table.images).are_pictures
+    vectors = not inputs_of(table.contents).are_pictures
     if vectors and len(counts) == 2:
         why = "on the one such set that was tried layermatch did harm, and fixmatch did not (n = 10)"
         return "fixmatch", f"{labels}, vectors of two classes; {why}"

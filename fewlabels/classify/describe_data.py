@@ -20,7 +20,7 @@ def describe_data(data: str, unlabeled: Path | None = None, root: Path | None = 
     table = open_table(data, unlabeled, root)
     counts = table.counts()
     width = max(len(name) for name in ("unlabeled", *table.classes)) + 2
-    inputs = inputs_of(table.images)
+    inputs = inputs_of(table.contents)
     lines = [
         f"{table.name}: {len(table)} {inputs.many}, {count(len(table.classes), 'class')}",
         f"{'class':{width}}{'train':>8}{'test':>8}",

@@ -59,7 +59,7 @@ def prepare(
         UserError: bad data or options.
         Interrupted: the run was asked to stop.
     """
-    show, inputs, whole = show or Show(None), inputs_of(table.images), table
+    show, inputs, whole = show or Show(None), inputs_of(table.contents), table
     options, form, why = resolve(options, table, inputs, device)
     _check_processes(options, device)
     check_model(options.model)

@@ -145,7 +145,7 @@ def _looked_again(
         UserError: the data is not the run's.
     """
     table, options = apply_split(table, folder / "split.csv"), resolved_options(config)
-    inputs, form = inputs_of(table.images), form_of(config["form"])
+    inputs, form = inputs_of(table.contents), form_of(config["form"])
     brought = inputs.bring(table, form, options, device, lambda: False, Show(None))
     table, data = brought.table, config["data"]
     if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):

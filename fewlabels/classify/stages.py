@@ -239,8 +239,8 @@ def on_features_of(preparation: Preparation, given: Options, features: Features)
     table, device, only = preparation.table, preparation.store.device, preparation.options.classify_features == "only"
     rows = VectorRows(features)
     options = _options_on_features(preparation, given, only)
-    options, form, _ = resolve(options, replace(table, images=rows), VECTORS, device)
-    brought = VECTORS.bring(replace(table, images=rows), form, options, device, lambda: False, Show(None))
+    options, form, _ = resolve(options, replace(table, contents=rows), VECTORS, device)
+    brought = VECTORS.bring(replace(table, contents=rows), form, options, device, lambda: False, Show(None))
     statistics = VECTORS.statistics(brought.store, np.flatnonzero(~table.test))
     card = Card(options.model, table.classes, form, *statistics)
     folder = None if preparation.folder is None else preparation.folder / "features"

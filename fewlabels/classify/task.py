@@ -91,7 +91,7 @@ class Classify(Task[Options]):
     def identify(self) -> Identity:
         """Open the table and split it; nothing is read but lists of files, and what lies in memory."""
         table = open_table(self.data, self.unlabeled, self.options.root)
-        if isinstance(self.backbone, OfFunction) and not inputs_of(table.images).are_pictures:
+        if isinstance(self.backbone, OfFunction) and not inputs_of(table.contents).are_pictures:
             raise UserError(
                 "a function as model is for images: call it on your vectors, and give what it makes of them"
             )

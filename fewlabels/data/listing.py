@@ -27,11 +27,11 @@ def state_of(path: Path) -> str:
 
 def listed(table: Table) -> str:
     """Hash the names of the rows with sizes and times of their files, or with what lies in memory."""
-    vectors = vectors_of(table.images)
+    vectors = vectors_of(table.contents)
     if vectors is not None:
         return content_of_vectors(vectors)
     digest, files = hashlib.sha256(), dict[Path, str]()
-    for name, image in zip(table.names, _each(table.images), strict=True):
+    for name, image in zip(table.names, _each(table.contents), strict=True):
         digest.update(f"{name}\0".encode())
         digest.update(_state(image, files))
     return digest.hexdigest()[:32]

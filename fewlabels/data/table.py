@@ -58,7 +58,7 @@ class Table:
 
     Attributes:
         name: of the data, for the run's folder.
-        images: paths or pixels.
+        contents: of the rows: paths, pixels or vectors.
         names: of the rows, unique; a path relative to the data, or a place in an array.
         labels: int64 [N], a class or -1.
         test: bool [N], rows of the test split; their labels are only ever used to report.
@@ -73,7 +73,7 @@ class Table:
     """
 
     name: str
-    images: Sequence[ImageLike]
+    contents: Sequence[ImageLike]
     names: tuple[str, ...]
     labels: Labels
     test: NDArray[np.bool_]
@@ -111,7 +111,7 @@ class Table:
         """Give the table of these rows alone, in this order."""
         return replace(
             self,
-            images=Chosen(self.images, rows),
+            contents=Chosen(self.contents, rows),
             names=tuple(self.names[i] for i in rows),
             labels=self.labels[rows],
             test=self.test[rows],

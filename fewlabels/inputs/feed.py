@@ -18,7 +18,7 @@ from fewlabels.processes import ALONE, Process
 from fewlabels.training.feed import Feed
 
 
-class Inputs(NamedTuple):
+class StepRows(NamedTuple):
     """What the host chooses for a step: rows, int64 [B] and [M], and what is kept of them, as a `Provider` gives it."""
 
     labeled_rows: Tensor
@@ -35,7 +35,7 @@ class RowFeed(Feed[Batch]):
     """Batches of rows.
 
     Args:
-        images: of all rows, or their vectors.
+        store: of all rows.
         labels: int64 [N], -1 unlabeled.
         labeled, unlabeled: choose the rows to learn from with and without labels, B and M a step.
         steps: length of the run.
@@ -47,7 +47,7 @@ class RowFeed(Feed[Batch]):
 
     def __init__(
         self,
-        images: Provider,
+        store: Provider,
         labels: Labels,
         *,
         labeled: Sampler,
@@ -58,18 +58,18 @@ class RowFeed(Feed[Batch]):
         key: Key,
         process: Process = ALONE,
     ) -> None:
-        self.images = images
-        self.labels = torch.from_numpy(labels).to(images.device)
+        self.store = store
+        self.labels = torch.from_numpy(labels).to(store.device)
         places = torch.zeros(len(labels), dtype=torch.int64)
         places[torch.from_numpy(labeled.rows)] = torch.arange(len(labeled.rows))
-        self.places = places.to(images.device)
+        self.places = places.to(store.device)
         self.steps, self.wanted, self.views, self.key = steps, wanted, views, key
         self.process = process
         self._labeled, self._unlabeled = labeled, unlabeled
         self.rows = labeled.batch + unlabeled.batch * bool(wanted.unlabeled)
-        self._compiled: Callable[[Inputs, Tensor, int], _Seen] | None = None
+        self._compiled: Callable[[StepRows, Tensor, int], _Seen] | None = None
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="views")
-        self._coming: tuple[tuple[int, int], Future[tuple[Inputs, _Seen]]] | None = None
+        self._coming: tuple[tuple[int, int], Future[tuple[StepRows, _Seen]]] | None = None
 
     def batch(self, step: int, now: Tensor, branch: int = 0) -> Batch:
         """Make the batch of `step` (given as a number and as a 0-dim tensor on the device) of a branch."""
@@ -77,7 +77,7 @@ class RowFeed(Feed[Batch]):
         if coming is not None:
             wait([coming[1]])  # also where it is not wanted: two at once would share samplers
         made = coming[1].result() if coming and coming[0] == (step, branch) else self._make(step, branch)
-        drawn = step if self.images.device.type == "cpu" else now  # so that methods draw on the device
+        drawn = step if self.store.device.type == "cpu" else now  # so that methods draw on the device
         return self._put_together(*made, now, self._key(drawn, branch))
 
     def prepare(self, step: int, branch: int = 0) -> None:
@@ -85,25 +85,25 @@ class RowFeed(Feed[Batch]):
 
         Where the network works with one thread and a core is idle: more threads and this one wait for each other.
         """
-        if self.images.device.type == "cpu" and torch.get_num_threads() == 1 and self.process.world_size < cores():
+        if self.store.device.type == "cpu" and torch.get_num_threads() == 1 and self.process.world_size < cores():
             self._coming = (step, branch), self._ahead.submit(self._make, step, branch)
 
-    def inputs(self, step: int, branch: int = 0) -> Inputs:
+    def inputs(self, step: int, branch: int = 0) -> StepRows:
         """Choose what a step sees, on the device."""
         labeled, unlabeled = map(self._mine, self._rows(step, branch))
-        device = self.images.device
-        chosen = Inputs(
+        device = self.store.device
+        chosen = StepRows(
             torch.from_numpy(labeled).to(device, non_blocking=True),
-            self.images.take(labeled),
+            self.store.take(labeled),
             torch.from_numpy(unlabeled).to(device, non_blocking=True),
-            self.images.take(unlabeled),
+            self.store.take(unlabeled),
         )
-        self.images.expect(*map(self._mine, self._rows(step + 1, branch)))
+        self.store.expect(*map(self._mine, self._rows(step + 1, branch)))
         return chosen
 
     def batch_of(self, inputs: tuple[Tensor, ...], now: Tensor, branch: int = 0) -> Batch:
         """Make the batch of what `inputs` gave from tensors alone, as a captured step needs it; it equals `batch`."""
-        chosen = Inputs(*inputs)
+        chosen = StepRows(*inputs)
         see = self._see_at if self._compiled is None else self._compiled
         return self._put_together(chosen, see(chosen, now, branch), now, self._key(now, branch))
 
@@ -112,12 +112,12 @@ class RowFeed(Feed[Batch]):
         if self._compiled is None:
             self._compiled = torch.compile(self._see_at, dynamic=False, fullgraph=True)
 
-    def _make(self, step: int, branch: int) -> tuple[Inputs, _Seen]:
+    def _make(self, step: int, branch: int) -> tuple[StepRows, _Seen]:
         inputs = self.inputs(step, branch)
         # A number folds as a tensor does, and on the host, where it costs nothing.
         return inputs, self._see_at(inputs, step, branch)
 
-    def _see_at(self, inputs: Inputs, step: int | Tensor, branch: int) -> _Seen:
+    def _see_at(self, inputs: StepRows, step: int | Tensor, branch: int) -> _Seen:
         key = self._key(step, branch)
         return (
             self._see(inputs.labeled, self.wanted.labeled, key.fold("labeled"), self._labeled.batch),
@@ -128,7 +128,7 @@ class RowFeed(Feed[Batch]):
         first = self.process.slots(batch).start
         return self.views.make(taken, kinds, key.each(range(first, first + len(taken)), taken.device))
 
-    def _put_together(self, inputs: Inputs, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
+    def _put_together(self, inputs: StepRows, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
         return Batch(
             labeled=seen[0],
             labels=self.labels[inputs.labeled_rows],

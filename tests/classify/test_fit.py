@@ -13,7 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify import preparation
+from fewlabels.classify import preparation, prepare
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from tests.conftest import assert_same
@@ -78,7 +78,7 @@ def test_the_reported_accuracy_is_that_of_the_saved_classifier(digits_run):
 
 def _digits():
     table = fewlabels.open_table("digits")
-    return table.names, table.images
+    return table.names, table.contents
 
 
 def test_predictions_hold_a_line_for_each_row_and_keep_given_labels(digits_run):
@@ -138,6 +138,19 @@ def test_supervised_and_the_method_begin_with_the_same_parameters_but_end_apart(
     heads = [end["learner/network.classifier.head.weight"] for end in ends]
     assert not torch.equal(*heads)
     assert all(not torch.equal(head, first["head.weight"]) for head in heads)
+
+
+def test_a_network_is_built_once_for_all_trainings_of_a_run(tmp_path, rng_images, monkeypatch):
+    built, build = [], prepare.build_classifier
+
+    def counted(card, **options):
+        built.append(card.model)
+        return build(card, **options)
+
+    monkeypatch.setattr(prepare, "build_classifier", counted)
+    options = SMALL | {"labels_per_class": 5, "classify_calibrate": "cross"}
+    fewlabels.fit(rng_images, out=tmp_path / "r", **options)  # a baseline, a method, and two that calibrate
+    assert built == ["small_cnn"]
 
 
 def test_arrays_without_a_test_split_keep_all_their_labels(tmp_path, rng_images):

@@ -266,4 +266,4 @@ def test_an_image_card_of_before_is_read(tmp_path):
     }  # fmt: skip
     (tmp_path / "model.json").write_text(json.dumps(old))
     assert read_card(tmp_path / "model.json").form.size == (8, 8)
-    assert open_table((X, Y)).images.form.words == "vectors of 64 numbers"
+    assert open_table((X, Y)).contents.form.words == "vectors of 64 numbers"

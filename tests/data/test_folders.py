@@ -47,7 +47,7 @@ def test_a_folder_gives_sorted_classes_with_nested_images(tmp_path):
         "dog/notes.png.d/n.webp": ("dog", False),
     }
     assert list(table.names) == sorted(table.names)
-    assert all(image == tmp_path / "pets" / name for image, name in zip(table.images, table.names, strict=True))
+    assert all(image == tmp_path / "pets" / name for image, name in zip(table.contents, table.names, strict=True))
     assert not table.notes
     assert not table.quarantine
 
@@ -228,7 +228,7 @@ def test_any_name_of_a_class_can_be_written_down(tmp_path, name):
     shown = name.replace("\udcff", "\\udcff")
     assert rows_of(table)[f"{shown}/{shown}.png"] == (shown, False)
     assert rows_of(table)[f"test/{shown}/t.png"] == (shown, True)
-    assert (tmp_path / f"{name}/{name}.png") in table.images
+    assert (tmp_path / f"{name}/{name}.png") in table.contents
     assert f"{shown}/n.txt" in table.quarantine
     assert table.fingerprint()
 
@@ -395,7 +395,7 @@ def test_the_data_themselves_may_be_a_link(linked):
     (linked.parent / "alias").symlink_to("pets")
     table = from_folder(linked.parent / "alias")
     assert table.names == ("cat/a.png", "cat/link.png", "dog/a.png")
-    assert table.images[0] == linked.parent / "alias/cat/a.png"
+    assert table.contents[0] == linked.parent / "alias/cat/a.png"
     assert not table.quarantine
 
 

@@ -50,7 +50,7 @@ def make(labels=(0, 1, 1, 0), classes=("cat", "dog"), label="label", image="imag
 
 
 def pixels_of(table):
-    return np.stack([decode(image, Form(3, (5, 6))) for image in table.images])
+    return np.stack([decode(image, Form(3, (5, 6))) for image in table.contents])
 
 
 def refused(data, *said):
@@ -180,7 +180,7 @@ def test_images_are_read_when_they_are_asked_for(tmp_path):
     data = hub.Dataset.from_dict(
         {"image": images, "label": [0, 1, 0, 1]}, hub.Features({"image": hub.Image(), "label": hub.Value("int64")})
     )
-    images = from_hub(data).images
+    images = from_hub(data).contents
     assert not isinstance(images, list)
     assert [type(image) for image in images[:2]] == [bytes, type(tmp_path)]
     assert np.array_equal(decode(images[1], Form(3, (5, 6))), X[1])
@@ -198,7 +198,7 @@ def test_an_address_of_the_network_is_not_followed():
         {"image": [image], "label": [0]}, hub.Features({"image": hub.Image(), "label": hub.Value("int64")})
     )
     with pytest.raises(FileNotFoundError):
-        decode(from_hub(data).images[0], Form(3, (5, 6)))
+        decode(from_hub(data).contents[0], Form(3, (5, 6)))
 
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
@@ -253,7 +253,7 @@ def test_images_are_not_read_to_join_others(tmp_path, monkeypatch):
 
     table = from_hub(make())
     Image.fromarray(X[0]).save(tmp_path / "u.png")
-    monkeypatch.setattr(type(table.images), "__getitem__", read)
+    monkeypatch.setattr(type(table.contents), "__getitem__", read)
     assert len(open_table(table, tmp_path)) == 5
     assert len(open_table(open_table(table.take(np.arange(2)), X[:1]), tmp_path)) == 4
 
@@ -301,7 +301,7 @@ def test_a_folder_of_images_loaded_by_datasets_is_trained_on(digit_files, tmp_pa
     assert given.classes == there.classes == ("class 0", "class 1", "class 2")
 
     def seen(table):
-        pixels = [decode(image, Form(1, (8, 8))).tobytes() for image in table.images]
+        pixels = [decode(image, Form(1, (8, 8))).tobytes() for image in table.contents]
         return sorted(zip(pixels, table.labels.tolist(), table.test.tolist(), strict=True))
 
     assert seen(given) == seen(there)

@@ -42,7 +42,7 @@ def write(path, content):
 
 
 def pixels_of(table, channels, side):
-    return np.stack([decode(image, Form(channels, (side, side))) for image in table.images])
+    return np.stack([decode(image, Form(channels, (side, side))) for image in table.contents])
 
 
 def refused(name, root, *said):
@@ -165,7 +165,7 @@ def test_stl10_equals_torchvisions(tmp_path, monkeypatch):
     write_stl10(tmp_path, monkeypatch)
     table = open_named("stl10", tmp_path)
     image, label = datasets.STL10(tmp_path, split="train")[1]
-    assert np.array_equal(np.asarray(image), table.images[1])
+    assert np.array_equal(np.asarray(image), table.contents[1])
     assert label == table.labels[1]
 
 

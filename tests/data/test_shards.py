@@ -52,7 +52,7 @@ def samples(*labels, first=0):
 
 
 def pixels_of(table):
-    return np.stack([decode(image, Form(3, (5, 6))) for image in table.images])
+    return np.stack([decode(image, Form(3, (5, 6))) for image in table.contents])
 
 
 def refused(paths, *said):
@@ -72,7 +72,7 @@ def test_a_shard_gives_its_pixels_and_labels(tmp_path, form):
     assert (table.name, table.classes) == ("few", ("0", "1"))
     assert table.names == ("few.tar/000", "few.tar/001", "few.tar/002", "few.tar/003")
     assert table.labels.tolist() == [1, 0, -1, -1]
-    assert all(isinstance(image, Slice) and image.path == path for image in table.images)
+    assert all(isinstance(image, Slice) and image.path == path for image in table.contents)
     assert np.array_equal(pixels_of(table), X)
     assert not table.notes
     assert not table.quarantine

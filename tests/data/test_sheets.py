@@ -74,7 +74,7 @@ def is_few(table, folder):
         "deep/x.jpg": ("", False),
         "c.jpg": ("cat", False),
     }
-    assert table.images == [folder / name for name in table.names]
+    assert table.contents == [folder / name for name in table.names]
     assert (table.notes, dict(table.quarantine), table.groups) == ((), {}, ())
     return True
 
@@ -350,7 +350,7 @@ def test_absolute_paths_may_lead_anywhere_and_become_relative_within_the_folder(
     elsewhere.touch()
     table = from_sheet(sheet(folder, "path,label", f"{elsewhere},cat", f"{folder}/deep/../a.jpg,dog"))
     assert table.names == (str(elsewhere), "a.jpg")
-    assert table.images[0] == elsewhere
+    assert table.contents[0] == elsewhere
 
 
 def test_paths_that_lead_outside_are_set_aside(folder):

@@ -44,7 +44,7 @@ class Items(Dataset):
 
 
 def pixels_of(table):
-    return np.stack([decode(image, Form(1, (5, 6)))[..., 0] for image in table.images])
+    return np.stack([decode(image, Form(1, (5, 6)))[..., 0] for image in table.contents])
 
 
 def refused(data, *said, unlabeled=None):
@@ -63,8 +63,8 @@ def test_digits_are_1797_labeled_images_of_8x8():
     assert (table.name, len(table), table.classes) == ("digits", 1797, tuple("0123456789"))
     assert len(table.labeled_rows) == 1797
     assert np.bincount(table.labels).min() == 174
-    assert table.images[0].shape == (8, 8)
-    assert max(image.max() for image in table.images) == 255
+    assert table.contents[0].shape == (8, 8)
+    assert max(image.max() for image in table.contents) == 255
 
 
 def test_a_table_passes_as_it_is():
@@ -285,8 +285,8 @@ def test_more_images_come_after_the_data_without_labels(tmp_path, kind):
     assert table.labels.tolist() == [0, 1, 0, 1, 1, -1, -1]
     assert table.test.tolist() == [False] * 4 + [True, False, False]
     assert table.truth.tolist() == [-1] * 7
-    assert len(table.images) == len(set(table.names)) == 7
-    assert np.array_equal(decode(table.images[5], Form(1, (5, 6)))[..., 0], X[0])
+    assert len(table.contents) == len(set(table.names)) == 7
+    assert np.array_equal(decode(table.contents[5], Form(1, (5, 6)))[..., 0], X[0])
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -227,7 +227,7 @@ def test_taking_rows_takes_all_of_them(table, random):
     rows = np.array(random.sample(range(len(table)), 3))
     taken = table.take(rows)
     assert taken.names == tuple(table.names[row] for row in rows)
-    assert all(taken.images[i] is table.images[row] for i, row in enumerate(rows))
+    assert all(taken.contents[i] is table.contents[row] for i, row in enumerate(rows))
     assert same_split(taken, replace(table, labels=table.labels[rows], test=table.test[rows], truth=table.truth[rows]))
 
 

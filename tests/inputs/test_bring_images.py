@@ -175,7 +175,7 @@ def test_a_file_is_opened_once_and_in_a_second_run_not_at_all(photos, tmp_path, 
     assert opens.since() == once
     second = bring_images(open_table(tmp_path / "photos"), form, options, CPU, lambda: False, Said())
     assert opens.since() == Counter()
-    assert first.content == second.content == content_of(table.images)
+    assert first.content == second.content == content_of(table.contents)
     assert torch.equal(pixels_of(first), pixels_of(second))
     assert opens.since() == once  # `content_of` reads: they are counted
     path = tmp_path / "photos/class0/0.png"

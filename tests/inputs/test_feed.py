@@ -206,7 +206,7 @@ def test_nothing_is_made_ahead_where_no_core_is_idle(monkeypatch):
 
 def test_what_fails_ahead_fails_where_it_is_wanted(idle_core, monkeypatch):
     feed = feed_of()
-    monkeypatch.setattr(feed.images, "take", lambda rows: 1 / 0)
+    monkeypatch.setattr(feed.store, "take", lambda rows: 1 / 0)
     for wanted in (4, 5):
         feed.prepare(4)
         with pytest.raises(ZeroDivisionError) if wanted == 4 else nullcontext():

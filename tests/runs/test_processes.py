@@ -115,7 +115,7 @@ def test_processes_decode_a_folder_together(photos, undisturbed):
     (cache,) = (path.parent for path in (undisturbed[0] / "cache").glob("*/pixels.bin"))
     index = json.loads((cache / "index.json").read_text())
     form = Form(**index["form"] | {"size": tuple(index["form"]["size"])})
-    pixels, broken = decode_all(open_table(str(photos)).images, form)
+    pixels, broken = decode_all(open_table(str(photos)).contents, form)
     stored = np.fromfile(cache / "pixels.bin", np.uint8).reshape(-1, *pixels.shape[1:])
     assert index["broken"] == {str(place): reason for place, reason in broken.items()}
     assert np.array_equal(np.delete(stored, list(broken), 0), pixels.numpy())

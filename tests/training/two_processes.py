@@ -42,7 +42,7 @@ METHODS = {name: partial(eager, name) for name in NAMES} | {
 def main(out: str) -> None:
     torch.set_num_threads(1)
     table = draw_split(open_table("digits"), 4, 1000)
-    images, _ = decode_all(table.images, Form(1, (8, 8)))
+    images, _ = decode_all(table.contents, Form(1, (8, 8)))
     rows = Rows(table, ResidentImages(images))
     card = Card("small_cnn", table.classes, Form(1, (8, 8)), (0.3,), (0.37,))
 

@@ -28,7 +28,7 @@ _STRONGEST = 0.45  # of a cell's color: the number on it stays readable
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Confusions:
     """Predictions of rows whose true class is known: the test split's, or else those whose labels were hidden.
 
     Attributes:
@@ -73,7 +73,7 @@ class Judged:
         return np.bincount(chosen[:, column], chosen[:, 2], self.classes).astype(np.int64)
 
 
-def judged(findings: Findings) -> Judged | None:
+def judged(findings: Findings) -> Confusions | None:
     """Count true and predicted classes; None where no true class is known."""
     rows, truth = findings.table.test_rows, findings.table.labels
     what = "test"
@@ -84,7 +84,7 @@ def judged(findings: Findings) -> Judged | None:
         return None
     classes = len(findings.table.classes)
     pairs = confusions(findings.probabilities[rows].argmax(1), truth[rows], classes)
-    return Judged(what, findings.things, pairs, classes)
+    return Confusions(what, findings.things, pairs, classes)
 
 
 def class_section(findings: Findings) -> Section:
@@ -103,7 +103,7 @@ def class_section(findings: Findings) -> Section:
     return Section("classes", "Class by class", "Classes", values | {"rows": rows[:MOST_LISTED]})
 
 
-def _columns(findings: Findings, found: Judged | None, labeled: Labels) -> dict[str, list[str] | list[str | Bar]]:
+def _columns(findings: Findings, found: Confusions | None, labeled: Labels) -> dict[str, list[str] | list[str | Bar]]:
     """Return what the table of classes shows, by the titles of its columns."""
     data = findings.table
     columns: dict[str, list[str] | list[str | Bar]] = {
@@ -128,7 +128,7 @@ def _shares(shares: NDArray[np.float64]) -> list[str | Bar]:
     return ["-" if np.isnan(share) else Bar(percent(share), share) for share in shares.tolist()]
 
 
-def _confusions(found: Judged, classes: Sequence[str]) -> dict[str, Any]:
+def _confusions(found: Confusions, classes: Sequence[str]) -> dict[str, Any]:
     wrong = found.pairs[found.pairs[:, 0] != found.pairs[:, 1]]
     most = wrong[np.lexsort((wrong[:, 1], wrong[:, 0], -wrong[:, 2]))][:CONFUSIONS]
     names, rows = [short(name) for name in classes], found.rows.tolist()
@@ -139,21 +139,21 @@ def _confusions(found: Judged, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _dense(found: Judged) -> tuple[Labels, NDArray[np.float64]]:
+def _dense(found: Confusions) -> tuple[Labels, NDArray[np.float64]]:
     """Give the counts [K, K], true classes down and predicted ones across, and the shares of each row."""
     counts = np.zeros((found.classes, found.classes), np.int64)
     counts[found.pairs[:, 0], found.pairs[:, 1]] = found.pairs[:, 2]
     return counts, counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
-def _matrix(found: Judged, classes: Sequence[str]) -> dict[str, Any]:
+def _matrix(found: Confusions, classes: Sequence[str]) -> dict[str, Any]:
     """Make the confusion matrix as a table with numbers."""
     counts, shares = _dense(found)
     names = [short(name, 30) for name in classes]
     return {"names": names, "counts": counts.tolist(), "shades": (_STRONGEST * shares).tolist()}
 
 
-def _heat(found: Judged) -> dict[str, str]:
+def _heat(found: Confusions) -> dict[str, str]:
     """Make the confusion matrix as a picture, a pixel a cell."""
     _, shares = _dense(found)
     pixels = np.empty((*shares.shape, 4), np.uint8)

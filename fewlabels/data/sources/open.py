@@ -75,7 +75,7 @@ def open_table(
         UserError: there is nothing of that name or form; says what there is.
     """
     table = _open(data, root)
-    vectors = vectors_of(table.images)
+    vectors = vectors_of(table.contents)
     if unlabeled is not None and vectors is not None:
         return _join_vectors(table, vectors, unlabeled)
     if unlabeled is not None:
@@ -163,7 +163,7 @@ def _join_vectors(table: Table, vectors: VectorRows, unlabeled: str | Path | Arr
     else:
         more = rows_of(_items(unlabeled), "unlabeled")
         names = array_names("unlabeled", len(more))
-    return _appended(table, after(table.images, more, "unlabeled"), names, {}, 0)
+    return _appended(table, after(table.contents, more, "unlabeled"), names, {}, 0)
 
 
 def _items(unlabeled: Array | Dataset[Any]) -> Any:
@@ -178,7 +178,7 @@ def _new_ones(table: Table, images: list[ImageLike], names: list[str]) -> tuple[
     """Leave out files that the table has already, and give the others names of their own."""
     has_files = any(isinstance(image, Path) for image in images)
     there = (
-        {image.resolve() for image in _stored(table.images) if isinstance(image, Path)} if has_files else set[Path]()
+        {image.resolve() for image in _stored(table.contents) if isinstance(image, Path)} if has_files else set[Path]()
     )
     taken = set(table.names)
     kept: list[tuple[ImageLike, str]] = []
@@ -206,7 +206,7 @@ def _is_stored(images: Sequence[ImageLike]) -> bool:
 
 def _join(table: Table, images: list[ImageLike], names: list[str], aside: Mapping[str, str], lost: int) -> Table:
     images, names = _new_ones(table, images, names)
-    return _appended(table, Joined(table.images, images), names, aside, lost)
+    return _appended(table, Joined(table.contents, images), names, aside, lost)
 
 
 def _appended(
@@ -217,7 +217,7 @@ def _appended(
     blank = np.full(count, UNLABELED)
     return replace(
         table,
-        images=images,
+        contents=images,
         names=(*table.names, *names),
         labels=np.concatenate([table.labels, blank]),
         test=np.concatenate([table.test, np.zeros(count, bool)]),

@@ -49,15 +49,17 @@ def bring_images(
     feed, why = choose_feed(options, len(table) * form.channels * form.size[0] * form.size[1], device)
     # Processes may have different memories; they must take the same way, since they wait for each other on it.
     feed = "streamed" if any_of(feed == "streamed") else "resident"
-    in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.images)
+    in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.contents)
     reading = _Progress("reading", len(table), stop, show)
     stored: Cached | None = None
     if not (in_memory and feed == "resident"):
-        cache = Cache(options.images_cache or default_folder(), table.images, states_of(table.images, reading), form)
+        cache = Cache(
+            options.images_cache or default_folder(), table.contents, states_of(table.contents, reading), form
+        )
         stored = _stored(cache, feed, stop, show)
     if stored is None:
-        content = content_of(table.images, reading)
-        pixels, broken = decode_all(table.images, form)
+        content = content_of(table.contents, reading)
+        pixels, broken = decode_all(table.contents, form)
         return Brought(
             quarantined(table, broken, "images")[1], ResidentImages(pixels.to(device)), content, {"images_feed": why}
         )

@@ -105,7 +105,7 @@ class ImageInputs(Inputs[Form]):
         broken: dict[str, str] = {}
         for row in rows:
             try:
-                seen = look(table.images[row])
+                seen = look(table.contents[row])
                 sizes[f"{seen.height}x{seen.width}x{seen.channels}"] += 1
             except Exception as error:  # as in decoding, damage makes Pillow raise almost anything
                 broken[table.names[row]] = reason_of(error)
@@ -181,7 +181,7 @@ def _looks(table: Table) -> dict[int, Look]:
     reasons: list[str] = []
     for row in spread(np.arange(len(table)), LOOKED_AT):
         try:
-            looks[int(row)] = look(table.images[row])
+            looks[int(row)] = look(table.contents[row])
         except Exception as error:  # set aside by name when it is decoded
             reasons.append(f"{table.names[row]}: {reason_of(error)}")
     if not looks:
@@ -211,7 +211,7 @@ def _resize(looks: list[Look], size: tuple[int, int]) -> tuple[Resize, str]:
 
 
 def _white(table: Table, looks: Mapping[int, Look]) -> tuple[float, str]:
-    deep = [table.images[row] for row, each in looks.items() if each.deep][:DEEP_LOOKED_AT]
+    deep = [table.contents[row] for row, each in looks.items() if each.deep][:DEEP_LOOKED_AT]
     highest = max(map(_highest, deep), default=0.0)
     if not highest:
         return WHITE, "no image looked at has more than 8 bits"

@@ -167,7 +167,7 @@ def vector_views(statistics: Statistics, vectors: Provider, train: Labels, stron
 
 
 def _rows(table: Table) -> VectorRows:
-    rows = vectors_of(table.images)
+    rows = vectors_of(table.contents)
     assert rows is not None  # the table holds vectors
     return rows
 

@@ -26,23 +26,24 @@ torch.set_num_threads(1)
 
 
 # The files that take longest, first: shared out file by file, the short ones then fill the gaps at the end.
-LONGEST = (
-    *(
-        "training/test_loop.py",
-        "methods/test_gradients.py",
-        "runs/test_processes.py",
-        "classify/test_features_first.py",
-    ),
-    *("runs/test_bench.py", "classify/test_probe_command.py", "methods/test_short_runs.py"),
-    *(
-        "classify/test_fit.py",
-        "export/test_onnx.py",
-        "classify/test_faults.py",
-        "inputs/test_workers.py",
-        "classify/test_probe.py",
-    ),
-    *("classify/test_own_methods.py", "classify/test_estimator.py", "training/test_accumulate.py", "test_cli.py"),
-)
+LONGEST = [
+    "training/test_loop.py",
+    "methods/test_gradients.py",
+    "runs/test_processes.py",
+    "classify/test_features_first.py",
+    "runs/test_bench.py",
+    "classify/test_probe_command.py",
+    "methods/test_short_runs.py",
+    "classify/test_fit.py",
+    "export/test_onnx.py",
+    "classify/test_faults.py",
+    "inputs/test_workers.py",
+    "classify/test_probe.py",
+    "classify/test_own_methods.py",
+    "classify/test_estimator.py",
+    "training/test_accumulate.py",
+    "test_cli.py",
+]
 
 
 def pytest_collection_modifyitems(items):

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def configuration(
         },
         "method": {"name": method_name(method), **option_values(method)},
         "options": chosen,
-        "form": asdict(preparation.classifier.card.form),  # type: ignore[call-overload]
+        "form": asdict(cast(Any, preparation.classifier.card.form)),
         "begun_with": _begun_with(preparation, given, backbone),
         "layers": {"policy": preset_of(rule.policy), "center_memory": rule.center_memory},
         "why": dict(why),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -189,7 +189,7 @@ def stage_of(
         name=name + preparation.on,
         folder=folder,
         recipe=preparation.recipe,
-        begin=lambda recipe: begin(preparation, method, recipe),  # type: ignore[arg-type]
+        begin=lambda recipe: begin(preparation, method, cast(ClassifierRecipe, recipe)),
         evaluate=partial(evaluate, preparation),
         periodic=periodic,
         board=preparation.board,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -224,7 +224,7 @@ def _place(preparation: Preparation, content: str) -> KeptArray | None:
     made_by = (torch.__version__, version("timm"), preparation.store.device.type, parameters)
     return KeptArray(
         preparation.options.images_cache or default_folder(),
-        *(content, card.model, asdict(card.form), card.mean, card.std, *made_by),  # type: ignore[call-overload]
+        *(content, card.model, asdict(cast(Any, card.form)), card.mean, card.std, *made_by),
     )
 
 

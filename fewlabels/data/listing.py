@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from fewlabels.data.image import Slice
+from fewlabels.data.pixels import as_array
 from fewlabels.data.table import Chosen, Joined, Table
 from fewlabels.data.vectors import content_of_vectors, vectors_of
 
@@ -56,5 +58,8 @@ def _state(image: Any, files: dict[Path, str]) -> bytes:
         return f"{files[image.path]} {image.offset} {image.size}".encode()
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
-    pixels: NDArray[Any] = np.ascontiguousarray(image)
+    if isinstance(image, Image.Image):
+        held = image.tobytes() + bytes(image.getpalette() or ())
+        return f"{image.mode}{image.size}".encode() + hashlib.sha256(held).digest()
+    pixels: NDArray[Any] = np.ascontiguousarray(as_array(image))
     return f"{pixels.dtype}{pixels.shape}".encode() + hashlib.sha256(pixels.tobytes()).digest()

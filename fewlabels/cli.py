@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -16,12 +15,11 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from fewlabels.cli_task import CLASSIFY, run_task, task_of
-from fewlabels.config import GROUPS, Budget, MaybePath, Options, flag_of, renamed
+from fewlabels.cli_words import check_renamed, split_method_words
+from fewlabels.config import GROUPS, Budget, MaybePath, Options, flag_of
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.version import __version__
 
-_METHOD_OPTION = "--method."
-_DASHES = re.compile(r"--(no-)?([a-z-]+)(=.*)?")
 _KEPT_BACK = 10.0  # seconds that a process with a wrong command waits for the first of its machine to say so
 
 
@@ -206,12 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fewlabels {__version__}")
         return 0
     try:
-        _check_renamed(words)
+        check_renamed(words)
         task, others = task_of(words)
         if task != CLASSIFY:
             run_task(task, others, _parse)
             return 0
-        rest, method_words = _split_method_words(others)
+        rest, method_words = split_method_words(others)
         command = _parse(Command, rest, "fewlabels", "Learning from few labels.")
         from fewlabels.data.image import ignore_warnings_of_pillow
 
@@ -230,20 +228,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return 130
     return 0
-
-
-def _check_renamed(words: list[str]) -> None:
-    """Check that no option has the name that it had before options were grouped.
-
-    Raises:
-        UserError: one has; it names the new one.
-    """
-    old = renamed()
-    for word in words:
-        found = _DASHES.fullmatch(word)
-        if found and (name := found[2].replace("-", "_")) in old:
-            group, dot, rest = flag_of(old[name]).rpartition(".")
-            raise UserError(f"{word.partition('=')[0]} is now {group}{dot}{found[1] or ''}{rest}")
 
 
 def _parse(kind: Any, words: list[str], prog: str, description: str | None = None) -> Any:
@@ -265,35 +249,6 @@ def _say(text: str) -> None:
 def _again(words: list[str]) -> str:
     """Name the command, where it is known: `torchrun` has taken its own words away."""
     return "." if "LOCAL_RANK" in os.environ else f":\n  {shlex.join(['fewlabels', *words])}"
-
-
-def _split_method_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """Part the method's own options, --method.OPTION VALUE or --method.OPTION=VALUE, from the others.
-
-    Which options there are depends on the method, so the rest is parsed first and these second.
-    """
-    rest: list[str] = []
-    own: list[str] = []
-    waits = numeric = False  # whether the last option still waits for its value; whether its values are numbers
-    for word in words:
-        if word.startswith(_METHOD_OPTION):
-            own.append(word)
-            waits, numeric = "=" not in word, False
-        elif (waits and not word.startswith("--")) or (numeric and _is_number(word)):
-            own.append(word)
-            waits, numeric = False, _is_number(word)
-        else:
-            rest.append(word)
-            waits = numeric = False
-    return rest, own
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _train(command: Train, method_words: list[str]) -> None:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fewlabels.cli import _split_method_words, main
+from fewlabels.cli import main
+from fewlabels.cli_words import split_method_words
 
 SMALL = ["--steps", "6", "--batch", "8", "--unlabeled-ratio", "2", "--device", "cpu"]
 
@@ -136,12 +137,12 @@ def test_user_errors_leave_with_code_2_and_no_traceback(words, message, capsys):
 
 def test_the_methods_words_are_parted_from_the_others():
     words = ["train", "d", "--method.a", "1", "2", "--seed", "3", "--method.b=4", "--out", "x"]
-    assert _split_method_words(words) == (
+    assert split_method_words(words) == (
         ["train", "d", "--seed", "3", "--out", "x"],
         ["--method.a", "1", "2", "--method.b=4"],
     )
     words = ["train", "--method.threshold", "soft", "digits", "--method.weight", "-1", "x"]
-    assert _split_method_words(words) == (
+    assert split_method_words(words) == (
         ["train", "digits", "x"],
         ["--method.threshold", "soft", "--method.weight", "-1"],
     )
@@ -163,4 +164,4 @@ def test_help_needs_no_torch(words):
 
 def test_an_option_of_a_method_without_a_value_takes_no_other_option_for_it():
     words = ["train", "d", "--method.align", "--out", "x"]
-    assert _split_method_words(words) == (["train", "d", "--out", "x"], ["--method.align"])
+    assert split_method_words(words) == (["train", "d", "--out", "x"], ["--method.align"])

@@ -22,7 +22,7 @@ FLOORS = [
     ["export"],
     ["runs"],
     ["classify"],
-    ["cli_task"],
+    ["cli_task", "cli_words"],
     ["__init__", "cli"],
     ["__main__"],
 ]

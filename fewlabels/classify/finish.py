@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from fewlabels.classify.calibration import Calibration, calibrate, reliability, uncalibrated
 from fewlabels.classify.choose import begins_with_weights
@@ -69,25 +70,8 @@ def finish(
     if calibration.kind != "none":
         classifier.card = replace(classifier.card, scale=calibration.scale, bias=calibration.bias)
     classifier.save(folder.path)
-    reference = make_reference(
-        chosen.features, probabilities, table.labels, table.names,
-        labeled=preparation.labeled, unlabeled=preparation.unlabeled, held_out=preparation.held_out,
-    )  # fmt: skip
-    reference.save(folder / NAME)
-    said = Said(chosen.features, chosen.logits, probabilities)
-    unknown = write_predictions(folder / "predictions.parquet", table, said, reference)
-    findings = Findings(
-        table=table,
-        inputs=preparation.inputs,
-        store=preparation.store,
-        probabilities=probabilities,
-        raw=raw,
-        unknown=unknown,
-        suspects=suspects(reference, chosen.features, probabilities, table.labels, table.names),
-        next=write_next(folder.path, table, chosen.features, probabilities, unknown),
-    )
-    rows = _rows(free, groups, best)
-    records = _records(folder, groups, best)
+    findings = _findings(folder, preparation, chosen, raw, probabilities)
+    predicted, records = probabilities.argmax(1), _records(folder, groups, best)
     summary = {
         **_setting(preparation, method, given, groups, best),
         "model": classifier.card.model,
@@ -99,16 +83,44 @@ def finish(
             "test": test,
             "hidden": hidden,
         },
-        "before": _before(preparation, probabilities.argmax(1)),
-        "gain": _gain(preparation, groups[best], probabilities.argmax(1)),
-        "rows": [outcome.row for outcome in rows],
+        "before": _before(preparation, predicted),
+        "gain": _gain(preparation, groups[best], predicted),
+        "rows": [outcome.row for outcome in _rows(free, groups, best)],
         "calibration": _calibration_of(preparation, chosen, calibration, findings),
-        "unknown": int(unknown[preparation.unlabeled].sum()),
+        "unknown": int(findings.unknown[preparation.unlabeled].sum()),
     }
     summary = plain(summary)
     summary["warnings"] = warnings_of(summary, read_lines(records / METRICS), findings)
     write_report(folder.path, summary, findings, records)
     return summary
+
+
+def _findings(
+    folder: RunFolder,
+    preparation: Preparation,
+    chosen: Outcome,
+    raw: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+) -> Findings:
+    """Write what is said of each row, and return what the report shows."""
+    table = preparation.table
+    reference = make_reference(
+        chosen.features, probabilities, table.labels, table.names,
+        labeled=preparation.labeled, unlabeled=preparation.unlabeled, held_out=preparation.held_out,
+    )  # fmt: skip
+    reference.save(folder / NAME)
+    said = Said(chosen.features, chosen.logits, probabilities)
+    unknown = write_predictions(folder / "predictions.parquet", table, said, reference)
+    return Findings(
+        table=table,
+        inputs=preparation.inputs,
+        store=preparation.store,
+        probabilities=probabilities,
+        raw=raw,
+        unknown=unknown,
+        suspects=suspects(reference, chosen.features, probabilities, table.labels, table.names),
+        next=write_next(folder.path, table, chosen.features, probabilities, unknown),
+    )
 
 
 def _records(folder: RunFolder, groups: Sequence[Sequence[Outcome]], best: int) -> Path:

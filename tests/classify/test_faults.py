@@ -85,9 +85,17 @@ def test_a_run_folder_that_takes_no_writing(undisturbed, tmp_path, capsys):
         assert code == 2 and "Read-only" in said and "--out" in said
         change("rw")
         assert main([*DIGITS, "--out", str(place / "run")]) == 0
-        change("ro")  # also where the run is there
+        change("ro")  # a finished run is read, and nothing is written
+        assert main([*DIGITS, "--out", str(place / "run")]) == 0
+        assert "this run is finished" in capsys.readouterr().out
+        change("rw")
+        summary = (place / "run/summary.json").read_text()
+        (place / "run/summary.json").unlink()  # as if it were not finished
+        change("ro")
         code, said = give([*DIGITS, "--out", place / "run"], capsys)
         assert code == 2 and "Read-only" in said and str(place / "run") in said
+        change("rw")
+        (place / "run/summary.json").write_text(summary)
         assert_equal_outcome(undisturbed, place / "run")
 
 

@@ -8,15 +8,15 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
-from fewlabels.cli_task import CLASSIFY, run_task, task_of
+from fewlabels.cli_task import CLASSIFY, check_none_failed, grouped, run_task, task_of
 from fewlabels.cli_words import check_renamed, split_method_words
-from fewlabels.config import GROUPS, Budget, MaybePath, Options, flag_of
+from fewlabels.config import Budget, MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.version import __version__
 
@@ -174,19 +174,9 @@ class Data:
     """where the files of a set known by name lie (data)"""
 
 
-def _grouped(kind: type) -> type:
-    """Give the options of a group their flags, such as --images.size."""
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        if field.name.partition("_")[0] in GROUPS:
-            flag: Any = Annotated[hints[field.name], tyro.conf.arg(name=flag_of(field.name)[2:])]
-            field.type = kind.__annotations__[field.name] = flag
-    return kind
-
-
 Command = (
-    Annotated[_grouped(Train), tyro.conf.subcommand("train")]
-    | Annotated[_grouped(Bench), tyro.conf.subcommand("bench")]
+    Annotated[grouped(Train), tyro.conf.subcommand("train")]
+    | Annotated[grouped(Bench), tyro.conf.subcommand("bench")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Next, tyro.conf.subcommand("next")]
     | Annotated[AddLabels, tyro.conf.subcommand("add-labels")]
@@ -204,11 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fewlabels {__version__}")
         return 0
     try:
-        check_renamed(words)
         task, others = task_of(words)
         if task != CLASSIFY:
             run_task(task, others, _parse)
             return 0
+        check_renamed(others)
         rest, method_words = split_method_words(others)
         command = _parse(Command, rest, "fewlabels", "Learning from few labels.")
         from fewlabels.data.image import ignore_warnings_of_pillow
@@ -293,8 +283,7 @@ def _bench(command: Bench, words: list[str]) -> None:
     result = bench(options.pop("data"), show=Show(Console()), **options)
     if command.json is not None:
         replace_text(command.json, result.as_json())
-    if failed := [row.name for row in result.rows if row.failures]:
-        raise UserError(f"{', '.join(failed)} failed; the lines above say why")
+    check_none_failed(result.failed)
 
 
 def _check_json(path: Path | None) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, make_dataclass
-from typing import Any
+from dataclasses import asdict, fields, make_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from fewlabels.config import GROUPS, flag_of
 from fewlabels.errors import UserError
 
 CLASSIFY = "classify"
@@ -17,7 +18,11 @@ Parse = Callable[[Any, list[str], str], Any]
 
 
 def task_of(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the task that a command names, and the other words; classify where it names none."""
+    """Return the task that a command names, and the other words; classify where it names none.
+
+    Raises:
+        UserError: it names an empty one.
+    """
     rest, named, waits = list[str](), CLASSIFY, False
     for word in words:
         if waits:
@@ -28,7 +33,29 @@ def task_of(words: Sequence[str]) -> tuple[str, list[str]]:
             named = word.partition("=")[2]
         else:
             rest.append(word)
+    if waits or not named:
+        raise UserError(f"{_FLAG} has no value: give {CLASSIFY}, or path/to/file.py:CLASS")
     return named, rest
+
+
+def grouped(kind: type) -> type:
+    """Give the options of a group their flags, such as --images.size."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        if field.name.partition("_")[0] in GROUPS:
+            flag: Any = Annotated[hints[field.name], tyro.conf.arg(name=flag_of(field.name)[2:])]
+            field.type = kind.__annotations__[field.name] = flag
+    return kind
+
+
+def check_none_failed(names: Sequence[str]) -> None:
+    """End a bench with an error where a variant failed.
+
+    Raises:
+        UserError: one did.
+    """
+    if names:
+        raise UserError(f"{', '.join(names)} failed; the lines above say why")
 
 
 def run_task(name: str, words: list[str], parse: Parse) -> None:
@@ -56,11 +83,11 @@ def run_task(name: str, words: list[str], parse: Parse) -> None:
     command, *rest = words
     own: list[tuple[str, Any]] = [("data", tyro.conf.Positional[str])]
     own += [("variants", str), ("seeds", str)] if command == "bench" else []
-    kind = make_dataclass("Command", own, bases=(task.options_type,), frozen=True, kw_only=True)
+    kind = grouped(make_dataclass("Command", own, bases=(task.options_type,), frozen=True, kw_only=True))
     values = asdict(parse(kind, rest, f"fewlabels {command} {_FLAG} {name}"))
     data, variants, seeds = (values.pop(each, None) for each in ("data", "variants", "seeds"))
     options = task.options_type(**values)
     if command == "train":
         fit(task(data, options), show)
     else:
-        bench(task, data, options, variants, seeds, show)
+        check_none_failed(bench(task, data, options, variants, seeds, show).failed)

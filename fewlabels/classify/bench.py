@@ -26,8 +26,8 @@ from fewlabels.own_file import own_file, where_it_failed
 from fewlabels.runs.bench import (
     BenchResult,
     Comparison,
+    check_for_runs,
     check_one_process,
-    check_place,
     folder_name,
     parted,
     read_seeds,
@@ -75,7 +75,7 @@ def bench(
     table = with_split(open_table(data, unlabeled, chosen.root), chosen)
     _check_measured(table)
     folder = RunFolder(Path(out) if out is not None else RUNS / f"bench-{table.name}")
-    check_place(folder.path)
+    check_for_runs(folder.path)
     given = {"baseline": False, **options}
 
     def make(name: str, seed: int) -> Classify:

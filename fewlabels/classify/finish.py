@@ -125,8 +125,7 @@ def _findings(
 
 def _records(folder: RunFolder, groups: Sequence[Sequence[Outcome]], best: int) -> Path:
     """Return the folder of the records of the training that the run ends with."""
-    on_features = groups[best][-1].label.endswith(" features")
-    return folder / "features" if on_features else folder.path
+    return folder / "features" if groups[best][-1].on_features else folder.path
 
 
 def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tuple[int, str | None]:
@@ -148,7 +147,7 @@ def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tupl
 def _rows(free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
     """Put all rows in order, what the run ends with last; where features come first, with what each step added."""
     *baseline, chosen = groups[best]
-    if len(groups) == 1 and not chosen.label.endswith(" features"):
+    if len(groups) == 1 and not chosen.on_features:
         return [*baseline, *free, chosen]
     known = [each.reached for each in free if each.reached is not None]
     before = max(known) if known else None

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import platform
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import nn
 
 from fewlabels.classify.preparation import Preparation, layer_rule
 from fewlabels.config import Options, option_values, with_paths
-from fewlabels.data.listing import listed, state_of
+from fewlabels.data.splits import split_text
 from fewlabels.data.table import Table
-from fewlabels.files import read_csv
+from fewlabels.files import state_of
+from fewlabels.inputs.base import content_of
+from fewlabels.inputs.kinds import inputs_of
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.models.build import digest_of_parameters
@@ -52,19 +54,21 @@ def identity_of(table: Table, options: Options, method: Method) -> dict[str, Any
     own = own_file(type(method))
     values = {name: value for name, value in option_values(options).items() if name not in _OF_A_SITTING}
     values |= {name: state_of(value) for name, value in values.items() if isinstance(value, Path)}
+    if options.start is not None:
+        values["start"] = state_of(options.start / PARAMETERS)
     return plain(
         {
             "options": values,
             "method": {"name": method_name(method), "file": own and own.digest, **option_values(method)},
             "rows": table.fingerprint(),
-            "listing": listed(table),
+            "listing": inputs_of(table.contents).listing(table),
         }
     )
 
 
 def configuration(
     preparation: Preparation,
-    content: str,
+    digests: Sequence[str],
     given: Options,
     method: Method,
     backbone: nn.Module | None,
@@ -73,13 +77,12 @@ def configuration(
     *,
     threads: int,
     own: str | None,
-    task: str,
 ) -> dict[str, Any]:
     """Describe a run so that two commands of the same description may continue each other.
 
     Args:
         preparation: of the run.
-        content: a hash of what the rows hold.
+        digests: of what the rows hold.
         given: the options as the user gave them.
         method: with its options.
         backbone: the user's own, where they gave one.
@@ -87,16 +90,14 @@ def configuration(
         why: the reason of each choice.
         threads: that the run works with.
         own: digest of the user's own file that the method was read from.
-        task: its name.
     """
     rule, table, options = layer_rule(preparation, method), preparation.table, preparation.options
     chosen = {n: v for n, v in option_values(options).items() if n not in (*_OF_A_SITTING, *_ELSEWHERE)}
     config: dict[str, Any] = {
-        "task": task,
         "data": {
             "name": table.name,
             "rows": table.fingerprint(),
-            "content": content,
+            "content": content_of(digests),
             "labeled": len(table.labeled_rows),
             "unlabeled": len(table.unlabeled_rows),
             "test": len(table.test_rows),
@@ -108,10 +109,7 @@ def configuration(
         "layers": {"policy": preset_of(rule.policy), "center_memory": rule.center_memory},
         "why": dict(why),
         "where": {
-            "device": str(preparation.store.device),
             "threads": threads,
-            "machine": platform.machine(),
-            "torch": str(torch.__version__),
         },
         "given": _given(given, source),
     }
@@ -171,15 +169,33 @@ def method_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"the method was read from {file} and is read from another file now"
 
 
-def data_difference(folder: RunFolder, table: Table) -> str:
-    """Say how the data differs from the data that a run was begun with."""
-    path = folder / "split.csv"
-    before = set(read_csv(path, "name")) if path.is_file() else set[str]()
-    names = set(table.names)
-    gone, new = sorted(before - names), sorted(names - before)
+def data_difference(folder: RunFolder, table: Table, digests: Sequence[str]) -> str:
+    """Say how the data differs from the data that a run was begun with, row by row.
+
+    Args:
+        folder: of the run.
+        table: of the data now.
+        digests: of what its rows hold.
+    """
+    if not (folder / "split.csv").is_file():
+        return "the data is not the same"  # stopped before it was written
+    was, now = _by_name((folder / "split.csv").read_text(encoding="utf-8")), _by_name(split_text(table, digests))
+    both = [name for name in was if name in now]
+    differences = {
+        "missing rows": [name for name in was if name not in now],
+        "new rows": [name for name in now if name not in was],
+        "rows that hold something else": [n for n in both if was[n]["content"] != now[n]["content"]],
+        "rows of another label or split": [
+            n for n in both if any(was[n][column] != now[n][column] for column in ("label", "split"))
+        ],
+    }
     said = [
-        f"{how} rows: {len(which)} ({', '.join(which[:3])}{', ...' if len(which) > 3 else ''})"
-        for which, how in ((gone, "missing"), (new, "new"))
-        if which and before
+        f"{what}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in differences.items()
+        if names
     ]
-    return f"the data is not the same: {' and '.join(said) or 'labels, splits or pixels of some images differ'}"
+    return f"the data is not the same: {' and '.join(said) or 'the order of rows, or the names of classes, differ'}"
+
+
+def _by_name(text: str) -> dict[str, dict[str, str]]:
+    return {line["name"]: line for line in csv.DictReader(io.StringIO(text))}

@@ -30,6 +30,7 @@ class Outcome:
         seconds: of work.
         added: accuracy added to that of the step before it; None where it is no step, or not known.
         steps: of the training.
+        on_features: whether it was trained on features of a backbone, and not on the rows.
         classifier: trained; None where nothing was.
         features, logits: of all rows by the classifier, [N, D] and [N, K].
         unseen, unseen_logits: labeled rows, and their logits by networks that were not trained on them.
@@ -43,6 +44,7 @@ class Outcome:
     seconds: float
     added: float | None = None
     steps: int = 0
+    on_features: bool = False
     classifier: Classifier | None = None
     features: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
@@ -52,7 +54,7 @@ class Outcome:
     @property
     def row(self) -> dict[str, Any]:
         """What the summary has of it."""
-        names = ("name", "label", "kind", "test", "hidden", "seconds", "added")
+        names = ("name", "label", "kind", "test", "hidden", "seconds", "added", "on_features")
         return {name: getattr(self, name) for name in names}
 
     @property

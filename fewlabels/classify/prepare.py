@@ -21,7 +21,7 @@ from fewlabels.data.splits import hold_out
 from fewlabels.data.table import UNLABELED, Labels, Table
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv
-from fewlabels.inputs.base import Brought, Inputs, Provider
+from fewlabels.inputs.base import Brought, Inputs, Provider, content_of
 from fewlabels.inputs.kinds import inputs_of
 from fewlabels.keys import Key
 from fewlabels.models.build import ON_FEATURES, build_classifier, check_model
@@ -40,7 +40,7 @@ def prepare(
     folder: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     show: Show | None = None,
-) -> tuple[Preparation, str, dict[str, str]]:
+) -> tuple[Preparation, tuple[str, ...], dict[str, str]]:
     """Choose what the user left open, bring the rows to the device, and build the network, once.
 
     Args:
@@ -53,7 +53,7 @@ def prepare(
         show: where to say what happens.
 
     Returns:
-        What trainings need, a hash of what the rows hold, and the reason of each choice.
+        What trainings need, hashes of what each row holds that the table had before, and the reason of each choice.
 
     Raises:
         UserError: bad data or options.
@@ -64,7 +64,7 @@ def prepare(
     _check_processes(options, device)
     check_model(options.model)
     brought = inputs.bring(table, form, options, device, stop, show)
-    table = _checked(brought.table, whole)
+    table = _checked(brought.table, whole, inputs)
     _check_agreement(table, brought, options)
     table = _with_near_copies(table, brought.store, inputs)
     if options.start is not None:
@@ -75,7 +75,7 @@ def prepare(
         found = replace(found, board=board_of(table, options, folder))
     if options.start is not None:
         found = replace(found, table=table.with_note(_said_of_start(found, options.start)))
-    return found, brought.content, why | dict(brought.why)
+    return found, brought.digests, why | dict(brought.why)
 
 
 def prepared(
@@ -135,7 +135,7 @@ def _check_processes(options: Options, device: torch.device) -> None:
         among = f"{process.world_size} processes"
         among += f" in {recipe.accumulate} parts each" if recipe.accumulate > 1 else ""
         raise UserError(
-            f"{recipe.batch} labeled and {recipe.unlabeled_batch} unlabeled images a step do not share out over "
+            f"{recipe.batch} labeled and {recipe.unlabeled_batch} unlabeled rows a step cannot be divided among "
             f"{among}; give a --batch that {pieces} divides"
         )
     if recipe.compile and device.type == "cuda" and process.world_size > 1:
@@ -144,7 +144,7 @@ def _check_processes(options: Options, device: torch.device) -> None:
 
 def _check_agreement(table: Table, brought: Brought, options: Options) -> None:
     """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
-    seen: dict[str, Any] = {"rows": table.fingerprint(), "pixels": brought.content}
+    seen: dict[str, Any] = {"rows": table.fingerprint(), "pixels": content_of(brought.digests)}
     seen["choices"] = replace(options, threads=None, device="auto", out=None, images_cache=None)
     different = [name for name, value in seen.items() if any_of(first_says(lambda value=value: value) != value)]
     if different:
@@ -154,7 +154,7 @@ def _check_agreement(table: Table, brought: Brought, options: Options) -> None:
         )
 
 
-def _checked(table: Table, whole: Table) -> Table:
+def _checked(table: Table, whole: Table, inputs: Inputs[Any]) -> Table:
     """Check the classes again, since rows may have been quarantined."""
     if len(table) < len(whole):
         try:
@@ -162,7 +162,7 @@ def _checked(table: Table, whole: Table) -> Table:
         except UserError as error:
             gone = sorted(set(whole.names) - set(table.names))
             raise UserError(
-                f"{error} Images that cannot be read: {len(gone)} "
+                f"{error} {inputs.many.capitalize()} that cannot be read: {len(gone)} "
                 f"({'; '.join(f'{name}: {table.quarantine[name]}' for name in gone[:3])})."
             ) from error
     return table

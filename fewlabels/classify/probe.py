@@ -20,6 +20,7 @@ from fewlabels.data.sources.open import Array, Data, open_table
 from fewlabels.data.splits import apply_split
 from fewlabels.data.table import Table
 from fewlabels.errors import UserError
+from fewlabels.inputs.base import content_of
 from fewlabels.inputs.kinds import form_of, inputs_of
 from fewlabels.methods import method_class, method_name, method_names
 from fewlabels.methods.base import Method
@@ -60,7 +61,7 @@ def probe(
         show: where to print the table; silent by default.
 
     Returns:
-        As JSON: the fields of `evaluation.probe.Probed`, `run`, `method`, and `history`, what `--probe-every` noted
+        As JSON: the fields of `layer_probe.Probed`, `run`, `method`, and `history`, what `--probe-every` noted
         while training.
 
     Raises:
@@ -148,8 +149,8 @@ def _looked_again(
     inputs, form = inputs_of(table.contents), form_of(config["form"])
     brought = inputs.bring(table, form, options, device, lambda: False, Show(None))
     table, data = brought.table, config["data"]
-    if (table.fingerprint(), brought.content) != (data["rows"], data["content"]):
-        raise UserError(f"the data is not what {folder.path} was made from: images or labels differ. {_ELSEWHERE}")
+    if (table.fingerprint(), content_of(brought.digests)) != (data["rows"], data["content"]):
+        raise UserError(f"the data is not what {folder.path} was made from: rows or labels differ. {_ELSEWHERE}")
     train = np.flatnonzero(~table.test)
     card = Card(options.model, table.classes, form, *inputs.statistics(brought.store, train))
     untrained = replace(options, weights=None, pretrained=False, start=None)

@@ -59,9 +59,7 @@ def with_baseline(preparation: Preparation, method: Method) -> bool:
     return preparation.options.baseline and not isinstance(method, Supervised)
 
 
-def trainings(
-    preparation: Preparation, method: Method, folds: int, seed: int, show: Show, whole: Preparation | None = None
-) -> Trainings:
+def trainings(preparation: Preparation, method: Method, folds: int, seed: int, show: Show) -> Trainings:
     """Train the supervised baseline, the method, and what judges labeled rows; each resumes where it was stopped.
 
     Args:
@@ -70,7 +68,6 @@ def trainings(
         folds: parts of the labeled rows, each judged by a network that was trained without it; 0 for none.
         seed: by which they are parted.
         show: where to say what happens.
-        whole: of the run, where the preparation is of its features.
 
     Returns:
         The baseline, where it is asked for, then the method.
@@ -81,11 +78,10 @@ def trainings(
     anew, outcomes = replace(preparation, start=None), list[Outcome]()
     if with_baseline(preparation, method):
         baseline = Supervised()
-        training = yield stage_of(anew, baseline, SUPERVISED, folder / SUPERVISED)
-        outcomes.append(_outcome(preparation, baseline, SUPERVISED, training))
-    training = yield stage_of(preparation, method, name, folder, probed=True)
-    outcome = _outcome(preparation, method, name, training)
-    del training
+        stage = stage_of(anew, baseline, SUPERVISED, folder / SUPERVISED)
+        outcomes.append(_outcome(preparation, baseline, SUPERVISED, (yield stage)))
+    # No name holds what was trained: its optimizer and averages would take memory from the next training.
+    outcome = _outcome(preparation, method, name, (yield stage_of(preparation, method, name, folder, probed=True)))
     held_out = preparation.held_out
     judged, logits = [held_out], [outcome.logits[held_out]]
     parts = parted(preparation.table, preparation.labeled, folds, seed)
@@ -95,23 +91,27 @@ def trainings(
     for number, left_out in enumerate(parts):
         rest = replace(anew, labeled=np.setdiff1d(preparation.labeled, left_out), board=None)
         part = f"{CROSS}-{number}"
-        training = yield stage_of(rest, method, part, folder / part, quiet=True)
-        judge = training.state.averaged.classifier.eval()
+        stage = stage_of(rest, method, part, folder / part, quiet=True)
+        logits.append(_classifier((yield stage)).outputs(preparation.store, left_out).logits.numpy())
         judged.append(left_out)
-        logits.append(judge.outputs(preparation.store, left_out).logits.numpy())
     outcomes.append(replace(outcome, unseen=np.concatenate(judged), unseen_logits=np.concatenate(logits)))
     return outcomes
 
 
+def _classifier(training: Training[MethodLearner]) -> Classifier:
+    return training.state.averaged.classifier.eval()
+
+
 def _outcome(preparation: Preparation, method: Method, name: str, training: Training[MethodLearner]) -> Outcome:
     """Let what was trained judge all rows."""
-    classifier = training.state.averaged.classifier.eval()
+    classifier = _classifier(training)
     outputs = classifier.outputs(preparation.store, np.arange(len(preparation.table)))
     features, logits = outputs.features.numpy(), outputs.logits.numpy()
     test, hidden = scores(preparation, logits.argmax(1))
     return Outcome(
         name=name,
         label=name + preparation.on,
+        on_features=bool(preparation.on),
         kind="supervised" if isinstance(method, Supervised) else "method",
         test=test,
         hidden=hidden,
@@ -139,6 +139,7 @@ def _training_free(preparation: Preparation, features: Features | None) -> list[
     inputs, table = preparation.inputs, preparation.table
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
     on = inputs.features if features is None else f"{preparation.options.model} features"
+    given = features is not None
     if features is None:
         features = inputs.features_of(preparation.store, train)
     asked = np.concatenate([preparation.test, preparation.hidden])
@@ -148,7 +149,8 @@ def _training_free(preparation: Preparation, features: Features | None) -> list[
         predicted = np.full(len(table), UNLABELED)
         predicted[asked] = free.predicted
         label = f"{names[free.name]} on {on}"
-        out.append(Outcome(free.name, label, "training_free", *scores(preparation, predicted), free.seconds))
+        test, hidden = scores(preparation, predicted)
+        out.append(Outcome(free.name, label, "training_free", test, hidden, free.seconds, on_features=given))
     return out
 
 

@@ -16,7 +16,7 @@ from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.finish import finish
 from fewlabels.classify.identity import configuration, data_difference, identity_of, method_difference
 from fewlabels.classify.outcome import Outcome
-from fewlabels.classify.preparation import PROBE, Preparation, probe_of, stage_of
+from fewlabels.classify.preparation import PROBE, Preparation, probe_of
 from fewlabels.classify.prepare import prepare
 from fewlabels.classify.report.words import compared_with_start, verdict
 from fewlabels.classify.split import with_split
@@ -38,7 +38,7 @@ from fewlabels.data.sources.open import open_table, source_of
 from fewlabels.data.splits import split_text
 from fewlabels.errors import UserError
 from fewlabels.files import csv_text, replace_text
-from fewlabels.inputs.base import GIVEN
+from fewlabels.inputs.base import GIVEN, content_of
 from fewlabels.inputs.kinds import inputs_of
 from fewlabels.methods import make_method, method_name, method_spec
 from fewlabels.methods.base import Method
@@ -49,7 +49,8 @@ from fewlabels.runs.folder import RunFolder
 from fewlabels.runs.run import Run
 from fewlabels.runs.task import Context, Identity, Stages, Task
 from fewlabels.training.boards import check_board
-from fewlabels.training.rehearsal import Rehearsal
+
+AS_MANY = "as many as the machine gives"
 
 
 class Classify(Task[Options]):
@@ -101,7 +102,7 @@ class Classify(Task[Options]):
             self.method, self.options = make_method(name), replace(self.options, method=name)
         name = f"{self.table.name}-{method_name(self.method)}-{self.options.seed}"
         values = {} if self.backbone is not None else identity_of(self.table, self.options, self.method)
-        return Identity(name, {"task": self.name, **values} if values else {})
+        return Identity(name, values)
 
     def prepare(self, context: Context) -> Mapping[str, Any]:
         """Make all that is needed before the first step; try a step of the method, and measure threads."""
@@ -109,33 +110,21 @@ class Classify(Task[Options]):
         if options.log != "none":
             check_board(options.log)  # before work is done that would be in vain
         given, show = self.options, context.show
-        found, self.content, why = prepare(
+        found, self.digests, why = prepare(
             self.table, options, self.backbone, context.device,
             folder=context.folder.path, stop=context.stop, show=show,
         )  # fmt: skip
         own = own_file(type(method))
         _check_same_file(own and own.digest)
-        self.whole, self.preparation = self.table, found
         why = {"method": self.reason, **why}
-        if found.options.classify_features in ("first", "only") and found.inputs.are_pictures:
+        if _learns_from_features(found):
             found, why = self._with_features(found, given, why)
         self.preparation = found
-        self.step_seconds: float | None = None
-        threads, why["threads"] = options.threads, GIVEN
-        if found.options.classify_features != "only":
-            check_rule(found, method, method_name(method))
-            rehearsal = try_step(found, method, method_name(method))
-            if threads is None:
-                threads, why["threads"] = self._threads(rehearsal)
-            self.step_seconds = rehearsal.seconds_with(threads)
-        if threads is None:
-            threads, why["threads"] = torch.get_num_threads(), "as many as the machine gives"
-        if options.probe_every:
-            self._try_probe(found)
+        threads, why["threads"] = self._rehearse(found)
         self.why = why
         return configuration(
-            found, self.content, given, method, self.backbone, self.source, why,
-            threads=threads, own=own and own.digest, task=self.name,
+            found, self.digests, given, method, self.backbone, self.source, why,
+            threads=threads, own=own and own.digest,
         )  # fmt: skip
 
     @property
@@ -164,20 +153,35 @@ class Classify(Task[Options]):
             return found, why | {"classify_features": said}
         return found, why
 
-    def _threads(self, rehearsal: Rehearsal[Any]) -> tuple[int, str]:
-        """Choose the number of threads: that of the run's beginning, since sums depend on it, or the fastest."""
-        if begun := first_says(self.context.folder.threads):
-            return begun, "the run was begun with them"
-        measured = rehearsal.fastest_threads(self.context.stop)
-        return first_says(lambda: measured)
+    def _rehearse(self, found: Preparation) -> tuple[int, str]:
+        """Try a step of the method, and a probe where one is asked for; return how many threads to take, and why.
 
-    def _try_probe(self, found: Preparation) -> None:
-        """Probe before the first step, on copies: what is missing is said before the training."""
-        probe_of(found, self.chosen_method)  # its errors come before anything is computed
-        rehearsal = Rehearsal(stage_of(found, self.chosen_method, "layer probe", None, quiet=True))
-        state = rehearsal.state
-        with suppress(torch.OutOfMemoryError):  # in training such a probe is left out
-            probe_of(found, self.chosen_method)(state.learner.network, state.learner.method, state.step)
+        These are the number that was given, or that of the run's beginning, since sums depend on it, or the fastest.
+        """
+        method, folder, name = self.chosen_method, self.context.folder, method_name(self.chosen_method)
+        probe = probe_of(found, method) if self.options.probe_every else None  # its errors come first
+        begun, self.step_seconds = first_says(folder.threads), 0.0
+        threads, why = (begun, "the run was begun with them") if begun else (torch.get_num_threads(), AS_MANY)
+        if self.options.threads is not None:
+            threads, why = self.options.threads, GIVEN
+        if first_says(lambda: (folder / "summary.json").is_file()):
+            return threads, why  # nothing is trained any more
+        only = found.options.classify_features == "only"
+        if only and probe is None:
+            return threads, why
+        if not only:
+            check_rule(found, method, name)
+        rehearsal = try_step(found, method, name)
+        if not only:
+            if begun is None and self.options.threads is None:
+                measured = rehearsal.fastest_threads(self.context.stop)
+                threads, why = first_says(lambda: measured)
+            self.step_seconds = rehearsal.seconds_with(threads)
+        if probe is not None:
+            state = rehearsal.state
+            with suppress(torch.OutOfMemoryError):  # in training such a probe is left out
+                probe(state.learner.network, state.learner.method, state.step)
+        return threads, why
 
     def say_differences(self, before: Mapping[str, Any], names: Sequence[str], now: Mapping[str, Any]) -> list[str]:
         """Say what differs in the user's words: which rows came, went or changed, which file has the method."""
@@ -189,13 +193,14 @@ class Classify(Task[Options]):
         if "method_file_digest" in names:
             problems.insert(0, method_difference(before, now))
         if {"data.rows", "data.content"} & set(names):
-            problems.insert(0, data_difference(self.context.folder, self.whole))
+            problems.insert(0, data_difference(self.context.folder, self.table, self.digests))
         return problems
 
     def again(self, folder: RunFolder, show: Show) -> None:
         """Say that the run was finished before, and how to probe it if it was not probed."""
         super().again(folder, show)
-        if self.options.probe_every and not (folder / f"{PROBE}.jsonl").is_file():
+        records = [folder / f"{PROBE}.jsonl", folder / "features" / f"{PROBE}.jsonl"]
+        if self.options.probe_every and not any(path.is_file() for path in records):
             show.line(f"it was not probed while it trained; as it is now: fewlabels probe {folder.path}")
 
     def begin(self) -> None:
@@ -204,7 +209,7 @@ class Classify(Task[Options]):
         table, options = found.table, found.options
 
         def write() -> None:
-            replace_text(folder / "split.csv", split_text(self.whole))
+            replace_text(folder / "split.csv", split_text(self.table, self.digests))
             replace_text(folder / "quarantine.csv", csv_text(("path", "reason"), table.quarantine.items()))
 
         first_says(write)
@@ -229,8 +234,7 @@ class Classify(Task[Options]):
     def stages(self) -> Stages:
         """Train on features where the backbone begins with weights, then the whole network; finish."""
         found, method, show = self.preparation, self.chosen_method, self.context.show
-        first = found.options.classify_features in ("first", "only") and found.inputs.are_pictures
-        features = embedded(found, self.content, show) if first else None
+        features = embedded(found, content_of(self.digests), show) if _learns_from_features(found) else None
         if features is None:
             self._say_estimate()
         free = first_says(lambda: training_free(found, features, self.context.folder))
@@ -253,7 +257,6 @@ class Classify(Task[Options]):
         return first_says(lambda: finish(self.context.folder, found, method, self.options, free, groups, ended))
 
     def _say_estimate(self) -> None:
-        assert self.step_seconds is not None  # the whole network is trained
         say_estimate(self.preparation, self.chosen_method, self.step_seconds, self.context.show)
 
     def show(self, run: Run, show: Show) -> None:
@@ -268,6 +271,10 @@ class Classify(Task[Options]):
         for warning in run.summary["warnings"]:
             show.line(f"Warning: {warning['text']}", "yellow")
         show.line(f"report: {run.path / 'report.html'}")
+
+
+def _learns_from_features(preparation: Preparation) -> bool:
+    return preparation.options.classify_features in ("first", "only")
 
 
 def _check_same_file(digest: str | None) -> None:

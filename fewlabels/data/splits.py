@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -144,18 +145,20 @@ def hide_all_but(table: Table, keep: Labels) -> Table:
     return table.with_note(note, labels=labels, truth=truth)
 
 
-def split_text(table: Table) -> str:
-    """Write a split as CSV: name, label (empty: unlabeled or hidden), split, and whether the label was added later."""
-    rows = (
-        (
-            name,
-            table.classes[label] if label != UNLABELED else "",
-            "test" if test else "train",
-            ADDED if name in table.added else "",
-        )
-        for name, label, test in zip(table.names, table.labels, table.test, strict=True)
-    )
-    return csv_text(("name", "label", "split", ADDED), rows)
+def split_text(table: Table, digests: Sequence[str] = ()) -> str:
+    """Write a split as CSV: name, label (empty: unlabeled or hidden), split, and whether the label was added later.
+
+    Args:
+        table: with its split.
+        digests: of what the rows hold, for a column `content`; none for a split without it.
+    """
+    columns = {
+        "name": table.names,
+        "label": [table.classes[k] if k != UNLABELED else "" for k in table.labels],
+        "split": ["test" if test else "train" for test in table.test],
+        ADDED: [ADDED if name in table.added else "" for name in table.names],
+    } | ({"content": digests} if digests else {})
+    return csv_text(tuple(columns), zip(*columns.values(), strict=True))
 
 
 def apply_split(table: Table, path: Path) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,14 +125,19 @@ class Brought:
     Attributes:
         table: of the rows that can be read; the others are in its quarantine.
         store: of its rows.
-        content: a hash of what they hold.
+        digests: of what each row holds that the table had before.
         why: the reason of each choice that was made on the way.
     """
 
     table: Table
     store: Provider
-    content: str
+    digests: tuple[str, ...]
     why: Mapping[str, str]
+
+
+def content_of(digests: Sequence[str]) -> str:
+    """Hash what rows hold, in their order."""
+    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()[:32]
 
 
 F = TypeVar("F", bound=Form)
@@ -199,6 +205,10 @@ class Inputs(ABC, Generic[F]):
         Returns:
             The form, and the options that were chosen.
         """
+
+    @abstractmethod
+    def listing(self, table: Table) -> str:
+        """Return a hash of the rows as they look from outside; no file is opened."""
 
     @abstractmethod
     def survey(self, table: Table) -> tuple[dict[str, str], str]:

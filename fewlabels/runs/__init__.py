@@ -1,1 +1,1 @@
-"""What `fit` does: the phases of a run, each of which continues where it was stopped."""
+"""What is true of any task's run: its folder, what continues it, `fit` and `bench`."""

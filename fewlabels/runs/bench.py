@@ -23,6 +23,7 @@ from fewlabels.runs.task import Task
 from fewlabels.version import __version__
 
 OF_ONE_RUN = ("seed", "out")  # options that differ from run to run
+_OPTION = re.compile(r":(?=[\w-]+=)")  # where the next option of a variant begins
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class BenchResult:
     setting: dict[str, Any]
     rows: tuple[Scores, ...]
     differences: tuple[Difference, ...]
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the variants of which a run failed."""
+        return [row.name for row in self.rows if row.failures]
 
     @property
     def lines(self) -> list[str]:
@@ -103,7 +109,7 @@ def bench(
     check_one_process()
     named, numbers = read_variants(variants), read_seeds(seeds)
     folder = RunFolder(options.out or RUNS / f"bench-{Path(str(data)).stem}-{task.name}")
-    check_place(folder.path)
+    check_for_runs(folder.path)
     values = {name: value for name, value in vars(options).items() if name not in OF_ONE_RUN}
 
     def make(name: str, seed: int) -> Task[Any]:
@@ -113,7 +119,8 @@ def bench(
     for name in named:
         make(name, numbers[0])  # a wrong option is said before anything is trained
     with folder.alone():
-        return Comparison(folder, task.metric, list(named), numbers, make, show or Show(None)).result_of_all()
+        setting = {"data": Path(str(data)).stem}
+        return Comparison(folder, task.metric, list(named), numbers, make, show or Show(None), setting).result_of_all()
 
 
 def read_variants(variants: str) -> dict[str, dict[str, str]]:
@@ -124,11 +131,13 @@ def read_variants(variants: str) -> dict[str, dict[str, str]]:
     """
     named: dict[str, dict[str, str]] = {}
     for part in parted(variants):
-        name, *words_of = part.split(":")
+        name, *words_of = _OPTION.split(part)
         pairs = [word.partition("=") for word in words_of]
-        if name in named or not all(sign for _, sign, _ in pairs):
+        if folder_name(name) in map(folder_name, named) or ":" in name or "=" in name:
             raise UserError(f"--variants {part!r}: give each name once, with options as NAME:OPTION=VALUE")
-        named[name] = {option.strip().replace("-", "_"): value for option, _, value in pairs}
+        named[name] = {option.replace("-", "_"): value for option, _, value in pairs}
+        if given := [option for option in OF_ONE_RUN if option in named[name]]:
+            raise UserError(f"--variants {part!r}: bench sets {', '.join(given)} for each run itself; leave it out")
     if len(named) < 2:
         raise UserError("give two variants or more, as --variants slow:lr=0.01,fast:lr=0.1")
     return named
@@ -180,7 +189,7 @@ def check_one_process() -> None:
         raise UserError("bench works in one process; several are for `fewlabels train`")
 
 
-def check_place(path: Path) -> None:
+def check_for_runs(path: Path) -> None:
     """Check that a folder can hold several runs.
 
     Raises:
@@ -276,19 +285,13 @@ class Comparison:
             self.split = "test" if chosen["test"] is not None else "hidden"
             if chosen[self.split] is None:
                 raise UserError(f"{run.path} reports no metric, so there is nothing to compare by")
-        found = chosen[self.split]
-        scores.values[seed] = found[self.metric]
-        for metric, value in found.items():
-            scores.metrics.setdefault(metric, {})[seed] = value
+        scores.add(seed, self.metric, chosen[self.split])
         if summary.get("steps"):
             scores.step_seconds[seed] = summary["rows"][-1]["seconds"] / summary["steps"]
-        if name == self.names[0]:
-            for row in summary["rows"]:
-                if row["kind"] == "training_free" and row[self.split] is not None:
-                    free = self.free.setdefault(row["name"], Scores(row.get("label", row["name"])))
-                    free.values[seed] = row[self.split][self.metric]
-                    for metric, value in row[self.split].items():
-                        free.metrics.setdefault(metric, {})[seed] = value
+        for row in summary["rows"] if name == self.names[0] else ():
+            if row["kind"] == "training_free" and row[self.split] is not None:
+                label = row.get("label", row["name"])
+                self.free.setdefault(row["name"], Scores(label)).add(seed, self.metric, row[self.split])
         self._note_setting(run)
 
     def _note_setting(self, run: Run) -> None:
@@ -296,7 +299,7 @@ class Comparison:
         where = RunFolder(run.path).config()["where"]
         threads = {*self.setting.get("threads", ()), where["threads"]}
         plain_values = {n: v for n, v in run.summary.items() if isinstance(v, str | int | float | None)}
-        where_it_was = {name: where[name] for name in ("device", "machine", "torch") if name in where}
+        where_it_was = {name: where[name] for name in ("device", "machine", "torch")}
         self.setting = plain_values | {"notes": run.summary.get("notes", [])} | where_it_was | self.setting
         self.setting["threads"] = sorted(threads)
         self.setting |= {"measure": words.measure(self.metric, self.split), "metric": self.metric, "split": self.split}

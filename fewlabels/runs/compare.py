@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
@@ -77,6 +77,12 @@ class Scores:
     metrics: dict[str, dict[int, float]] = field(default_factory=dict[str, dict[int, float]])
     step_seconds: dict[int, float] = field(default_factory=dict[int, float])
     failures: dict[int, str] = field(default_factory=dict[int, str])
+
+    def add(self, seed: int, metric: str, found: Mapping[str, float]) -> None:
+        """Take in the metrics of a seed, and that which is compared."""
+        self.values[seed] = found[metric]
+        for name, value in found.items():
+            self.metrics.setdefault(name, {})[seed] = value
 
     @property
     def mean(self) -> Mean:

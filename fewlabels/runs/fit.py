@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -10,14 +11,16 @@ import torch
 
 from fewlabels.console import Show
 from fewlabels.errors import Interrupted
-from fewlabels.processes import first_says, joined
+from fewlabels.own_file import own_file
+from fewlabels.processes import any_of, first_says, joined
 from fewlabels.runs.device import choose_device
 from fewlabels.runs.folder import RUNS, RunFolder
 from fewlabels.runs.host import host_settings_kept
 from fewlabels.runs.run import Run
-from fewlabels.runs.task import Context, Task
+from fewlabels.runs.task import Context, Identity, Task
 from fewlabels.training.interrupt import noted_signals
 from fewlabels.training.train import train
+from fewlabels.version import __version__
 
 
 def fit(task: Task[Any], show: Show | None = None) -> Run:
@@ -36,27 +39,43 @@ def fit(task: Task[Any], show: Show | None = None) -> Run:
         show = show if show is not None and process.rank == 0 else Show(None)
         identity = task.identify()
         folder = RunFolder(task.options.out or RUNS / identity.name)
+        values = _identity(task, identity, device)
         first_says(folder.check_free)
         first_says(lambda: held.enter_context(folder.alone()))
-        if first_says(lambda: folder.is_finished(identity.values)):
+        if first_says(lambda: folder.is_finished(values)):
             task.again(folder, show)
         else:
-            _work(task, Context(folder, device, process, stop, show), dict(identity.values))
+            _work(task, Context(folder, device, process, stop, show), values)
         run = Run(folder.path, first_says(lambda: folder.read_json("summary.json")))
         task.show(run, show)
         return run
 
 
+def _identity(task: Task[Any], identity: Identity, device: torch.device) -> dict[str, Any]:
+    """Return by what a finished run is recognized; nothing, where its data must be looked at."""
+    if not identity.values:
+        return {}
+    return {**_of_task(task), "version": __version__, "device": device.type, **identity.values}
+
+
+def _of_task(task: Task[Any]) -> dict[str, Any]:
+    own = own_file(type(task))
+    return {"task": task.name, "task_file_digest": own and own.digest}
+
+
 def _work(task: Task[Any], context: Context, identity: dict[str, Any]) -> None:
     folder, show = context.folder, context.show
-    config = task.prepare(context)
+    config: dict[str, Any] = {**_of_task(task), **task.prepare(context)}
+    where = {"device": str(context.device), "machine": platform.machine(), "torch": str(torch.__version__)}
+    threads = int(config["where"]["threads"])
+    config["where"] = {**where, **config["where"]}
     there = first_says(lambda: folder.begin(config, identity, partial(task.say_differences, now=config)))
-    show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
-    task.begin()
-    torch.set_num_threads(config["where"]["threads"])
     if first_says(lambda: (folder / "summary.json").is_file()):
         task.again(folder, show)
         return
+    show.line(f"{'continuing' if there else 'writing to'} {folder.path}")
+    task.begin()
+    torch.set_num_threads(threads)
     stages = task.stages()
     try:
         stage = next(stages)
@@ -69,5 +88,5 @@ def _work(task: Task[Any], context: Context, identity: dict[str, Any]) -> None:
 
 
 def _stop_here(context: Context) -> None:
-    if context.stop():
+    if any_of(context.stop()):
         raise Interrupted("stopped between two stages; all that is done is kept")

@@ -98,6 +98,8 @@ class RunFolder:
         try:
             replace_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100))
         except OSError as error:
+            if (self / "summary.json").is_file():
+                return there  # a finished run can be read all the same
             raise UserError(f"the run cannot be written to {self.path}: {error}. Give another --out.") from error
         return there
 

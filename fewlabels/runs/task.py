@@ -54,7 +54,8 @@ class Identity:
 
     Attributes:
         name: of the run's folder where the user names none.
-        values: plain values that decide the outcome; of files their names, sizes and times.
+        values: plain values that decide the outcome; of files `files.state_of`. None at all where nothing tells a run
+            without a look at its data.
     """
 
     name: str
@@ -90,7 +91,8 @@ class Task(ABC, Generic[O]):
         """Make all that is needed before the first step; return the configuration, of plain values.
 
         Two commands whose configurations are equal continue each other; the parts `why`, `where` and `given` may
-        differ. `where` has the number of `threads`. Nothing is written yet.
+        differ. `where` has the number of `threads`; the device, the machine and torch are added to it. Nothing is
+        written yet.
 
         Raises:
             UserError: bad data or options.
@@ -106,7 +108,7 @@ class Task(ABC, Generic[O]):
 
         The summary has `rows`, each with `name`, `kind` (training_free, supervised or method), `test` and `hidden`
         (metrics by name, or None) and `seconds`; and `chosen`, with `name`, `test` and `hidden`, of what is handed
-        over.
+        over. A `label` of a row, `data` and `steps` beside them are shown where they are given.
         """
 
     def say_differences(self, before: Mapping[str, Any], names: Sequence[str], now: Mapping[str, Any]) -> list[str]:
@@ -116,8 +118,10 @@ class Task(ABC, Generic[O]):
             before, now: the configurations.
             names: of the values that differ, parted by dots.
         """
-        old, new = dict(leaves(before)), dict(leaves(now))
-        return [f"{name.split('.')[-1]} was {old.get(name)!r} and is {new.get(name)!r} now" for name in names]
+        old, new, file = dict(leaves(before)), dict(leaves(now)), "task_file_digest"
+        said = ["the file of the task has changed since the run was begun"] if file in names else []
+        others = [name for name in names if name != file]
+        return said + [f"{n.split('.')[-1]} was {old.get(n)!r} and is {new.get(n)!r} now" for n in others]
 
     def again(self, folder: RunFolder, show: Show) -> None:
         """Say that the run was finished before."""

@@ -43,7 +43,8 @@ class Stage(Generic[L]):
         folder: of its checkpoints and records; None keeps all in memory, and nothing can be resumed.
         recipe: the numbers of the training.
         begin: makes the state before the first step, and the feed, each time anew.
-        evaluate: the averaged learner, ten times in a training; only the first of several processes calls it.
+        evaluate: the averaged learner, at ten lines of the record where there are so many, the last among them; only
+            the first of several processes calls it.
         periodic: what else is measured.
         board: opens one, by the name and the step that the training continues after; None writes to none.
         quiet: whether progress is not shown.

@@ -65,14 +65,15 @@ def fitted(stage: Stage[L], show: Show, work: Callable[[Stage[L]], T]) -> T:
         UserError: a batch cannot be cut into more parts.
     """
     while True:
+        if torch.cuda.is_available():
+            gc.collect()  # what an earlier training left must not make the memory too small for this one
+            torch.cuda.empty_cache()
         try:
             return work(stage)
         except torch.OutOfMemoryError as error:
             stage = _in_more_parts(stage, show, error)
         # Outside of `except`, so that nothing holds what filled the memory any more.
         gc.collect()  # a compiled step and its state hold each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _in_more_parts(stage: Stage[L], show: Show, error: torch.OutOfMemoryError) -> Stage[L]:
@@ -83,8 +84,8 @@ def _in_more_parts(stage: Stage[L], show: Show, error: torch.OutOfMemoryError) -
     rows = " and ".join(map(str, sizes))
     if parts is None or processes > 1:
         raise UserError(
-            f"{stage.name}: out of memory with {rows} rows a step ({error}). "
-            f"Give {f'--accumulate {parts}, ' if parts else ''}a smaller --batch, smaller images, or a smaller --model."
+            f"{stage.name}: out of memory{f' with {rows} rows a step' if rows else ''} ({error}). "
+            f"Give {f'--accumulate {parts}, ' if parts else ''}a smaller --batch, smaller inputs, or a smaller network."
         ) from error
     show.line(
         f"{stage.name}: out of memory. Each batch now goes through the network in {parts} parts of "
@@ -132,12 +133,13 @@ class Training(Generic[L]):
         with self.show.progress(name, first, self.steps, self.feed.rows) as bar, self.on_board(first):
             self.bar = bar
             try:
-                if recipe.compile:
+                if recipe.compile and first < self.steps:
                     self.show.line(
                         f"{name}: compiling the step, which may take minutes; the time left is wrong until then"
                     )
                     torch.compiler.reset()  # what was compiled for other trainings counts against a limit
                 run(self.state, self.feed, first, self.steps, watch=self)
+                self.state.compiled.clear()  # it and the state hold each other
             except CompiledStepError as error:
                 cause = error.__cause__
                 said = (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.config import Count, Interval, RunOptions
-from fewlabels.data.listing import state_of
 from fewlabels.errors import UserError
+from fewlabels.files import state_of
 from fewlabels.keys import Key
 from fewlabels.runs.task import Context, Identity, Stages, Task
 from fewlabels.training.feed import Feed
@@ -91,7 +91,7 @@ class Toy(Task[ToyOptions]):
     def identify(self) -> Identity:
         """Name the file, and say what it looks like from outside."""
         self.file = Path(self.data)
-        values = {"file": str(self.file), "state": state_of(self.file), "options": self._chosen()}
+        values = {"file": state_of(self.file), "options": self._chosen()}
         return Identity(f"{self.file.stem}-toy-{self.options.seed}", values)
 
     def _chosen(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Toy(Task[ToyOptions]):
         return {
             "data": {"file": str(self.file), "content": Key(0).fold(x.tobytes().hex()).seed()},
             "options": self._chosen(),
-            "where": {"threads": 1, "device": "cpu", "machine": "any"},
+            "where": {"threads": 1},
         }
 
     def stages(self) -> Stages:
@@ -125,7 +125,7 @@ class Toy(Task[ToyOptions]):
         training = yield Stage("toy", folder, recipe, begin, lambda learner, means: self.explained(learner))
         found = self.explained(training.state.averaged)
         row = {"name": "toy", "kind": "method", "test": found, "hidden": None, "seconds": training.seconds}
-        return {"data": self.file.stem, "steps": options.steps, "rows": [row], "chosen": row, "warnings": []}
+        return {"steps": options.steps, "rows": [row], "chosen": row}
 
     @torch.no_grad()
     def explained(self, learner: Autoencoder) -> dict[str, float]:

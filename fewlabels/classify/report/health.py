@@ -303,7 +303,7 @@ def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
     if free - ours > ERRORS * error:
         keep = "`--classify.features only`, which leaves the backbone as it was"
-        trained = best["label"].endswith(" features") and not summary["rows"][-1]["label"].endswith(" features")
+        trained = best.get("on_features") and not summary["rows"][-1].get("on_features")
         yield HealthWarning(
             "training_free_is_better",
             "high",

@@ -16,7 +16,7 @@ def reliability_diagram(found: Mapping[str, Any], bins: int, name: str) -> str:
     """Draw accuracy over confidence, bin by bin with 95 % intervals, above how many rows each bin has.
 
     Args:
-        found: the fields of `evaluation.calibration.Reliability`.
+        found: the fields of `classify.calibration.Reliability`.
         bins: of equal width from 0 to 1, of which those with rows were found.
         name: of the figure, unique on its page.
     """

@@ -15,10 +15,10 @@ from fewlabels.data.image import is_pixels
 from fewlabels.data.table import Table
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.inputs.base import GIVEN, Brought, quarantined
-from fewlabels.inputs.images.cache import Cache, Cached, content_of, default_folder, states_of
+from fewlabels.inputs.images.cache import Cache, Cached, default_folder, read_all, states_of
 from fewlabels.inputs.images.decode import Form
-from fewlabels.inputs.images.store import ResidentImages, StreamedImages, decode_all, resident
-from fewlabels.processes import Process, any_of, local_process
+from fewlabels.inputs.images.store import ResidentImages, StreamedImages, resident
+from fewlabels.processes import Process, any_of, local_process, world_size
 
 SAID_EVERY = 10.0  # seconds
 MOST_RESIDENT = 1 << 30  # bytes of images in the memory of a CPU
@@ -49,23 +49,28 @@ def bring_images(
     feed, why = choose_feed(options, len(table) * form.channels * form.size[0] * form.size[1], device)
     # Processes may have different memories; they must take the same way, since they wait for each other on it.
     feed = "streamed" if any_of(feed == "streamed") else "resident"
+    why_feed = {"images_feed": why}
     in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.contents)
-    reading = _Progress("reading", len(table), stop, show)
     stored: Cached | None = None
     if not (in_memory and feed == "resident"):
-        cache = Cache(
-            options.images_cache or default_folder(), table.contents, states_of(table.contents, reading), form
-        )
+        states = states_of(table.contents, _Progress("listing", len(table), stop, show))
+        _stop_together(stop)
+        cache = Cache(options.images_cache or default_folder(), table.contents, states, form)
         stored = _stored(cache, feed, stop, show)
     if stored is None:
-        content = content_of(table.contents, reading)
-        pixels, broken = decode_all(table.contents, form)
-        return Brought(
-            quarantined(table, broken, "images")[1], ResidentImages(pixels.to(device)), content, {"images_feed": why}
-        )
+        pixels, broken, digests = read_all(table.contents, form, _Progress("reading", len(table), stop, show))
+        _stop_together(stop)
+        _, table = quarantined(table, broken, "images")
+        return Brought(table, ResidentImages(pixels.to(device)), digests, why_feed)
     good, table = quarantined(table, stored.broken, "images")
     images = StreamedImages(stored.pixels, good, device)
-    return Brought(table, resident(images) if feed == "resident" else images, stored.content, {"images_feed": why})
+    return Brought(table, resident(images) if feed == "resident" else images, stored.digests, why_feed)
+
+
+def _stop_together(stop: Callable[[], bool]) -> None:
+    """Stop all processes where one was asked to: they wait for each other."""
+    if any_of(stop()):
+        raise Interrupted("stopped while images were read; what is done is kept")
 
 
 def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Cached | None:
@@ -135,7 +140,7 @@ class _Progress:
         self.said = time.perf_counter()
 
     def __call__(self, done: int) -> None:
-        if self.stop():
+        if world_size() == 1 and self.stop():  # several processes raise together
             raise Interrupted(f"stopped while {self.name} images; what is done is kept")
         if time.perf_counter() - self.said > SAID_EVERY:
             self.said = time.perf_counter()

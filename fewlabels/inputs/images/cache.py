@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 import PIL
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fewlabels.data.image import ImageLike, Pixels
+from fewlabels.data.image import ImageLike, Pixels, reason_of
 from fewlabels.files import replace_file, replace_text
-from fewlabels.inputs.images.decode import Form
-from fewlabels.inputs.images.digest import digest_of, fetch, state_of
+from fewlabels.inputs.base import content_of
+from fewlabels.inputs.images.decode import Form, decode_into
+from fewlabels.inputs.images.digest import digest_of, fetch, image_state
+from fewlabels.inputs.images.store import readable
 from fewlabels.inputs.images.workers import Broken, Found, Part, decode_parts, worker_count
 
 FORMAT = 1
@@ -44,13 +47,13 @@ class Cached:
         pixels: uint8 [N, C, H, W], memory-mapped, read-only; zeros where an image cannot be read.
         broken: the places of such, and why.
         folder: where they lie.
-        content: a hash of what the images hold (`content_of`).
+        digests: of what each image holds.
     """
 
     pixels: Pixels
     broken: Broken
     folder: Path
-    content: str
+    digests: tuple[str, ...]
 
 
 def default_folder() -> Path:
@@ -62,39 +65,44 @@ def default_folder() -> Path:
 
 def states_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambda done: None) -> list[str]:
     """Look at all images without opening a file; `said` is told how many are done, and may raise to stop it."""
-    return _each(state_of, images, said)
-
-
-def content_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambda done: None) -> str:
-    """Read all images and hash what they hold, whatever they are called and wherever they lie.
-
-    One that cannot be read counts with its error. `said` is told how many are done, and may raise to stop it.
-    """
-    return _content(_each(_digest, images, said))
-
-
-def _digest(image: ImageLike) -> str:
-    return digest_of(fetch(image)).hex()
-
-
-def _each(of: Callable[[ImageLike], str], images: Sequence[ImageLike], said: Callable[[int], object]) -> list[str]:
     found: list[str] = []
     with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(images), PART):
-            found += readers.map(of, [images[i] for i in range(start, min(start + PART, len(images)))])
+            part = [images[i] for i in range(start, min(start + PART, len(images)))]
+            found += readers.map(image_state, part)
             said(len(found))
     return found
 
 
-def _content(digests: Sequence[str]) -> str:
-    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()[:32]
+def read_all(
+    images: Sequence[ImageLike], form: Form, said: Callable[[int], object] = lambda done: None
+) -> tuple[Tensor, Broken, tuple[str, ...]]:
+    """Read and decode all images into memory, each once; `said` is told how many are done, and may raise to stop it.
+
+    Returns:
+        uint8 [n, C, H, W] of those that can be read, in order; for each of the others its place and the reason; and
+        the digests of all: one that cannot be read counts with its error.
+    """
+    pixels = np.zeros((len(images), *form.size, form.channels), np.uint8)
+    broken, digests = Broken(), list[str]()
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(images), PART):
+            part = [images[i] for i in range(start, min(start + PART, len(images)))]
+            for place, fetched in enumerate(readers.map(fetch, part), start=start):
+                digests.append(digest_of(fetched).hex())
+                if isinstance(fetched, Exception):
+                    broken[place] = reason_of(fetched)
+                elif found := decode_into(pixels[place : place + 1], [fetched], form):
+                    broken[place] = found[0]
+            said(len(digests))
+    return readable(pixels, broken), broken, tuple(digests)
 
 
 class Cache:
     """The decoded images of one content and form.
 
     What the images hold is known when all are read. Until then the cache is called by their states, and an index
-    says which content these came to: where it is there, no image is opened. Several processes may make a cache at
+    has the digests that these came to: where it is there, no image is opened. Several processes may make a cache at
     once: each writes the same bytes to the same places, notes the parts it has done, and goes on where any of them
     stopped.
 
@@ -124,19 +132,20 @@ class Cache:
         """
         try:
             listed = json.loads((self.listed / _INDEX).read_text(encoding="utf-8"))
-            whole = self._place(listed["content"])
+            whole = self._place(content_of(listed["digests"]))
             said = json.loads((whole / _INDEX).read_text(encoding="utf-8"))["broken"].items()
             broken = {int(place): str(reason) for place, reason in said}
             if (whole / _PIXELS).stat().st_size != self.bytes:
                 return None  # cut from outside
-            if again and any(_digest(self.images[int(k)]) != digest for k, digest in listed["unread"].items()):
+            unread = {k: listed["digests"][k] for k in listed["unread"]}
+            if again and any(digest_of(fetch(self.images[k])).hex() != digest for k, digest in unread.items()):
                 return None
             mapped = np.memmap(whole / _PIXELS, np.uint8, "r", shape=self.shape)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
         _touch(self.listed / _INDEX)
         _touch(whole / _INDEX)
-        return Cached(mapped, broken, whole, listed["content"])
+        return Cached(mapped, broken, whole, tuple(listed["digests"]))
 
     def make(self, rank: int = 0, world: int = 1) -> Iterator[int]:
         """Decode what is not decoded yet; give the number of images done, part by part.
@@ -181,15 +190,14 @@ class Cache:
         digests = [digest for found in done for digest in found.digests]
         if len(digests) < len(self.images):
             raise OSError(f"{self.making} was taken away while it was made")
-        content = _content(digests)
-        unread = {place: digests[place] for found in done for place in found.unread}
+        unread = [place for found in done for place in found.unread]
         self.listed.mkdir(exist_ok=True)
-        self._write(self.listed / _INDEX, {"content": content, "unread": unread})
+        self._write(self.listed / _INDEX, {"digests": digests, "unread": unread})
         if self.open() is not None:
             return  # decoded before, from files of other names or times
         broken = {place: reason for found in done for place, reason in found.broken.items()}
         self._write(self.making / _INDEX, {"form": asdict(self.form), "broken": broken})
-        whole = self._place(content)
+        whole = self._place(content_of(digests))
         try:
             self.making.rename(whole)
         except OSError:

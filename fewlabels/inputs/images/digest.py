@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +10,7 @@ from PIL import Image
 
 from fewlabels.data.image import ImageLike, Slice, encoded_bytes, is_pixels, orientation
 from fewlabels.data.pixels import as_array
+from fewlabels.files import state_of
 
 
 def fetch(image: ImageLike) -> ImageLike | Exception:
@@ -37,21 +36,11 @@ def digest_of(fetched: ImageLike | Exception) -> bytes:
     return hashlib.blake2b(held, digest_size=16).digest()
 
 
-def state_of(image: ImageLike) -> str:
-    """Return what changes with a file that is written to, without opening it; of what lies in memory the digest.
-
-    The time of the inode is part of it: no program can set that back, as `cp -p` and `tar` do with the other.
-    """
-    if not isinstance(image, str | Path | Slice):
-        return digest_of(fetch(image)).hex()
-    path = image.path if isinstance(image, Slice) else image
-    part = f"{image.offset}+{image.size} of " if isinstance(image, Slice) else ""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - Path is slow for 50,000 of them
-        seen = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}" if stat.S_ISREG(found.st_mode) else "no file"
-    except (OSError, ValueError) as error:
-        seen = type(error).__name__
-    return f"{part}{os.path.abspath(path)}: {seen}"  # noqa: PTH100
+def image_state(image: ImageLike) -> str:
+    """Return the state of an image's file, without opening it; of what lies in memory the digest."""
+    if isinstance(image, Slice):
+        return f"{image.offset}+{image.size} of {state_of(image.path)}"
+    return state_of(image) if isinstance(image, str | Path) else digest_of(fetch(image)).hex()
 
 
 def _held(image: ImageLike) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from fewlabels.data.table import Labels, Table, spread
 from fewlabels.errors import UserError
 from fewlabels.inputs.base import Brought, Inputs, NearCopies, Provider, Reasons, Size, Statistics
 from fewlabels.inputs.images.bring import bring_images
+from fewlabels.inputs.images.cache import states_of
 from fewlabels.inputs.images.components import pixel_features
 from fewlabels.inputs.images.decode import TRANSPARENT, WHITE, Form, Resize
 from fewlabels.inputs.images.look import Look, highest_level, look, white_level
@@ -97,6 +99,10 @@ class ImageInputs(Inputs[Form]):
             "images_resize": form.resize,
         }
         return form, chosen
+
+    def listing(self, table: Table) -> str:
+        """Hash places, sizes and times of files, and what lies in memory."""
+        return hashlib.sha256("\0".join(states_of(table.contents)).encode(errors="backslashreplace")).hexdigest()[:32]
 
     def survey(self, table: Table) -> tuple[dict[str, str], str]:
         """Look at the headers of images: return those that cannot be read, and the sizes of the others in words."""

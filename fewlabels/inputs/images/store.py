@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -80,11 +80,6 @@ class StreamedImages:
         return images.pin_memory() if self.device.type == "cuda" else images
 
 
-def as_images(provider: Provider) -> Images | None:
-    """Give what provides images as such; None for vectors."""
-    return provider if isinstance(provider, ResidentImages | StreamedImages) else None
-
-
 def resident(images: StreamedImages) -> ResidentImages:
     """Bring images whole into the memory of their device."""
     whole = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
@@ -115,9 +110,14 @@ def decode_all(images: Sequence[ImageLike], form: Form) -> tuple[Tensor, dict[in
     """
     pixels = np.zeros((len(images), *form.size, form.channels), np.uint8)
     broken = decode_into(pixels, images, form)
-    good = pixels[[place for place in range(len(images)) if place not in broken]] if broken else pixels
+    return readable(pixels, broken), broken
+
+
+def readable(pixels: Pixels, broken: Mapping[int, str]) -> Tensor:
+    """Return uint8 [n, C, H, W] of pixels [N, H, W, C], without those that could not be read."""
+    good = pixels[[place for place in range(len(pixels)) if place not in broken]] if broken else pixels
     # A copy in any case: of one channel the transposed view counts as contiguous, and other strides give other sums.
-    return torch.from_numpy(good.transpose(0, 3, 1, 2).copy()), broken
+    return torch.from_numpy(good.transpose(0, 3, 1, 2).copy())
 
 
 def decoded(

@@ -15,7 +15,7 @@ import numpy as np
 from fewlabels.data.image import ImageLike, ignore_warnings_of_pillow, image_name, reason_of
 from fewlabels.errors import UserError
 from fewlabels.inputs.images.decode import Form, decode_into
-from fewlabels.inputs.images.digest import digest_of, fetch, state_of
+from fewlabels.inputs.images.digest import digest_of, fetch, image_state
 
 PATIENCE = 120.0  # seconds for a part, after which its images are tried one by one
 PATIENCE_ONE = 30.0  # seconds for one image
@@ -31,7 +31,7 @@ class Part:
     Attributes:
         first: the place of the first in the whole set.
         images: in order.
-        states: of their files when they were listed (`state_of`).
+        states: of their files when they were listed (`image_state`).
         file: of uint8 pixels [N, C, H, W]; it is long enough already.
     """
 
@@ -212,7 +212,7 @@ def _read(image: ImageLike, state: str, place: int) -> tuple[ImageLike | Excepti
     """Read an image; give it, or the error, with its digest."""
     fetched = fetch(image)
     digest = digest_of(fetched).hex()
-    if digest != state != state_of(image):  # of what lies in memory the state is the digest
+    if digest != state != image_state(image):  # of what lies in memory the state is the digest
         raise UserError(
             f"{image_name(image, place)} changed while it was read. Wait until nothing writes there, "
             "then give the same command again."

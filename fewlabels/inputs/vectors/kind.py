@@ -18,12 +18,22 @@ from fewlabels.data.vectors import (
     VectorRows,
     are_vectors,
     as_matrix,
-    content_of_vectors,
+    digests_of,
     not_finite,
     vectors_of,
 )
 from fewlabels.errors import UserError
-from fewlabels.inputs.base import Brought, Inputs, NearCopies, Provider, Reasons, Size, Statistics, quarantined
+from fewlabels.inputs.base import (
+    Brought,
+    Inputs,
+    NearCopies,
+    Provider,
+    Reasons,
+    Size,
+    Statistics,
+    content_of,
+    quarantined,
+)
 from fewlabels.inputs.vectors.store import Vectors, equal_vectors, vector_statistics
 from fewlabels.inputs.vectors.views import Standardize, Strength, VectorViews
 
@@ -66,6 +76,10 @@ class VectorInputs(Inputs[VectorForm]):
         }
         return _rows(table).form, chosen
 
+    def listing(self, table: Table) -> str:
+        """Hash the vectors: they lie in memory."""
+        return content_of(digests_of(_rows(table)))
+
     def survey(self, table: Table) -> tuple[dict[str, str], str]:
         """Name the vectors that are not finite, and say what all of them are."""
         rows = _rows(table)
@@ -83,7 +97,7 @@ class VectorInputs(Inputs[VectorForm]):
         """Bring them whole into the memory of the device; those that are not finite are quarantined."""
         rows = _rows(table)
         good, kept = quarantined(table, not_finite(rows), self.many)
-        return Brought(kept, Vectors(torch.from_numpy(rows.matrix[good]).to(device)), content_of_vectors(rows), {})
+        return Brought(kept, Vectors(torch.from_numpy(rows.matrix[good]).to(device)), digests_of(rows), {})
 
     def near_copies(self, store: Provider, test: Labels, train: Labels) -> NearCopies:
         """Find vectors that are equal in all numbers."""
@@ -99,12 +113,7 @@ class VectorInputs(Inputs[VectorForm]):
 
     def views(self, statistics: Statistics, store: Provider, train: Labels, options: Options) -> VectorViews:
         """Make noise, and parts of other rows; weak views have a part of the noise of strong ones."""
-        assert (
-            options.vectors_noise is not None
-            and options.vectors_replaced is not None
-            and options.vectors_mixed is not None
-        )  # resolved
-        strong = Strength(options.vectors_noise, options.vectors_replaced, options.vectors_mixed)
+        strong = Strength(*(getattr(options, name) for name in self.own_options))  # none is open any more
         return vector_views(statistics, store, train, strong)
 
     def features_of(self, store: Provider, train: Labels) -> NDArray[np.float32]:

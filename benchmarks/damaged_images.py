@@ -32,7 +32,7 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from fewlabels.inputs.images.decode import Form, Resize, decode_into
+from fewlabels.inputs.images.decode import ImageForm, Resize, decode_into
 from fewlabels.inputs.images.look import look
 from fewlabels.inputs.images.workers import PATIENCE_ONE
 
@@ -201,9 +201,9 @@ def mutant(whole: dict[str, bytes], number: int) -> tuple[str, bytes]:
     return name, bytes(data)
 
 
-def form_of(number: int) -> Form:
+def form_of(number: int) -> ImageForm:
     """Give the form that a mutant is brought to: all kinds in turn."""
-    return Form((1, 3)[number % 2], (16, 16), RESIZES[number // 2 % 3])
+    return ImageForm((1, 3)[number % 2], (16, 16), RESIZES[number // 2 % 3])
 
 
 # --- decoding them --------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from fewlabels.classify.choose_next import choose_next, uncertainty
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.table import UNLABELED, Chosen, Labels, Table
 from fewlabels.inputs.images.components import pixel_features
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages, decode_all
 from fewlabels.runs.compare import mean_of, p_value
 
@@ -95,7 +95,7 @@ def drawn(table: Table, seed: int) -> Rows:
     labels = np.where(table.labels == UNLABELED, table.truth, table.labels)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(labels != UNLABELED))
     train, test = np.split(order[: int(MOST / (1 - TEST))], [min(MOST, int((1 - TEST) * len(order)))])
-    pixels, broken = decode_all(Chosen(table.contents, np.concatenate([train, test])), Form(3, (SIDE, SIDE)))
+    pixels, broken = decode_all(Chosen(table.contents, np.concatenate([train, test])), ImageForm(3, (SIDE, SIDE)))
     assert not broken
     x = pixel_features(ResidentImages(pixels), np.arange(len(train)))
     x = np.asarray(StandardScaler().fit(x[: len(train)]).transform(x), np.float32)

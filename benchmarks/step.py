@@ -38,7 +38,7 @@ from fewlabels.classify.preparation import Preparation, begin
 from fewlabels.classify.recipe import ClassifierRecipe
 from fewlabels.config import Options
 from fewlabels.data.table import UNLABELED, make_table
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages
 from fewlabels.inputs.images.views import ImageViews
 from fewlabels.inputs.kinds import IMAGES
@@ -89,7 +89,9 @@ class Setting:
 
     def classifier(self) -> Classifier:
         """Build the network."""
-        card = Card(self.model, tuple("0123456789"), Form(self.channels, (self.size, self.size)), *self.statistics())
+        card = Card(
+            self.model, tuple("0123456789"), ImageForm(self.channels, (self.size, self.size)), *self.statistics()
+        )
         return build_classifier(card, key=Key(0))
 
     def arithmetic(self) -> float:

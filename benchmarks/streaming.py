@@ -29,7 +29,7 @@ from PIL import Image
 
 from fewlabels.data.sources.open import open_table
 from fewlabels.inputs.images.cache import Cache, content_of, states_of
-from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.decode import ImageForm, decode
 from fewlabels.inputs.images.store import StreamedImages
 
 HERE = Path(__file__).parent
@@ -152,7 +152,7 @@ def generate(folder: Path, count: int) -> None:
 def speed(question: Speed) -> dict[str, Any]:
     """Measure each in turn, so that their ratios mean something on a shared machine."""
     table = open_table(question.data)
-    form = Form(3, (question.size, question.size))
+    form = ImageForm(3, (question.size, question.size))
     rounds: list[dict[str, float]] = []
     for _ in range(question.repeats):
         with tempfile.TemporaryDirectory() as place:

@@ -31,7 +31,7 @@ from fewlabels.classify.reference import NAME, SURE, Reference, suspects
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.table import UNLABELED, Labels, Table, make_table
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages, decode_all
 from fewlabels.models.classifier import Classifier
 
@@ -186,7 +186,7 @@ def learned(question: Question, name: str, seed: int) -> Seen:
 def read_all(images: Sequence[Any], classifier: Classifier) -> Tensor:
     """Read images as a classifier takes them."""
     form = classifier.card.form
-    assert isinstance(form, Form)
+    assert isinstance(form, ImageForm)
     pixels, broken = decode_all(images, form)
     assert not broken
     return pixels

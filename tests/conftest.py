@@ -14,7 +14,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.vectors import VectorForm
 from fewlabels.inputs.images import operations
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages, decode_all
 from fewlabels.inputs.vectors.store import Vectors, vector_statistics
 from fewlabels.models.classifier import Card
@@ -96,7 +96,7 @@ def as_on_a_gpu(monkeypatch):
 @pytest.fixture(scope="session")
 def digits_rows():
     table = draw_split(open_table("digits"), labels_per_class=4, seed=1000)
-    images, _ = decode_all(table.contents, Form(1, (8, 8)))
+    images, _ = decode_all(table.contents, ImageForm(1, (8, 8)))
     return Rows(table, ResidentImages(images))
 
 
@@ -105,7 +105,7 @@ def small_job(digits_rows):
     """Give a function that prepares a small training on digits with a network of 8-16 channels."""
 
     def make(norm="batch", seed=1000, rows=digits_rows, **recipe):
-        card = Card("small_cnn", tuple("0123456789"), Form(1, (8, 8)), (0.3,), (0.37,))
+        card = Card("small_cnn", tuple("0123456789"), ImageForm(1, (8, 8)), (0.3,), (0.37,))
         return small_preparation(rows, lambda: (SmallCNN(1, (8, 16), norm), 16), card, small_recipe(**recipe), seed)
 
     return make

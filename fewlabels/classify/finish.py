@@ -16,7 +16,7 @@ from fewlabels.classify.choose import begins_with_weights
 from fewlabels.classify.metrics import Gain, gain
 from fewlabels.classify.next_labels import write_next
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
-from fewlabels.classify.outputs import Said, write_predictions
+from fewlabels.classify.outputs import Judgment, write_predictions
 from fewlabels.classify.preparation import Preparation, layer_rule
 from fewlabels.classify.reference import NAME, make_reference, suspects
 from fewlabels.classify.report.findings import Findings
@@ -109,7 +109,7 @@ def _findings(
         labeled=preparation.labeled, unlabeled=preparation.unlabeled, held_out=preparation.held_out,
     )  # fmt: skip
     reference.save(folder / NAME)
-    said = Said(chosen.features, chosen.logits, probabilities)
+    said = Judgment(chosen.features, chosen.logits, probabilities)
     unknown = write_predictions(folder / "predictions.parquet", table, said, reference)
     return Findings(
         table=table,

@@ -30,7 +30,7 @@ RAW = "raw_"  # of those with what the network gave it, before calibration
 UNSURE, UNKNOWN = "unsure", "unknown"
 
 
-class Said(NamedTuple):
+class Judgment(NamedTuple):
     """What a classifier says of rows: features [n, D], logits [n, K] and calibrated probabilities [n, K]."""
 
     features: NDArray[np.float32]
@@ -38,12 +38,12 @@ class Said(NamedTuple):
     probabilities: NDArray[np.float32]
 
 
-def say(classifier: Classifier, outputs: Outputs) -> Said:
+def say(classifier: Classifier, outputs: Outputs) -> Judgment:
     """Give what a classifier says, calibrated."""
-    return Said(outputs.features.numpy(), outputs.logits.numpy(), classifier.calibrated(outputs.logits).numpy())
+    return Judgment(outputs.features.numpy(), outputs.logits.numpy(), classifier.calibrated(outputs.logits).numpy())
 
 
-def write_predictions(path: Path, table: Table, said: Said, reference: Reference) -> NDArray[np.bool_]:
+def write_predictions(path: Path, table: Table, said: Judgment, reference: Reference) -> NDArray[np.bool_]:
     """Write one line a row: path, split, source (given or predicted), and the columns of `said_columns`.
 
     A given label stays as it was given, and is never unknown; its probabilities are the network's.
@@ -65,7 +65,7 @@ def write_predictions(path: Path, table: Table, said: Said, reference: Reference
 
 def said_columns(
     classes: Sequence[str],
-    said: Said,
+    said: Judgment,
     reference: Reference | None,
     least: float = 0.0,
     given: Labels | None = None,

@@ -21,7 +21,7 @@ from fewlabels.data.splits import hold_out
 from fewlabels.data.table import UNLABELED, Labels, Table
 from fewlabels.errors import UserError, all_of
 from fewlabels.files import read_csv
-from fewlabels.inputs.base import Brought, Inputs, Provider, content_of
+from fewlabels.inputs.base import Inputs, Intake, Provider, content_of
 from fewlabels.inputs.kinds import inputs_of
 from fewlabels.keys import Key
 from fewlabels.models.build import ON_FEATURES, build_classifier, check_model
@@ -142,7 +142,7 @@ def _check_processes(options: Options, device: torch.device) -> None:
         raise UserError("--compile yes works with one GPU: batch norm over several cannot be compiled; leave it out")
 
 
-def _check_agreement(table: Table, brought: Brought, options: Options) -> None:
+def _check_agreement(table: Table, brought: Intake, options: Options) -> None:
     """Check that all processes see the same data and choose the same, since a row's number must mean one image."""
     seen: dict[str, Any] = {"rows": table.fingerprint(), "pixels": content_of(brought.digests)}
     seen["choices"] = replace(options, threads=None, device="auto", out=None, images_cache=None)

@@ -119,7 +119,7 @@ class Form(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
+class Intake:
     """What is kept of a run's rows.
 
     Attributes:
@@ -217,7 +217,7 @@ class Inputs(ABC, Generic[F]):
     @abstractmethod
     def bring(
         self, table: Table, form: F, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
-    ) -> Brought:
+    ) -> Intake:
         """Bring the rows to where the training takes them; quarantine, by name, what cannot be used.
 
         Raises:

@@ -10,18 +10,18 @@ from fewlabels.inputs.images.kind import ImageInputs
 from fewlabels.inputs.vectors.kind import VectorInputs
 
 IMAGES, VECTORS = ImageInputs(), VectorInputs()
-KINDS: tuple[Inputs[Any], ...] = (VECTORS, IMAGES)
+ALL: tuple[Inputs[Any], ...] = (VECTORS, IMAGES)
 """the first that holds the rows of a table is theirs: what is nothing else is an image"""
 
 
 def inputs_of(contents: Sequence[Any]) -> Inputs[Any]:
     """Return the kind of these rows."""
-    return next(kind for kind in KINDS if kind.holds(contents))
+    return next(kind for kind in ALL if kind.holds(contents))
 
 
 def inputs_for(form: Form) -> Inputs[Any]:
     """Return the kind of rows of this form."""
-    return next(kind for kind in KINDS if kind.many == form.what)
+    return next(kind for kind in ALL if kind.many == form.what)
 
 
 def form_of(values: Mapping[str, Any]) -> Form:
@@ -36,4 +36,4 @@ def form_of(values: Mapping[str, Any]) -> Form:
 
 def other_options(kind: Inputs[Any]) -> tuple[str, ...]:
     """Return the names of options that are for other kinds alone."""
-    return tuple(name for other in KINDS if other is not kind for name in other.own_options)
+    return tuple(name for other in ALL if other is not kind for name in other.own_options)

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import fewlabels
-from fewlabels.classify.outputs import Said, abstentions, said_columns, say
+from fewlabels.classify.outputs import Judgment, abstentions, said_columns, say
 from fewlabels.classify.reference import NAME, Reference
 from fewlabels.cli import main
 from fewlabels.models.classifier import Outputs
@@ -212,7 +212,7 @@ def test_what_is_said_is_calibrated_and_raw_stands_beside_it(small_job):
 def test_given_labels_are_never_unsure_and_never_unknown():
     sure = np.array([[0.6, 0.4], [0.6, 0.4], [0.75, 0.25], [0.95, 0.05]], np.float32)
     features = np.array([[1, 0], [1, 0], [1, 0], [-1, 0]], np.float32)
-    said = Said(features, np.log(sure), sure)
+    said = Judgment(features, np.log(sure), sure)
     known = Reference(
         np.zeros(2, np.float32), np.eye(2, dtype=np.float32), features[:1], np.array([0]), ("x.png",), 0.5, "labeled"
     )  # fmt: skip

@@ -17,7 +17,7 @@ import fewlabels
 from fewlabels.data.sources.hub import from_hub, from_hub_folder, is_hub_folder, is_hub_object
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.decode import ImageForm, decode
 
 hub = pytest.importorskip("datasets", reason="the extra hub is not installed")
 
@@ -50,7 +50,7 @@ def make(labels=(0, 1, 1, 0), classes=("cat", "dog"), label="label", image="imag
 
 
 def pixels_of(table):
-    return np.stack([decode(image, Form(3, (5, 6))) for image in table.contents])
+    return np.stack([decode(image, ImageForm(3, (5, 6))) for image in table.contents])
 
 
 def refused(data, *said):
@@ -183,9 +183,9 @@ def test_images_are_read_when_they_are_asked_for(tmp_path):
     images = from_hub(data).contents
     assert not isinstance(images, list)
     assert [type(image) for image in images[:2]] == [bytes, type(tmp_path)]
-    assert np.array_equal(decode(images[1], Form(3, (5, 6))), X[1])
+    assert np.array_equal(decode(images[1], ImageForm(3, (5, 6))), X[1])
     with pytest.raises(ValueError, match="empty"):
-        decode(images[2], Form(3, (5, 6)))
+        decode(images[2], ImageForm(3, (5, 6)))
     again = pickle.loads(pickle.dumps(images))
     assert (again[0], again[-1]) == (images[0], images[3])
     with pytest.raises(IndexError):
@@ -198,7 +198,7 @@ def test_an_address_of_the_network_is_not_followed():
         {"image": [image], "label": [0]}, hub.Features({"image": hub.Image(), "label": hub.Value("int64")})
     )
     with pytest.raises(FileNotFoundError):
-        decode(from_hub(data).contents[0], Form(3, (5, 6)))
+        decode(from_hub(data).contents[0], ImageForm(3, (5, 6)))
 
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
@@ -301,7 +301,7 @@ def test_a_folder_of_images_loaded_by_datasets_is_trained_on(digit_files, tmp_pa
     assert given.classes == there.classes == ("class 0", "class 1", "class 2")
 
     def seen(table):
-        pixels = [decode(image, Form(1, (8, 8))).tobytes() for image in table.contents]
+        pixels = [decode(image, ImageForm(1, (8, 8))).tobytes() for image in table.contents]
         return sorted(zip(pixels, table.labels.tolist(), table.test.tolist(), strict=True))
 
     assert seen(given) == seen(there)

@@ -16,7 +16,7 @@ from torchvision import datasets
 from fewlabels.data.sources.named import NAMES, open_named
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.decode import ImageForm, decode
 
 RNG = np.random.default_rng(0)
 TORCHVISION = [name for name in NAMES if name != "digits"]
@@ -42,7 +42,7 @@ def write(path, content):
 
 
 def pixels_of(table, channels, side):
-    return np.stack([decode(image, Form(channels, (side, side))) for image in table.contents])
+    return np.stack([decode(image, ImageForm(channels, (side, side))) for image in table.contents])
 
 
 def refused(name, root, *said):

@@ -15,7 +15,7 @@ from fewlabels.data.sources.archives import shard_paths
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.shards import from_shards
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.decode import ImageForm, decode
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
 
@@ -52,7 +52,7 @@ def samples(*labels, first=0):
 
 
 def pixels_of(table):
-    return np.stack([decode(image, Form(3, (5, 6))) for image in table.contents])
+    return np.stack([decode(image, ImageForm(3, (5, 6))) for image in table.contents])
 
 
 def refused(paths, *said):

@@ -12,7 +12,7 @@ from fewlabels.classify.describe_data import describe_data
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.decode import ImageForm, decode
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6), np.uint8)
 Y = np.array([0, 1, 2, -1])
@@ -44,7 +44,7 @@ class Items(Dataset):
 
 
 def pixels_of(table):
-    return np.stack([decode(image, Form(1, (5, 6)))[..., 0] for image in table.contents])
+    return np.stack([decode(image, ImageForm(1, (5, 6)))[..., 0] for image in table.contents])
 
 
 def refused(data, *said, unlabeled=None):
@@ -286,7 +286,7 @@ def test_more_images_come_after_the_data_without_labels(tmp_path, kind):
     assert table.test.tolist() == [False] * 4 + [True, False, False]
     assert table.truth.tolist() == [-1] * 7
     assert len(table.contents) == len(set(table.names)) == 7
-    assert np.array_equal(decode(table.contents[5], Form(1, (5, 6)))[..., 0], X[0])
+    assert np.array_equal(decode(table.contents[5], ImageForm(1, (5, 6)))[..., 0], X[0])
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -20,7 +20,7 @@ from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.export import onnx as export
 from fewlabels.export.onnx import Whole, describe, write_onnx
-from fewlabels.inputs.images.decode import Form, decode
+from fewlabels.inputs.images.decode import ImageForm, decode
 from fewlabels.inputs.images.views import Normalize
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
@@ -38,7 +38,7 @@ PHOTOS = [
 
 def classifier_of(model, channels, size, **changes):
     """Random parameters that tell photos apart, and batch statistics that are not those of a new network."""
-    form = Form(channels, size)
+    form = ImageForm(channels, size)
     card = Card(model, ("cat", "dog", "öl"), form, (0.45,) * channels, (0.26,) * channels, **changes)
     classifier = build_classifier(card, key=Key(1))
     pixels = torch.from_numpy(np.stack([decode(photo, form) for photo in PHOTOS])).permute(0, 3, 1, 2)

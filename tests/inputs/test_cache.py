@@ -18,10 +18,10 @@ from PIL import Image
 from fewlabels.data.image import encoded_bytes
 from fewlabels.inputs.images import cache as module
 from fewlabels.inputs.images.cache import KEPT_DAYS, Cache, content_of, default_folder, remove_unused, states_of
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.workers import decode_part
 
-FORM = Form(1, (4, 5))
+FORM = ImageForm(1, (4, 5))
 COUNT, PART = 10, 4  # images, and of them in a part
 
 
@@ -110,7 +110,7 @@ def test_a_copied_folder_with_other_times_has_the_same_key(tmp_path):
 def test_changed_bytes_order_number_and_form_each_change_the_key(tmp_path):
     paths = write_folder(tmp_path / "a")
     before = key_of(tmp_path / "cache", paths)
-    forms = [Form(3, (4, 5)), Form(1, (5, 4)), Form(1, (4, 5), "pad"), Form(1, (4, 5), white=4095)]
+    forms = [ImageForm(3, (4, 5)), ImageForm(1, (5, 4)), ImageForm(1, (4, 5), "pad"), ImageForm(1, (4, 5), white=4095)]
     others = [key_of(tmp_path / "cache", paths, form) for form in forms]
     others += [key_of(tmp_path / "cache", paths[::-1]), key_of(tmp_path / "cache", paths[:-1])]
     stat = paths[3].stat()
@@ -357,7 +357,7 @@ from pathlib import Path
 import numpy as np
 from fewlabels.inputs.images import cache as module
 from fewlabels.inputs.images.cache import Cache, states_of
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.workers import decode_part
 
 module.PART = 2
@@ -366,7 +366,7 @@ images = [np.full((4, 5), k + 1, np.uint8) for k in range(40)]
 print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(8):
-    cache = Cache(Path(sys.argv[1]) / str(turn), images, states_of(images), Form(1, (4, 5)))
+    cache = Cache(Path(sys.argv[1]) / str(turn), images, states_of(images), ImageForm(1, (4, 5)))
     try:
         found = cache.open()
         if found is None:
@@ -404,14 +404,16 @@ def aged(folder, days):
 
 
 def test_what_nobody_used_for_a_month_is_removed_and_nothing_else(tmp_path):
-    old, used, new = (made(cache_of(tmp_path, form=Form(1, (4, side)))) for side in (5, 6, 7))
-    index_of_old, index_of_used, index_of_new = (cache_of(tmp_path, form=Form(1, (4, k))).listed for k in (5, 6, 7))
-    stopped, going = (cache_of(tmp_path, form=Form(1, (4, side))) for side in (8, 9))
+    old, used, new = (made(cache_of(tmp_path, form=ImageForm(1, (4, side)))) for side in (5, 6, 7))
+    index_of_old, index_of_used, index_of_new = (
+        cache_of(tmp_path, form=ImageForm(1, (4, k))).listed for k in (5, 6, 7)
+    )
+    stopped, going = (cache_of(tmp_path, form=ImageForm(1, (4, side))) for side in (8, 9))
     for cache in (stopped, going):
         counts = cache.make()
         next(counts), next(counts)
         counts.close()
-    begun = cache_of(tmp_path, form=Form(1, (4, 10)))
+    begun = cache_of(tmp_path, form=ImageForm(1, (4, 10)))
     next(begun.make())
     mine = tmp_path / "my data"
     mine.mkdir()
@@ -420,7 +422,7 @@ def test_what_nobody_used_for_a_month_is_removed_and_nothing_else(tmp_path):
     for folder in (old.folder, index_of_old, used.folder, index_of_used, stopped.making, begun.making, mine):
         aged(folder, KEPT_DAYS + 1)
     aged(new.folder, KEPT_DAYS - 1)
-    assert cache_of(tmp_path, form=Form(1, (4, 6))).open() is not None  # it is used now
+    assert cache_of(tmp_path, form=ImageForm(1, (4, 6))).open() is not None  # it is used now
     (tmp_path / "file").write_text("")
     remove_unused(tmp_path)
     kept = {used.folder.name, index_of_used.name, new.folder.name, index_of_new.name}
@@ -459,7 +461,7 @@ def mounted(tmp_path):
 
 
 def test_too_small_a_disk_is_said_before_anything_is_decoded(mounted, parts_decoded):
-    cache = cache_of(mounted("size=1m"), form=Form(3, (400, 400)))
+    cache = cache_of(mounted("size=1m"), form=ImageForm(3, (400, 400)))
     with pytest.raises(OSError, match=r"0\.00 GB are needed there and 0\.00 GB are free"):
         list(cache.make())
     assert parts_decoded == []
@@ -467,7 +469,7 @@ def test_too_small_a_disk_is_said_before_anything_is_decoded(mounted, parts_deco
 
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing_that_is_taken_for_whole(mounted):
     disk = mounted("size=1m")
-    cache = cache_of(disk, form=Form(1, (250, 250)))
+    cache = cache_of(disk, form=ImageForm(1, (250, 250)))
     counts = cache.make()
     assert [next(counts), next(counts)] == [0, PART]
     with contextlib.suppress(OSError), open(disk / "other", "wb", buffering=0) as other:
@@ -477,7 +479,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing_that_is_taken_for_whole(
         list(counts)
     assert cache.open() is None
     (disk / "other").unlink()
-    assert sum(cache_of(disk, form=Form(1, (250, 250))).make()) == COUNT
+    assert sum(cache_of(disk, form=ImageForm(1, (250, 250))).make()) == COUNT
 
 
 def test_a_read_only_cache_is_read_and_cannot_be_made(mounted):
@@ -486,7 +488,7 @@ def test_a_read_only_cache_is_read_and_cannot_be_made(mounted):
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     assert levels(cache_of(disk).open()) == levels(found)
     with pytest.raises(OSError, match="Read-only"):
-        list(cache_of(disk, form=Form(1, (4, 6))).make())
+        list(cache_of(disk, form=ImageForm(1, (4, 6))).make())
 
 
 def test_a_file_where_the_folder_should_be_is_an_error_of_the_place(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import damaged_images
 from benchmarks.damaged_images import MUTATIONS, Worker, mutant, samples, try_mutants
-from fewlabels.inputs.images.decode import Form, decode_into
+from fewlabels.inputs.images.decode import ImageForm, decode_into
 
 COUNT = 2000
 
@@ -26,7 +26,7 @@ def test_two_thousand_mutants_are_decoded_or_refused_with_a_reason():
 def test_all_samples_are_whole():
     for name, data in samples().items():
         pixels = np.zeros((1, 20, 24, 3), np.uint8)
-        assert decode_into(pixels, [data], Form(3, (20, 24), white=1 if "floats" in name else 65535)) == {}, name
+        assert decode_into(pixels, [data], ImageForm(3, (20, 24), white=1 if "floats" in name else 65535)) == {}, name
         assert pixels.std() > 10, name
 
 

@@ -20,7 +20,7 @@ from fewlabels.data.image import FORMATS, MOST_BYTES, Slice, image_name, reason_
 from fewlabels.data.pixels import channels_last, image_list, to_uint8
 from fewlabels.errors import UserError
 from fewlabels.inputs.images import decode as module
-from fewlabels.inputs.images.decode import Form, decode, decode_into
+from fewlabels.inputs.images.decode import ImageForm, decode, decode_into
 from fewlabels.inputs.images.look import Look, highest_level, look, white_level
 from fewlabels.inputs.images.store import decode_all
 
@@ -28,7 +28,7 @@ FEW = settings(deadline=None, max_examples=20)
 GRAY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOR = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 SIZE = (6, 8)
-GRAY_FORM, COLOR_FORM = Form(1, SIZE), Form(3, SIZE)
+GRAY_FORM, COLOR_FORM = ImageForm(1, SIZE), ImageForm(3, SIZE)
 
 # A side of 1 or 3 could as well be channels.
 gray_pixels = arrays.arrays(np.uint8, st.tuples(st.integers(4, 9), st.integers(4, 9)))
@@ -143,7 +143,7 @@ def whites(name):
 @pytest.mark.parametrize("name", samples())
 def test_every_format_and_mode_gives_its_picture(name):
     data = samples()[name]
-    form = Form(3, (24, 20) if name == "jpeg turned" else BIG, white=whites(name))
+    form = ImageForm(3, (24, 20) if name == "jpeg turned" else BIG, white=whites(name))
     seen = decode(data, form)
     seen = np.rot90(seen) if name == "jpeg turned" else seen
     words = set(name.split())
@@ -179,14 +179,14 @@ def test_paths_bytes_parts_of_files_and_opened_images_agree(tmp_path):
     part = Slice(tmp_path / "a.tar", 6, len(samples()["png RGB"]))
     with Image.open(tmp_path / "a.png") as image:
         for same in (tmp_path / "a.png", str(tmp_path / "a.png"), samples()["png RGB"], part, image, image.copy()):
-            assert np.array_equal(decode(same, Form(3, BIG)), color_picture())
+            assert np.array_equal(decode(same, ImageForm(3, BIG)), color_picture())
     assert "ends within" in refused(Slice(tmp_path / "a.tar", 6, 10**6))
 
 
 @pytest.mark.parametrize("name", ["webp animated", "gif animated", "png animated", "tiff pages", "mpo"])
 def test_the_first_frame_counts(name):
     """The second one is mirrored."""
-    seen = decode(samples()[name], Form(3, BIG)).astype(int)
+    seen = decode(samples()[name], ImageForm(3, BIG)).astype(int)
     assert np.abs(seen - color_picture()).mean() < 16 < np.abs(seen - color_picture()[:, ::-1]).mean()
 
 
@@ -194,7 +194,7 @@ def test_the_first_frame_counts(name):
 def test_a_jpeg_that_the_camera_turned_is_turned_back(number):
     stored = Image.fromarray(np.ascontiguousarray(STORED[number](gray_picture())))
     data = encoded(stored, "JPEG", quality=95, exif=turned_exif(number))
-    assert np.abs(decode(data, Form(1, BIG))[..., 0].astype(int) - gray_picture()).max() <= LOSSY
+    assert np.abs(decode(data, ImageForm(1, BIG))[..., 0].astype(int) - gray_picture()).max() <= LOSSY
     assert look(data) == Look(*BIG, 1)
 
 
@@ -206,7 +206,7 @@ def damaged_exif(number):
 
 
 def test_an_image_whose_exif_is_damaged_is_shown_as_it_lies():
-    seen = decode(damaged_exif(3), Form(1, BIG))[..., 0]
+    seen = decode(damaged_exif(3), ImageForm(1, BIG))[..., 0]
     assert np.abs(seen.astype(int) - gray_picture()).max() <= LOSSY
 
 
@@ -216,9 +216,9 @@ def test_12_bit_data_is_bright_where_white_says_so(form):
     image = deep if form == "array" else encoded(deep, form)
     assert highest_level(image) == int(np.asarray(deep).max())
     assert white_level(highest_level(image)) == 4095
-    seen = decode(image, Form(1, BIG, white=4095))[..., 0].astype(int)
+    seen = decode(image, ImageForm(1, BIG, white=4095))[..., 0].astype(int)
     assert np.abs(seen - gray_picture()).max() <= 1
-    assert decode(image, Form(1, BIG)).max() < 16  # what it looked like without
+    assert decode(image, ImageForm(1, BIG)).max() < 16  # what it looked like without
 
 
 @pytest.mark.parametrize(
@@ -234,11 +234,11 @@ def test_floats_that_are_no_numbers_are_black_and_infinite_ones_white():
     levels[0, 0], levels[0, 1], levels[0, 2], levels[0, 3] = np.nan, np.inf, -np.inf, -2
     data = encoded(Image.fromarray(levels), "TIFF")
     assert highest_level(data) == 0.5
-    assert decode(data, Form(1, BIG, white=1))[0, :5, 0].tolist() == [0, 255, 0, 0, 128]
+    assert decode(data, ImageForm(1, BIG, white=1))[0, :5, 0].tolist() == [0, 255, 0, 0, 128]
 
 
 def test_deep_images_larger_than_what_is_taken_at_once_agree(monkeypatch):
-    data, form = samples()["png 16 bits"], Form(1, BIG)
+    data, form = samples()["png 16 bits"], ImageForm(1, BIG)
     whole = decode(data, form)
     monkeypatch.setattr(module, "_AT_ONCE", 7)
     assert np.array_equal(decode(data, form), whole)
@@ -250,7 +250,7 @@ def large_jpeg(**options):
 
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
 def test_a_large_jpeg_that_is_decoded_small_is_near_the_whole(resize, monkeypatch):
-    form = Form(3, (48, 64), resize)
+    form = ImageForm(3, (48, 64), resize)
     whole = decode(Image.open(io.BytesIO(large_jpeg())), form).astype(int)
     sizes, upright = [], module._upright
     monkeypatch.setattr(module, "_upright", lambda image: (sizes.append(image.size), upright(image))[1])
@@ -267,7 +267,7 @@ def test_a_turned_jpeg_is_not_decoded_smaller_than_it_is_needed(number):
     upright = Image.fromarray(stripes)
     stored = upright.transpose(Image.Transpose.ROTATE_90) if number == 6 else upright
     data = encoded(stored, "JPEG", quality=95, exif=turned_exif(number))
-    assert decode(data, Form(1, (75, 300)))[..., 0].std() > 60
+    assert decode(data, ImageForm(1, (75, 300)))[..., 0].std() > 60
 
 
 # --- arrays and tensors ---
@@ -277,7 +277,7 @@ def test_a_turned_jpeg_is_not_decoded_smaller_than_it_is_needed(number):
 @given(gray_pixels)
 def test_floats_in_0_to_1_and_uint8_agree(pixels):
     for floats in (pixels / 255, (pixels / 255).astype(np.float32), torch.from_numpy(pixels) / 255):
-        assert np.array_equal(decode(floats, Form(1, pixels.shape)), decode(pixels, Form(1, pixels.shape)))
+        assert np.array_equal(decode(floats, ImageForm(1, pixels.shape)), decode(pixels, ImageForm(1, pixels.shape)))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -299,14 +299,14 @@ def test_channels_first_and_last_agree(pixels):
     size = pixels.shape[:2]
     first = np.moveaxis(pixels, -1, 0)
     for image in (pixels, first, torch.from_numpy(first.copy()), torch.from_numpy(first.copy()) / 255):
-        assert np.array_equal(decode(image, Form(3, size)), pixels)
+        assert np.array_equal(decode(image, ImageForm(3, size)), pixels)
 
 
 @FEW
 @given(gray_pixels)
 def test_a_gray_image_needs_no_channel_axis(pixels):
     for image in (pixels, pixels[None], pixels[..., None], torch.from_numpy(pixels)[None], pixels.tolist()):
-        assert np.array_equal(decode(image, Form(1, pixels.shape)), pixels[..., None])
+        assert np.array_equal(decode(image, ImageForm(1, pixels.shape)), pixels[..., None])
 
 
 def test_true_and_false_are_white_and_black():
@@ -329,23 +329,23 @@ OUT_OF_RANGE = {
 def test_values_that_are_no_pixels_are_refused_with_their_range_and_the_remedy(name):
     pixels, said = OUT_OF_RANGE[name]
     with pytest.raises(UserError, match=r"give uint8, or floats in 0\.\.1") as error:
-        decode(pixels, Form(1, (4, 4)))
+        decode(pixels, ImageForm(1, (4, 4)))
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 8), (9, 8, 9), (2, 3, 8, 8), ()])
 def test_shapes_that_are_no_image_are_refused_with_the_shape(shape):
     with pytest.raises(UserError, match=r"or with the channels last or before H") as error:
-        decode(np.zeros(shape, np.uint8), Form(3, (4, 4)))
+        decode(np.zeros(shape, np.uint8), ImageForm(3, (4, 4)))
     assert str(list(shape)) in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 4), (2, 8, 8)])
 def test_another_number_of_channels_is_refused(shape):
     with pytest.raises(ValueError, match=f"^{min(shape)} channels where 3 are expected"):
-        decode(np.zeros(shape, np.uint8), Form(3, (4, 4)))
+        decode(np.zeros(shape, np.uint8), ImageForm(3, (4, 4)))
     with pytest.raises(ValueError, match="1 or 3 channels where 5 are expected"):
-        decode(GRAY, Form(5, (4, 4)))
+        decode(GRAY, ImageForm(5, (4, 4)))
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
@@ -354,11 +354,11 @@ def test_any_number_of_channels_is_decoded_channel_by_channel(resize, kind):
     five = np.random.default_rng(0).integers(0, 2 if kind is bool else 256, (12, 9, 5)).astype(np.uint8)
     image = (five / 255).astype(kind) if kind is np.float32 else five.astype(kind)
     full = five * 255 if kind is bool else five
-    form = Form(5, (6, 6), resize)
-    expected = np.concatenate([decode(full[..., c], Form(1, (6, 6), resize)) for c in range(5)], -1)
+    form = ImageForm(5, (6, 6), resize)
+    expected = np.concatenate([decode(full[..., c], ImageForm(1, (6, 6), resize)) for c in range(5)], -1)
     for given_ in (image, np.moveaxis(image, -1, 0), torch.from_numpy(image)):
         assert np.array_equal(decode(given_, form), expected)
-    assert np.array_equal(decode(image, Form(5, (12, 9))), full)
+    assert np.array_equal(decode(image, ImageForm(5, (12, 9))), full)
     assert look(image) == look(np.moveaxis(image, -1, 0)) == Look(12, 9, 5)
 
 
@@ -388,7 +388,7 @@ def test_an_image_without_pixels_is_broken():
     st.sampled_from([1, 3]),
 )
 def test_the_size_is_the_one_asked_for(pixels, height, width, resize, channels):
-    out = decode(pixels, Form(channels, (height, width), resize))
+    out = decode(pixels, ImageForm(channels, (height, width), resize))
     assert out.shape == (height, width, channels)
     assert out.dtype == np.uint8
     assert int(pixels.min()) <= out.min() <= out.max() <= int(pixels.max())
@@ -399,8 +399,8 @@ def test_crop_cuts_the_middle_and_squash_keeps_the_edges(turned):
     pixels = np.zeros((4, 8), np.uint8)
     pixels[:, [0, 1, 6, 7]] = 255
     pixels = pixels.T.copy() if turned else pixels
-    assert decode(pixels, Form(1, (4, 4), "crop")).max() == 0
-    squashed = decode(pixels, Form(1, (4, 4), "squash"))[..., 0]
+    assert decode(pixels, ImageForm(1, (4, 4), "crop")).max() == 0
+    squashed = decode(pixels, ImageForm(1, (4, 4), "squash"))[..., 0]
     squashed = squashed.T if turned else squashed
     assert squashed[:, [0, 3]].min() > 200 > 60 > squashed[:, 1:3].max()
 
@@ -410,7 +410,10 @@ def test_pad_keeps_all_and_fills_up_with_the_color_of_the_border(turned):
     pixels = np.full((40, 80, 3), [10, 200, 60], np.uint8)
     pixels[10:30, 5:75] = [250, 0, 0]
     image = pixels.transpose(1, 0, 2) if turned else pixels
-    out, inside = decode(image, Form(3, (40, 40), "pad")), decode(image, Form(3, (40, 20) if turned else (20, 40)))
+    out, inside = (
+        decode(image, ImageForm(3, (40, 40), "pad")),
+        decode(image, ImageForm(3, (40, 20) if turned else (20, 40))),
+    )
     out, inside = (out.transpose(1, 0, 2), inside.transpose(1, 0, 2)) if turned else (out, inside)
     assert (out[:10] == [10, 200, 60]).all() and (out[30:] == [10, 200, 60]).all()
     assert np.array_equal(out[10:30], inside)
@@ -420,7 +423,7 @@ def test_pad_keeps_all_and_fills_up_with_the_color_of_the_border(turned):
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 def test_the_size_is_height_then_width(resize):
     stripes = np.repeat(np.arange(12, dtype=np.uint8)[:, None] * 20, 12, 1)
-    out = decode(stripes, Form(1, (3, 9), resize))[..., 0].astype(int)
+    out = decode(stripes, ImageForm(1, (3, 9), resize))[..., 0].astype(int)
     assert (out == out[:, :1]).all()
     assert (np.diff(out[:, 0]) > 0).all()
 
@@ -428,9 +431,9 @@ def test_the_size_is_height_then_width(resize):
 def test_crop_scales_both_sides_alike():
     y, x = np.mgrid[:40, :80]
     disc = (np.hypot(y - 19.5, x - 39.5) < 16).astype(np.uint8) * 255
-    out = decode(disc, Form(1, (20, 20), "crop"))[..., 0] > 127
+    out = decode(disc, ImageForm(1, (20, 20), "crop"))[..., 0] > 127
     assert abs(int(out.any(0).sum()) - int(out.any(1).sum())) <= 1
-    flat = decode(disc, Form(1, (20, 20), "squash"))[..., 0] > 127
+    flat = decode(disc, ImageForm(1, (20, 20), "squash"))[..., 0] > 127
     assert flat.any(1).sum() > 1.5 * flat.any(0).sum()
 
 
@@ -556,7 +559,7 @@ def test_other_formats_are_never_opened(name, monkeypatch):
 def test_a_file_that_is_cut_is_refused_with_a_reason(name):
     """At many places: the first bytes, throughout, and the last quarter, where only pixels are missing."""
     data = samples()[name]
-    form = Form(3, BIG, white=whites(name))
+    form = ImageForm(3, BIG, white=whites(name))
     whole = decode(data, form)
     for end in [0, 1, 2, 4, 8, 12, *np.linspace(13, 0.97 * len(data), 25).astype(int).tolist()]:
         pixels = np.zeros((1, *BIG, 3), np.uint8)
@@ -589,7 +592,7 @@ def test_what_follows_a_jpeg_or_stands_before_it_does_not_make_it_truncated():
     data = samples()["jpeg rgb"]
     thumbnail = data[:2] + b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data + data[2:]
     for whole in (data + film, data + bytes(5), thumbnail, thumbnail + film):
-        assert np.abs(decode(whole, Form(3, BIG)).astype(int) - color_picture()).max() <= LOSSY
+        assert np.abs(decode(whole, ImageForm(3, BIG)).astype(int) - color_picture()).max() <= LOSSY
     for cut in (data[:-2] + film, thumbnail[:-2], thumbnail[:-2] + film):
         assert refused(cut)
 

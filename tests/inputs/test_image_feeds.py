@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewlabels.inputs.base import chunks
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages, decode_all, pixel_statistics, resident
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ def test_chunks_are_all_rows_in_order(count, parts):
 
 def test_images_of_any_number_of_channels_are_decoded_channels_first():
     five = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 5), np.uint8)
-    out, broken = decode_all([five[0], five[1, ..., :4], five[2]], Form(5, (9, 8)))
+    out, broken = decode_all([five[0], five[1, ..., :4], five[2]], ImageForm(5, (9, 8)))
     assert broken == {1: "4 channels where 5 are expected"}
     assert out.is_contiguous()
     assert np.array_equal(out.numpy(), five[[0, 2]].transpose(0, 3, 1, 2))

@@ -8,12 +8,12 @@ import torch
 from PIL import Image, ImageEnhance
 
 from fewlabels.inputs.images import near as module
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.near import near_copies
 from fewlabels.inputs.images.store import ResidentImages, decode_all
 
 SIDE, COUNT = 64, 40
-FORM = Form(3, (SIDE, SIDE))
+FORM = ImageForm(3, (SIDE, SIDE))
 
 
 def photo(seed, side=SIDE):
@@ -102,7 +102,7 @@ def test_of_very_many_an_even_spread_is_compared(monkeypatch):
     monkeypatch.setattr(module, "MOST_TEST", 4)
     monkeypatch.setattr(module, "MOST_TRAIN", 10)
     pictures = [photo(seed, 32) for seed in range(10)]
-    images = images_of(pictures + pictures, Form(3, (32, 32)))
+    images = images_of(pictures + pictures, ImageForm(3, (32, 32)))
     found = near_copies(images, np.arange(10, 20), np.arange(10))
     assert found.looked_at == 4
     assert found.test.tolist() == [10, 13, 16, 19]

@@ -17,11 +17,11 @@ from PIL import Image
 
 from fewlabels.data.image import Slice, encoded_bytes
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.digest import digest_of, fetch, state_of
-from fewlabels.inputs.images.workers import Found, Part, decode_part, decode_parts, worker_count
+from fewlabels.inputs.images.workers import Part, PartResult, decode_part, decode_parts, worker_count
 
-FORM = Form(1, (4, 5))
+FORM = ImageForm(1, (4, 5))
 COUNT, SIZE = 20, 3  # images, and of them in a part
 
 
@@ -217,7 +217,7 @@ def test_a_part_is_written_channels_first_at_its_place(tmp_path):
     color = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
     part = part_of(2, [color[0], b"", color[1]], file)
     digests = list(map(digest, part.images))
-    assert decode_part(part, Form(3, (4, 5))) == Found(2, digests, {3: "the file is empty"}, [])
+    assert decode_part(part, ImageForm(3, (4, 5))) == PartResult(2, digests, {3: "the file is empty"}, [])
     pixels = np.frombuffer(file.read_bytes(), np.uint8).reshape(5, 3, 4, 5)
     assert (pixels[:2] == 9).all() and (pixels[3] == 0).all()
     assert np.array_equal(pixels[[2, 4]], color.transpose(0, 3, 1, 2))
@@ -240,7 +240,7 @@ def test_a_script_without_a_guard_decodes_many_images(tmp_path):
             from PIL import Image
 
             from fewlabels.inputs.images.cache import PART, Cache, states_of
-            from fewlabels.inputs.images.decode import Form
+            from fewlabels.inputs.images.decode import ImageForm
 
             print("the script runs")
             images = []
@@ -248,7 +248,7 @@ def test_a_script_without_a_guard_decodes_many_images(tmp_path):
                 out = io.BytesIO()
                 Image.fromarray(np.full((4, 4), k % 251, np.uint8)).save(out, "BMP")
                 images.append(out.getvalue())
-            cache = Cache(Path("cache"), images, states_of(images), Form(1, (4, 4)))
+            cache = Cache(Path("cache"), images, states_of(images), ImageForm(1, (4, 4)))
             print(sum(cache.make()), np.array_equal(cache.finish().pixels[:, 0, 0, 0], np.arange(3 * PART + 10) % 251))
         """)
     )

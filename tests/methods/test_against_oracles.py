@@ -8,7 +8,7 @@ from torch import nn
 from fewlabels.averaging.ema import Ema
 from fewlabels.averaging.horizon import horizon
 from fewlabels.inputs.batch import Batch
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.keys import Key
 from fewlabels.methods.base import Sizes
 from fewlabels.methods.fixmatch import FixMatch
@@ -37,13 +37,13 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def identity_network(rule=None):
-    card = Card("custom", tuple("abcde"), Form(1, (1, D)), (0.0,), (1.0,))
+    card = Card("custom", tuple("abcde"), ImageForm(1, (1, D)), (0.0,), (1.0,))
     return Network(Classifier(FeaturesAsInput(), D, card), rule, steps=STEPS)
 
 
 def logits_network():
     """A network whose logits are its input."""
-    card = Card("custom", tuple("abcde"), Form(1, (1, K)), (0.0,), (1.0,))
+    card = Card("custom", tuple("abcde"), ImageForm(1, (1, K)), (0.0,), (1.0,))
     net = Network(Classifier(FeaturesAsInput(), K, card))
     with torch.no_grad():
         net.classifier.head.weight.copy_(torch.eye(K))

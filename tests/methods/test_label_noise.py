@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
 from fewlabels.models.small_cnn import SmallCNN
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def network(classes=K):
     torch.manual_seed(0)
-    card = Card("small_cnn", tuple("abcde"[:classes]), Form(1, (8, 8)), (0.3,), (0.4,))
+    card = Card("small_cnn", tuple("abcde"[:classes]), ImageForm(1, (8, 8)), (0.3,), (0.4,))
     return Network(Classifier(SmallCNN(1, (8, D)), D, card)).train()
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from fewlabels.averaging.horizon import horizon
 from fewlabels.inputs.batch import Batch
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.mix import beta, resize_mix
 from fewlabels.keys import Key
 from fewlabels.methods import method_class, method_names, regmixmatch
@@ -282,7 +282,7 @@ class Twins:
     def __init__(self, name, options, given):
         torch.manual_seed(7)
         self.case = CASES[name]
-        card = Card("custom", tuple("abcde"), Form(1, (SIDE, SIDE)), (0.0,), (1.0,))
+        card = Card("custom", tuple("abcde"), ImageForm(1, (SIDE, SIDE)), (0.0,), (1.0,))
         self.net = Network(Classifier(TanhOfPixels(), D, card))
         teacher = copy.deepcopy(self.net)
         self.method = method_class(name)(**self.case.options | options)

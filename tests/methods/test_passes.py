@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewlabels.inputs.batch import Batch
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.keys import Key
 from fewlabels.methods.adamatch import AdaMatch
 from fewlabels.methods.base import Sizes
@@ -21,7 +21,7 @@ PASSES = ("one", "two", "three")
 
 def network(norm="batch"):
     torch.manual_seed(0)
-    card = Card("small_cnn", tuple("abc"), Form(1, (8, 8)), (0.3,), (0.37,))
+    card = Card("small_cnn", tuple("abc"), ImageForm(1, (8, 8)), (0.3,), (0.37,))
     return Network(Classifier(SmallCNN(1, (8, 16), norm), 16, card)).train()
 
 

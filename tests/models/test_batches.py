@@ -6,13 +6,13 @@ import torch
 
 from fewlabels.errors import UserError
 from fewlabels.inputs.base import CHUNK
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import MOST_THREADS, ResidentImages, decoded
 from fewlabels.keys import Key
 from fewlabels.models.build import build_classifier
 from fewlabels.models.classifier import Card
 
-CARD = Card("small_cnn", ("a", "b"), Form(1, (8, 8)), (0.5,), (0.5,))
+CARD = Card("small_cnn", ("a", "b"), ImageForm(1, (8, 8)), (0.5,), (0.5,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (2 * CHUNK + 70, 8, 8), np.uint8)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages
 from fewlabels.keys import Key
 from fewlabels.methods.parts.forward import target_features
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.versions
 
 
 def card(model="small_cnn", channels=1, size=16, classes="abc"):
-    return Card(model, tuple(classes), Form(channels, (size, size)), (0.5,) * channels, (0.5,) * channels)
+    return Card(model, tuple(classes), ImageForm(channels, (size, size)), (0.5,) * channels, (0.5,) * channels)
 
 
 def parameters(module):

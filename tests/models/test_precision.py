@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.methods.parts.forward import logits_of
 from fewlabels.models.classifier import Card, Classifier
 from fewlabels.models.network import Network
@@ -15,7 +15,7 @@ from fewlabels.models.small_cnn import SmallCNN
 @pytest.fixture
 def networks():
     torch.manual_seed(0)
-    card = Card("small_cnn", tuple("abc"), Form(1, (8, 8)), (0.3,), (0.37,))
+    card = Card("small_cnn", tuple("abc"), ImageForm(1, (8, 8)), (0.3,), (0.37,))
     classifier = Classifier(SmallCNN(1, (8, 16)), 16, card).train()
     return {p: Network(copy.deepcopy(classifier), precision=p) for p in ("float32", "bfloat16")}
 

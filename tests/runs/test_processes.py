@@ -17,7 +17,7 @@ from PIL import Image
 import fewlabels
 from fewlabels.data.sources.open import open_table
 from fewlabels.inputs.images.cache import PART
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import decode_all
 from fewlabels.training.record import read_lines
 
@@ -114,7 +114,7 @@ def test_outputs_are_written_once(undisturbed):
 def test_processes_decode_a_folder_together(photos, undisturbed):
     (cache,) = (path.parent for path in (undisturbed[0] / "cache").glob("*/pixels.bin"))
     index = json.loads((cache / "index.json").read_text())
-    form = Form(**index["form"] | {"size": tuple(index["form"]["size"])})
+    form = ImageForm(**index["form"] | {"size": tuple(index["form"]["size"])})
     pixels, broken = decode_all(open_table(str(photos)).contents, form)
     stored = np.fromfile(cache / "pixels.bin", np.uint8).reshape(-1, *pixels.shape[1:])
     assert index["broken"] == {str(place): reason for place, reason in broken.items()}

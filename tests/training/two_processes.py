@@ -11,7 +11,7 @@ from fewlabels.classify.preparation import begin
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import draw_split
 from fewlabels.data.vectors import VectorForm
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages, decode_all
 from fewlabels.inputs.vectors.store import Vectors, vector_statistics
 from fewlabels.keys import Key
@@ -42,9 +42,9 @@ METHODS = {name: partial(eager, name) for name in NAMES} | {
 def main(out: str) -> None:
     torch.set_num_threads(1)
     table = draw_split(open_table("digits"), 4, 1000)
-    images, _ = decode_all(table.contents, Form(1, (8, 8)))
+    images, _ = decode_all(table.contents, ImageForm(1, (8, 8)))
     rows = Rows(table, ResidentImages(images))
-    card = Card("small_cnn", table.classes, Form(1, (8, 8)), (0.3,), (0.37,))
+    card = Card("small_cnn", table.classes, ImageForm(1, (8, 8)), (0.3,), (0.37,))
 
     recipe = small_recipe(steps=8)
     rules: dict[str, Any] = {

@@ -14,9 +14,9 @@ from fewlabels.console import Show
 from fewlabels.data.image import is_pixels
 from fewlabels.data.table import Table
 from fewlabels.errors import Interrupted, UserError
-from fewlabels.inputs.base import GIVEN, Brought, quarantined
-from fewlabels.inputs.images.cache import Cache, Cached, default_folder, read_all, states_of
-from fewlabels.inputs.images.decode import Form
+from fewlabels.inputs.base import GIVEN, Intake, quarantined
+from fewlabels.inputs.images.cache import Cache, CachedImages, default_folder, read_all, states_of
+from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages, resident
 from fewlabels.processes import Process, any_of, local_process, world_size
 
@@ -38,8 +38,8 @@ def choose_feed(
 
 
 def bring_images(
-    table: Table, form: Form, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
-) -> Brought:
+    table: Table, form: ImageForm, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
+) -> Intake:
     """Read each file once and decode it, or take all from the cache without opening one.
 
     Raises:
@@ -51,7 +51,7 @@ def bring_images(
     feed = "streamed" if any_of(feed == "streamed") else "resident"
     why_feed = {"images_feed": why}
     in_memory = all(is_pixels(image) or isinstance(image, Image.Image) for image in table.contents)
-    stored: Cached | None = None
+    stored: CachedImages | None = None
     if not (in_memory and feed == "resident"):
         states = states_of(table.contents, _Progress("listing", len(table), stop, show))
         _stop_together(stop)
@@ -61,10 +61,10 @@ def bring_images(
         pixels, broken, digests = read_all(table.contents, form, _Progress("reading", len(table), stop, show))
         _stop_together(stop)
         _, table = quarantined(table, broken, "images")
-        return Brought(table, ResidentImages(pixels.to(device)), digests, why_feed)
+        return Intake(table, ResidentImages(pixels.to(device)), digests, why_feed)
     good, table = quarantined(table, stored.broken, "images")
     images = StreamedImages(stored.pixels, good, device)
-    return Brought(table, resident(images) if feed == "resident" else images, stored.digests, why_feed)
+    return Intake(table, resident(images) if feed == "resident" else images, stored.digests, why_feed)
 
 
 def _stop_together(stop: Callable[[], bool]) -> None:
@@ -73,7 +73,7 @@ def _stop_together(stop: Callable[[], bool]) -> None:
         raise Interrupted("stopped while images were read; what is done is kept")
 
 
-def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Cached | None:
+def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> CachedImages | None:
     """Give the decoded images on disk, made where they are not there; None where they cannot be kept and need not."""
     try:
         return _opened(cache, stop, show)
@@ -87,7 +87,7 @@ def _stored(cache: Cache, feed: str, stop: Callable[[], bool], show: Show) -> Ca
         return None
 
 
-def _opened(cache: Cache, stop: Callable[[], bool], show: Show) -> Cached:
+def _opened(cache: Cache, stop: Callable[[], bool], show: Show) -> CachedImages:
     """Open a cache, made by all processes of this machine together where it is not there."""
     found = cache.open(again=True)
     if not any_of(found is None):

@@ -25,10 +25,10 @@ from torch import Tensor
 from fewlabels.data.image import ImageLike, Pixels, reason_of
 from fewlabels.files import replace_file, replace_text
 from fewlabels.inputs.base import content_of
-from fewlabels.inputs.images.decode import Form, decode_into
+from fewlabels.inputs.images.decode import ImageForm, decode_into
 from fewlabels.inputs.images.digest import digest_of, fetch, image_state
 from fewlabels.inputs.images.store import readable
-from fewlabels.inputs.images.workers import Broken, Found, Part, decode_parts, worker_count
+from fewlabels.inputs.images.workers import Broken, Part, PartResult, decode_parts, worker_count
 
 FORMAT = 1
 PART = 64  # images that a worker decodes at a time: some may be held in memory, whole files of megabytes
@@ -40,7 +40,7 @@ _NAME = re.compile(r"[0-9a-f]{24}(\.part)?")  # of a cache; other folders are th
 
 
 @dataclass(frozen=True, eq=False)
-class Cached:
+class CachedImages:
     """Decoded images on disk.
 
     Attributes:
@@ -75,7 +75,7 @@ def states_of(images: Sequence[ImageLike], said: Callable[[int], object] = lambd
 
 
 def read_all(
-    images: Sequence[ImageLike], form: Form, said: Callable[[int], object] = lambda done: None
+    images: Sequence[ImageLike], form: ImageForm, said: Callable[[int], object] = lambda done: None
 ) -> tuple[Tensor, Broken, tuple[str, ...]]:
     """Read and decode all images into memory, each once; `said` is told how many are done, and may raise to stop it.
 
@@ -113,7 +113,7 @@ class Cache:
         form: what they are brought to.
     """
 
-    def __init__(self, folder: Path, images: Sequence[ImageLike], states: Sequence[str], form: Form) -> None:
+    def __init__(self, folder: Path, images: Sequence[ImageLike], states: Sequence[str], form: ImageForm) -> None:
         self.folder, self.images, self.states, self.form = folder, images, states, form
         self.listed = self._place(hashlib.sha256("\0".join(states).encode(errors="backslashreplace")).hexdigest())
         self.making = self.listed.with_name(self.listed.name + ".part")
@@ -124,7 +124,7 @@ class Cache:
         key = json.dumps([FORMAT, PART, PIL.__version__, of, len(self.images), asdict(self.form)])
         return self.folder / hashlib.sha256(key.encode()).hexdigest()[:24]
 
-    def open(self, *, again: bool = False) -> Cached | None:
+    def open(self, *, again: bool = False) -> CachedImages | None:
         """Give what is there; None where it is not there whole.
 
         Args:
@@ -145,7 +145,7 @@ class Cache:
             return None
         _touch(self.listed / _INDEX)
         _touch(whole / _INDEX)
-        return Cached(mapped, broken, whole, tuple(listed["digests"]))
+        return CachedImages(mapped, broken, whole, tuple(listed["digests"]))
 
     def make(self, rank: int = 0, world: int = 1) -> Iterator[int]:
         """Decode what is not decoded yet; give the number of images done, part by part.
@@ -168,7 +168,7 @@ class Cache:
                 file.write("\n" + json.dumps(asdict(found)) + "\n")
             yield self._count(found.first)
 
-    def finish(self) -> Cached:
+    def finish(self) -> CachedImages:
         """Give all that is decoded its lasting name.
 
         Raises:
@@ -228,14 +228,16 @@ class Cache:
             with open(pixels, "ab") as file:
                 file.truncate(self.bytes)
 
-    def _done(self) -> dict[int, Found]:
+    def _done(self) -> dict[int, PartResult]:
         """Read which parts are done; a line that was cut by a kill is none."""
-        done: dict[int, Found] = {}
+        done: dict[int, PartResult] = {}
         path = self.making / _DONE
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             try:
                 entry = json.loads(line)
-                found = Found(**entry | {"broken": {int(place): reason for place, reason in entry["broken"].items()}})
+                found = PartResult(
+                    **entry | {"broken": {int(place): reason for place, reason in entry["broken"].items()}}
+                )
                 done[found.first] = found
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue

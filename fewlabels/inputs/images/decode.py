@@ -34,7 +34,7 @@ _MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # of a JPEG's segment; the 
 
 
 @dataclass(frozen=True)
-class Form:
+class ImageForm:
     """What images are brought to: all that decides the pixels beside the file itself.
 
     Attributes:
@@ -63,7 +63,7 @@ class Form:
         return f"images of {self.size[0]}x{self.size[1]} with {self.channels} channels"
 
 
-def decode(image: ImageLike, form: Form) -> Pixels:
+def decode(image: ImageLike, form: ImageForm) -> Pixels:
     """Read one image as uint8 [H, W, C]; of an animation the first frame.
 
     Args:
@@ -84,7 +84,7 @@ def decode(image: ImageLike, form: Form) -> Pixels:
     return np.asarray(_resized(colors, form)).reshape(*form.size, form.channels)
 
 
-def _decode_channels(pixels: Pixels, form: Form) -> Pixels:
+def _decode_channels(pixels: Pixels, form: ImageForm) -> Pixels:
     """Bring [H, W, C] of any number of channels to the form, channel by channel."""
     if pixels.shape[-1] != form.channels:
         raise ValueError(f"{pixels.shape[-1]} channels where {form.channels} are expected")
@@ -93,7 +93,7 @@ def _decode_channels(pixels: Pixels, form: Form) -> Pixels:
     )
 
 
-def _open(image: Path | str | bytes | Slice | Image.Image, form: Form) -> Image.Image:
+def _open(image: Path | str | bytes | Slice | Image.Image, form: ImageForm) -> Image.Image:
     if isinstance(image, Image.Image):
         return _upright(image)
     encoded = encoded_bytes(image)
@@ -150,7 +150,7 @@ def _eight_bits(image: Image.Image, white: float) -> Image.Image:
     return Image.fromarray(out)
 
 
-def _resized(image: Image.Image, form: Form) -> Image.Image:
+def _resized(image: Image.Image, form: ImageForm) -> Image.Image:
     shape = (form.size[1], form.size[0])  # Pillow counts the width first
     if image.size == shape:
         return image
@@ -169,7 +169,7 @@ def _border_color(image: Image.Image) -> int | tuple[int, ...]:
     return int(mean) if mean.ndim == 0 else tuple(mean.tolist())
 
 
-def decode_into(pixels: Pixels, images: Sequence[ImageLike], form: Form) -> dict[int, str]:
+def decode_into(pixels: Pixels, images: Sequence[ImageLike], form: ImageForm) -> dict[int, str]:
     """Read many images into `pixels` [n, H, W, C], each at its place.
 
     Returns:

@@ -19,11 +19,11 @@ from fewlabels.data.image import ImageLike, reason_of
 from fewlabels.data.pixels import image_list
 from fewlabels.data.table import Labels, Table, spread
 from fewlabels.errors import UserError
-from fewlabels.inputs.base import Brought, Inputs, NearCopies, Provider, Reasons, Size, Statistics
+from fewlabels.inputs.base import Inputs, Intake, NearCopies, Provider, Reasons, Size, Statistics
 from fewlabels.inputs.images.bring import bring_images
 from fewlabels.inputs.images.cache import states_of
 from fewlabels.inputs.images.components import pixel_features
-from fewlabels.inputs.images.decode import TRANSPARENT, WHITE, Form, Resize
+from fewlabels.inputs.images.decode import TRANSPARENT, WHITE, ImageForm, Resize
 from fewlabels.inputs.images.look import Look, highest_level, look, white_level
 from fewlabels.inputs.images.near import near_copies
 from fewlabels.inputs.images.store import ResidentImages, decoded, pixel_statistics
@@ -39,7 +39,7 @@ TINY = 16  # pixels; smaller images are enlarged to it
 
 
 @dataclass(frozen=True)
-class Seen(Size):
+class Headers(Size):
     """What the headers of some images say.
 
     Attributes:
@@ -51,7 +51,7 @@ class Seen(Size):
     looks: Mapping[int, Look] = field(default_factory=dict[int, Look])
 
 
-class ImageInputs(Inputs[Form]):
+class ImageInputs(Inputs[ImageForm]):
     """Images."""
 
     one, many, source = "image", "images", "file"
@@ -69,25 +69,25 @@ class ImageInputs(Inputs[Form]):
         """Tell whether these are images: what is nothing else."""
         return True
 
-    def read_form(self, values: Mapping[str, Any]) -> Form:
+    def read_form(self, values: Mapping[str, Any]) -> ImageForm:
         """Read a form as JSON and YAML hold it."""
         read: dict[str, Any] = {**values, "size": tuple(values["size"])}
-        return Form(**read)
+        return ImageForm(**read)
 
-    def look(self, table: Table) -> Seen:
+    def look(self, table: Table) -> Headers:
         """Look at the headers of up to `LOOKED_AT` images, which opens their files once more than `bring` does."""
         looks = _looks(table)
         native = tuple(int(np.median([getattr(each, of) for each in looks.values()])) for of in ("height", "width"))
-        return Seen(max(native), max(native) <= TINY, native, looks)
+        return Headers(max(native), max(native) <= TINY, native, looks)
 
     def choose(
-        self, options: Options, table: Table, size: Seen, reasons: Reasons, *, colors: bool, most: int
-    ) -> tuple[Form, dict[str, Any]]:
+        self, options: Options, table: Table, size: Headers, reasons: Reasons, *, colors: bool, most: int
+    ) -> tuple[ImageForm, dict[str, Any]]:
         """Choose size, resizing, flips and operations; see `Inputs.choose`."""
         looks, native, side = size.looks, size.native, size.side
         seen = list(looks.values())
         wanted = reasons.pick("images_size", _square(options.images_size), *_size(native, most))
-        form = Form(
+        form = ImageForm(
             channels=_channels(colors, max(each.channels for each in seen), reasons),
             size=wanted,
             resize=reasons.pick("images_resize", options.images_resize, *_resize(seen, wanted)),
@@ -120,8 +120,14 @@ class ImageInputs(Inputs[Form]):
         return broken, f"sizes of {len(rows)} images, height x width x channels: {common}{more}"
 
     def bring(
-        self, table: Table, form: Form, options: Options, device: torch.device, stop: Callable[[], bool], show: Show
-    ) -> Brought:
+        self,
+        table: Table,
+        form: ImageForm,
+        options: Options,
+        device: torch.device,
+        stop: Callable[[], bool],
+        show: Show,
+    ) -> Intake:
         """Decode them, or take them from the cache."""
         return bring_images(table, form, options, device, stop, show)
 
@@ -148,25 +154,25 @@ class ImageInputs(Inputs[Form]):
         """Return principal components of the pixels."""
         return pixel_features(store, train)
 
-    def choices(self, form: Form, options: Options) -> dict[str, Any]:
+    def choices(self, form: ImageForm, options: Options) -> dict[str, Any]:
         """Return size, resizing and flips."""
         size = "x".join(map(str, form.size))
         return {"images_size": size, "images_resize": form.resize, "images_flip": options.images_flip}
 
-    def listed(self, given: Any, form: Form) -> Sequence[ImageLike]:
+    def listed(self, given: Any, form: ImageForm) -> Sequence[ImageLike]:
         """Return a list of images."""
         return image_list(given)
 
-    def read(self, rows: Sequence[Any], form: Form, chunk: int) -> Iterator[tuple[int, Provider, dict[int, str]]]:
+    def read(self, rows: Sequence[Any], form: ImageForm, chunk: int) -> Iterator[tuple[int, Provider, dict[int, str]]]:
         """Read images; the next are decoded meanwhile."""
         for first, pixels, broken in decoded(rows, form, chunk):
             yield first, ResidentImages(pixels), broken
 
-    def described(self, form: Form) -> dict[str, Any]:
+    def described(self, form: ImageForm) -> dict[str, Any]:
         """Say what an image must be brought to."""
         return _described(form)
 
-    def random(self, form: Form, statistics: Statistics, count: int) -> Tensor:
+    def random(self, form: ImageForm, statistics: Statistics, count: int) -> Tensor:
         """Return random pixels, uint8."""
         generator = torch.Generator().manual_seed(0)
         return torch.randint(0, 256, (count, *form.shape), dtype=torch.uint8, generator=generator)
@@ -265,7 +271,7 @@ _RESIZED = {
 }
 
 
-def _described(form: Form) -> dict[str, Any]:
+def _described(form: ImageForm) -> dict[str, Any]:
     mode = {1: "L", 3: "RGB"}.get(form.channels)
     return {
         "input": {

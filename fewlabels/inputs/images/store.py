@@ -15,7 +15,7 @@ from torch import Tensor
 from fewlabels.data.image import ImageLike, Pixels
 from fewlabels.data.table import Labels
 from fewlabels.inputs.base import CHUNK, Provider, chunks, cores
-from fewlabels.inputs.images.decode import Form, decode_into
+from fewlabels.inputs.images.decode import ImageForm, decode_into
 
 MOST_THREADS = 8  # that decode ahead: each holds a chunk
 
@@ -101,7 +101,7 @@ def pixel_statistics(images: Provider, rows: Labels) -> tuple[tuple[float, ...],
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
-def decode_all(images: Sequence[ImageLike], form: Form) -> tuple[Tensor, dict[int, str]]:
+def decode_all(images: Sequence[ImageLike], form: ImageForm) -> tuple[Tensor, dict[int, str]]:
     """Read many images into memory.
 
     Returns:
@@ -121,7 +121,7 @@ def readable(pixels: Pixels, broken: Mapping[int, str]) -> Tensor:
 
 
 def decoded(
-    images: Sequence[ImageLike], form: Form, chunk: int = CHUNK
+    images: Sequence[ImageLike], form: ImageForm, chunk: int = CHUNK
 ) -> Iterator[tuple[int, Tensor, dict[int, str]]]:
     """Decode chunk after chunk, in threads, ahead of what the caller does with them; few are held at a time.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fewlabels.data.image import ImageLike, ignore_warnings_of_pillow, image_name, reason_of
 from fewlabels.errors import UserError
-from fewlabels.inputs.images.decode import Form, decode_into
+from fewlabels.inputs.images.decode import ImageForm, decode_into
 from fewlabels.inputs.images.digest import digest_of, fetch, image_state
 
 PATIENCE = 120.0  # seconds for a part, after which its images are tried one by one
@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
+class PartResult:
     """What reading a part came to.
 
     Attributes:
@@ -66,8 +66,8 @@ def worker_count(sharing: int = 1) -> int:
 
 
 def decode_parts(
-    firsts: Sequence[int], part_of: Callable[[int], Part], form: Form, workers: int, patience: float = PATIENCE
-) -> Iterator[Found]:
+    firsts: Sequence[int], part_of: Callable[[int], Part], form: ImageForm, workers: int, patience: float = PATIENCE
+) -> Iterator[PartResult]:
     """Decode parts into their files, in any order; give what each came to.
 
     The workers import neither the user's script nor torch, so a script needs no guard and they start soon.
@@ -100,7 +100,7 @@ def decode_parts(
         waiting = waiting[2 * workers :]
 
 
-def _parallel(parts: Iterator[Part], form: Form, workers: int, patience: float) -> Iterator[Found]:
+def _parallel(parts: Iterator[Part], form: ImageForm, workers: int, patience: float) -> Iterator[PartResult]:
     from joblib import Parallel, delayed
 
     here = Path.cwd()
@@ -128,23 +128,23 @@ def _is_hanging(error: Exception) -> bool:
     return isinstance(error, multiprocessing.TimeoutError)  # joblib's; Python's own is an OSError, of a network drive
 
 
-def _one_by_one(part: Part, form: Form, patience: float) -> Found:
+def _one_by_one(part: Part, form: ImageForm, patience: float) -> PartResult:
     """Decode each image of a part as a part of its own, so that one that costs a worker is known by its place."""
-    whole = Found(part.first, [], {}, [])
+    whole = PartResult(part.first, [], {}, [])
     for place, (image, state) in enumerate(zip(part.images, part.states, strict=True), start=part.first):
         alone = Part(place, [image], [state], part.file)
         # Twice: a worker may be lost to a lack of memory, or to a machine that slept, which say nothing of the image.
         found = _alone(alone, form, patience)
         found = _alone(alone, form, 2 * patience) if isinstance(found, str) else found
         if isinstance(found, str):  # its digest is not known: it is read once more, here, where nothing decodes it
-            found = Found(place, [_read(image, state, place)[1]], {place: found}, [])
+            found = PartResult(place, [_read(image, state, place)[1]], {place: found}, [])
         whole.digests.extend(found.digests)
         whole.broken.update(found.broken)
         whole.unread.extend(found.unread)
     return whole
 
 
-def _alone(part: Part, form: Form, patience: float) -> Found | str:
+def _alone(part: Part, form: ImageForm, patience: float) -> PartResult | str:
     """Decode one image; say why it cannot be decoded where it costs the worker."""
     try:
         # With one worker joblib would use this process.
@@ -176,21 +176,21 @@ def _check_workers(patience: float) -> None:
         ) from error
 
 
-def _decode_from(here: Path, part: Part, form: Form) -> Found:
+def _decode_from(here: Path, part: Part, form: ImageForm) -> PartResult:
     """Decode a part in a worker, which may have been started when relative paths meant something else."""
     os.chdir(here)
     ignore_warnings_of_pillow()
     return decode_part(part, form)
 
 
-def decode_part(part: Part, form: Form) -> Found:
+def decode_part(part: Part, form: ImageForm) -> PartResult:
     """Read each image of a part once, decode it, and bring the pixels of all to the disk.
 
     Raises:
         UserError: a file changed since it was listed: what it holds now would be kept under what it was.
     """
     pixels = np.zeros((len(part.images), *form.size, form.channels), np.uint8)
-    whole = Found(part.first, [], {}, [])
+    whole = PartResult(part.first, [], {}, [])
     for at, (image, state) in enumerate(zip(part.images, part.states, strict=True)):
         place = part.first + at
         fetched, digest = _read(image, state, place)

@@ -24,8 +24,8 @@ from fewlabels.data.vectors import (
 )
 from fewlabels.errors import UserError
 from fewlabels.inputs.base import (
-    Brought,
     Inputs,
+    Intake,
     NearCopies,
     Provider,
     Reasons,
@@ -93,11 +93,11 @@ class VectorInputs(Inputs[VectorForm]):
         device: torch.device,
         stop: Callable[[], bool],
         show: Show,
-    ) -> Brought:
+    ) -> Intake:
         """Bring them whole into the memory of the device; those that are not finite are quarantined."""
         rows = _rows(table)
         good, kept = quarantined(table, not_finite(rows), self.many)
-        return Brought(kept, Vectors(torch.from_numpy(rows.matrix[good]).to(device)), digests_of(rows), {})
+        return Intake(kept, Vectors(torch.from_numpy(rows.matrix[good]).to(device)), digests_of(rows), {})
 
     def near_copies(self, store: Provider, test: Labels, train: Labels) -> NearCopies:
         """Find vectors that are equal in all numbers."""

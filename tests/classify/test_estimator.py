@@ -180,7 +180,7 @@ def test_labels_that_cannot_be_learned_are_refused(y, said):
         ({"options": {"labels_per_class": 1}}, "X and y"),
         ({"options": {"sise": 1}}, "no option is named sise"),
         ({"options": {"images_size": 8}}, "--images.size means nothing"),
-        ({"options": {"batch": 9, "accumulate": 2}}, "do not share out"),
+        ({"options": {"batch": 9, "accumulate": 2}}, "cannot be divided among 1 processes in 2 parts each"),
         ({"method": "layermach"}, "Did you mean layermatch"),
         ({"budget": "huge"}, "budget is 'huge'"),
         ({"random_state": -1}, "seed is -1"),

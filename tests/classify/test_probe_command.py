@@ -93,7 +93,7 @@ def test_data_and_methods_that_no_file_has_are_asked_for(tmp_path):
     with pytest.raises(fewlabels.UserError, match="method is Mine, and not fixmatch"):
         fewlabels.probe(run.path, arrays(), method=FixMatch())
     other = arrays() | {"x": arrays()["x"] + 1}
-    with pytest.raises(fewlabels.UserError, match=r"images or labels differ.*--data DATA"):
+    with pytest.raises(fewlabels.UserError, match=r"rows or labels differ.*--data DATA"):
         fewlabels.probe(run.path, other, method=Mine())
 
 

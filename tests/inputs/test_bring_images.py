@@ -25,7 +25,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
 from fewlabels.inputs.images import bring as module
 from fewlabels.inputs.images.bring import bring_images, choose_feed
-from fewlabels.inputs.images.cache import content_of
+from fewlabels.inputs.images.digest import digest_of, fetch
 from fewlabels.inputs.images.store import ResidentImages, StreamedImages
 from tests.prepared import resolved
 
@@ -99,7 +99,7 @@ def test_images_are_decoded_once_for_all_runs(photos, tmp_path):
     assert str(again) == str(streamed) == ""
     assert isinstance(one.store, ResidentImages) and isinstance(three.store, StreamedImages)
     assert torch.equal(pixels_of(one), pixels_of(two)) and torch.equal(pixels_of(one), pixels_of(three))
-    assert one.content == two.content == three.content
+    assert one.digests == two.digests == three.digests
     assert dict(one.table.quarantine) == {"class0/broken.png": "not an image in a format that is read"}
     assert "class0/broken.png" not in one.table.names and len(one.table) == 40
 
@@ -175,31 +175,31 @@ def test_a_file_is_opened_once_and_in_a_second_run_not_at_all(photos, tmp_path, 
     assert opens.since() == once
     second = bring_images(open_table(tmp_path / "photos"), form, options, CPU, lambda: False, Said())
     assert opens.since() == Counter()
-    assert first.content == second.content == content_of(table.contents)
+    assert first.digests == second.digests == tuple(digest_of(fetch(path)).hex() for path in table.contents)
     assert torch.equal(pixels_of(first), pixels_of(second))
-    assert opens.since() == once  # `content_of` reads: they are counted
+    assert opens.since() == once  # `fetch` reads: they are counted
     path = tmp_path / "photos/class0/0.png"
     path.write_bytes((tmp_path / "photos/class0/2.png").read_bytes())
     changed = bring_images(table, form, options, CPU, lambda: False, Said())
-    assert changed.content != first.content and not torch.equal(pixels_of(changed), pixels_of(first))
+    assert changed.digests != first.digests and not torch.equal(pixels_of(changed), pixels_of(first))
 
 
-def test_arrays_have_one_content_in_memory_and_streamed(tmp_path):
+def test_arrays_have_the_same_digests_in_memory_and_streamed(tmp_path):
     """One image's palette too, which its pixels do not tell."""
     gray = np.random.default_rng(0).integers(0, 256, (20, 16, 16), np.uint8)
     red, blue = (Image.fromarray(gray[0]).convert("P") for _ in range(2))
     red.putpalette([k for level in range(256) for k in (level, 0, 0)])
     blue.putpalette([k for level in range(256) for k in (0, 0, level)])
-    contents = set()
+    digests = set()
     for given in ([*gray], [red, *gray[1:]], [blue, *gray[1:]]):
         kept = [
             bring((given, np.arange(20) % 2), images_cache=tmp_path, images_feed=feed)
             for feed in ("resident", "streamed", "streamed")
         ]
-        assert len({brought.content for brought in kept}) == 1
+        assert len({brought.digests for brought in kept}) == 1
         assert all(torch.equal(pixels_of(kept[0]), pixels_of(brought)) for brought in kept)
-        contents.add(kept[0].content)
-    assert len(contents) == 3
+        digests.add(kept[0].digests)
+    assert len(digests) == 3
 
 
 # --- what is chosen from the headers ---

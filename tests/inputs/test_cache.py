@@ -17,8 +17,9 @@ from PIL import Image
 
 from fewlabels.data.image import encoded_bytes
 from fewlabels.inputs.images import cache as module
-from fewlabels.inputs.images.cache import KEPT_DAYS, Cache, content_of, default_folder, remove_unused, states_of
+from fewlabels.inputs.images.cache import KEPT_DAYS, Cache, default_folder, remove_unused, states_of
 from fewlabels.inputs.images.decode import ImageForm
+from fewlabels.inputs.images.digest import digest_of, fetch
 from fewlabels.inputs.images.workers import decode_part
 
 FORM = ImageForm(1, (4, 5))
@@ -72,6 +73,10 @@ def levels(found):
     return found.pixels[:, 0, 0, 0].tolist()
 
 
+def digests_of(given):
+    return tuple(digest_of(fetch(image)).hex() for image in given)
+
+
 WHOLE = list(range(1, COUNT + 1))
 
 
@@ -100,11 +105,11 @@ def test_a_copied_folder_with_other_times_has_the_same_key(tmp_path):
     copies = [tmp_path / "b" / path.name for path in paths]
     for path in copies:
         os.utime(path, (1, 1))
-    assert content_of(copies) == content_of(paths) == content_of(list(map(str, paths)))
+    assert digests_of(copies) == digests_of(paths) == digests_of(list(map(str, paths)))
     cache = cache_of(tmp_path / "cache", copies)
     assert made(cache).folder.name == key_of(tmp_path / "cache", paths)
     assert not cache.making.exists() and len(list((tmp_path / "cache").glob("*/pixels.bin"))) == 1
-    assert cache.open().content == cache_of(tmp_path / "cache", paths).open().content == content_of(paths)
+    assert cache.open().digests == cache_of(tmp_path / "cache", paths).open().digests == digests_of(paths)
 
 
 def test_changed_bytes_order_number_and_form_each_change_the_key(tmp_path):
@@ -157,21 +162,21 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_images_in_memory_that_are_decoded_otherwise_have_other_contents(name):
+def test_images_in_memory_that_are_decoded_otherwise_have_other_digests(name):
     first, second = DIFFERENT[name]
-    assert content_of([first]) != content_of([second])
-    assert content_of([first]) == content_of([first.copy()])
+    assert digests_of([first]) != digests_of([second])
+    assert digests_of([first]) == digests_of([first.copy()])
 
 
-def test_tensors_lists_and_arrays_of_the_same_pixels_have_the_same_content():
-    assert content_of([ZEROS]) == content_of([torch.from_numpy(ZEROS)])
-    assert content_of([ZEROS.astype(np.int64)]) == content_of([ZEROS.tolist()])
+def test_tensors_lists_and_arrays_of_the_same_pixels_have_the_same_digest():
+    assert digests_of([ZEROS]) == digests_of([torch.from_numpy(ZEROS)])
+    assert digests_of([ZEROS.astype(np.int64)]) == digests_of([ZEROS.tolist()])
 
 
 def test_what_is_no_image_at_all_counts_and_stops_nothing(tmp_path):
     cut = Image.open(io.BytesIO(png_of(3)[:-20]))
     odd = [None, 3, cut, np.array([["a"]]), np.array([None]), [[1], [2, 3]], tmp_path / "none.png", tmp_path, b""]
-    assert content_of(odd) == content_of(odd)
+    assert digests_of(odd) == digests_of(odd)
     cache = cache_of(tmp_path / "cache", [*odd, *images()[: COUNT - len(odd)]])
     assert set(made(cache).broken) == set(range(len(odd)))
 
@@ -187,7 +192,7 @@ def test_what_is_made_is_opened_again_and_not_made_again(tmp_path, parts_decoded
     assert again.broken == found.broken == {6: "not an image in a format that is read", 9: "the file is empty"}
     assert parts_decoded == [0, 4, 8]
     assert not again.pixels.flags.writeable
-    assert again.content == found.content == content_of(images(at_6=b"no image", at_9=b""))
+    assert again.digests == found.digests == digests_of(images(at_6=b"no image", at_9=b""))
     assert files_in(tmp_path) == names_of(cache_of(tmp_path, images(at_6=b"no image", at_9=b"")))
 
 
@@ -274,7 +279,7 @@ DAMAGE_OF_THE_INDEX = {
     "none": lambda path: path.unlink(),
     "cut": lambda path: os.truncate(path, 5),
     "another": lambda path: path.write_text("[]"),
-    "odd": lambda path: path.write_text(json.dumps({"content": 3, "unread": []})),
+    "odd": lambda path: path.write_text(json.dumps({"digests": 3, "unread": []})),
 }
 
 
@@ -285,7 +290,7 @@ def test_where_the_index_is_damaged_all_are_read_again_and_the_cache_is_as_it_wa
     DAMAGE_OF_THE_INDEX[name](cache.listed / "index.json")
     assert cache.open() is None
     again = made(cache_of(tmp_path))
-    assert (again.folder, again.content, levels(again)) == (before.folder, before.content, WHOLE)
+    assert (again.folder, again.digests, levels(again)) == (before.folder, before.digests, WHOLE)
     assert files_in(tmp_path) == names_of(cache)
 
 
@@ -301,8 +306,8 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr("fewlabels.inputs.images.digest.encoded_bytes", flaky)
     cache = cache_of(tmp_path / "cache", paths)
     first = made(cache)
-    assert first.broken == {5: "Input/output error"} and first.content == content_of(paths)
-    assert cache.open(again=True).content == first.content
+    assert first.broken == {5: "Input/output error"} and first.digests == digests_of(paths)
+    assert cache.open(again=True).digests == first.digests
     counts = cache.make()  # another, that is killed
     next(counts), next(counts), next(counts)
     counts.close()
@@ -310,7 +315,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     assert cache.open(again=True) is None
     second = made(cache)
     assert second.broken == {} and levels(second) == WHOLE
-    assert cache.open(again=True).content == second.content == content_of(paths) != first.content
+    assert cache.open(again=True).digests == second.digests == digests_of(paths) != first.digests
 
 
 # --- several at once ---

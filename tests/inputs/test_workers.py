@@ -18,7 +18,7 @@ from PIL import Image
 from fewlabels.data.image import Slice, encoded_bytes
 from fewlabels.errors import UserError
 from fewlabels.inputs.images.decode import ImageForm
-from fewlabels.inputs.images.digest import digest_of, fetch, state_of
+from fewlabels.inputs.images.digest import digest_of, fetch, image_state
 from fewlabels.inputs.images.workers import Part, PartResult, decode_part, decode_parts, worker_count
 
 FORM = ImageForm(1, (4, 5))
@@ -75,7 +75,7 @@ def digest(image):
 
 
 def part_of(first, images, file):
-    return Part(first, images, list(map(state_of, images)), file)
+    return Part(first, images, list(map(image_state, images)), file)
 
 
 @pytest.fixture

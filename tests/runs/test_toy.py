@@ -82,6 +82,42 @@ def test_a_finished_run_is_read_and_other_data_is_refused(waves, tmp_path, capsy
     assert "width was 4 and is 3 now" in capsys.readouterr().err
 
 
+def test_the_file_of_a_task_that_was_changed_continues_no_run(waves, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(TOY.read_text())
+    words = ["train", waves, "--task", f"{own}:Toy", "--device", "cpu", "--steps", "5", "--out", str(tmp_path / "run")]
+    assert main(words) == main(words) == 0
+    own.write_text(TOY.read_text().replace("0.01 * doubt", "0.02 * doubt"))
+    assert main(words) == 2
+    assert "the file of the task has changed since the run was begun" in capsys.readouterr().err
+
+
+def test_the_options_of_a_task_have_any_names(waves, tmp_path, capsys):
+    """Also one that `fewlabels train` had under another name once."""
+    own = tmp_path / "own.py"
+    own.write_text(TOY.read_text().replace("width", "size"))
+    words = ["train", waves, "--task", f"{own}:Toy", "--device", "cpu", "--steps", "5", "--out", str(tmp_path / "run")]
+    assert main([*words, "--size", "3"]) == 0
+    assert summary_of(tmp_path / "run")["steps"] == 5
+
+
+def test_a_bench_in_which_a_variant_failed_ends_with_an_error(waves, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(
+        TOY.read_text().replace(
+            "        try:\n            x =",
+            "        if self.options.width == 1:\n            raise UserError('not one')\n        try:\n            x =",
+        )
+    )
+    variants = ["--variants", "wide:width=6,narrow:width=1", "--seeds", "1", "--steps", "5"]
+    words = ["bench", waves, "--task", f"{own}:Toy", "--device", "cpu", *variants, "--out", str(tmp_path / "bench")]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "narrow failed" in said.err and "not one" in said.out
+    found = json.loads((tmp_path / "bench/bench.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["wide", "narrow"]
+
+
 def test_two_variants_are_compared(waves, tmp_path, capsys):
     variants = ["--variants", "wide:width=6,narrow:width=1", "--seeds", "3", "--steps", "60"]
     words = ["bench", waves, *WORDS, *variants, "--out", str(tmp_path / "bench")]
@@ -101,6 +137,10 @@ def test_two_variants_are_compared(waves, tmp_path, capsys):
         (["train", "x.npy", "--task", f"{TOY}:Sequences"], "has no task 'Sequences'"),
         (["predict", "x", "y", "--task", f"{TOY}:Toy"], "--task goes with `fewlabels train` and `fewlabels bench`"),
         (["train", "none.npy", "--task", f"{TOY}:Toy"], "none.npy is no array of numbers"),
+        (["train", "digits", "--task="], "--task has no value: give classify, or path/to/file.py:CLASS"),
+        (["train", "digits", "--task"], "--task has no value"),
+        (["bench", "x.npy", *WORDS, "--variants", "a:seed=1,b:width=2", "--seeds", "1"], "seed"),
+        (["bench", "x.npy", *WORDS, "--variants", "a:out=x,b:width=2", "--seeds", "1"], "out"),
     ],
 )
 def test_what_cannot_be_is_said(words, said, tmp_path, monkeypatch, capsys):

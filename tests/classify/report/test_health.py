@@ -195,8 +195,7 @@ def test_a_training_free_baseline_is_better():
     said = one("training_free_is_better", summary_of(rows=rows))
     assert "Label spreading on pixels" in said and "10.0 points" in said and "--budget full" in said
     assert "--budget full" not in one("training_free_is_better", summary_of(rows=rows, budget="full"))
-    begun = [row | {"label": row["label"].replace("pixels", "small_cnn features")} for row in rows]
-    begun.append(row_of("fixmatch", 0.8, kind="method"))
+    begun = [rows[0] | {"on_features": True}, row_of("fixmatch", 0.8, kind="method")]
     assert "--classify.features only" in one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True))
 
 

@@ -140,7 +140,7 @@ def asked(question: Question, name: str, seed: int, choosing: bool) -> dict[str,
     """Say how well strange images are told from known ones, and how many of both are flagged."""
     seen = learned(question, name, seed)
     ours = seen.reference.strangeness(seen.features)
-    scores, limits = {"ours": ours}, {"ours": seen.reference.threshold}
+    scores, limits = {"ours": ours}, {"ours": seen.reference.cutoff}
     if choosing:
         scores, limits = scores | other_scores(seen), limits | other_thresholds(seen, ours)
     found = {

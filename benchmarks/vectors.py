@@ -28,7 +28,7 @@ from outcome import unwatched
 from sklearn import datasets
 from sklearn.decomposition import PCA
 
-from fewlabels.classify.baselines import free_baselines
+from fewlabels.classify.baselines import training_free_baselines
 from fewlabels.classify.preparation import Preparation, begin, predict_rows
 from fewlabels.classify.prepare import prepare
 from fewlabels.config import Options, make_options
@@ -103,7 +103,7 @@ def one(question: Question, table: Table, setting: str, seed: int) -> dict[str, 
     if setting == question.settings[0]:
         train = np.concatenate([prepared.labeled, prepared.unlabeled])
         features = prepared.inputs.features_of(store, train)
-        free = free_baselines(features, prepared.table.labels, train, hidden)
+        free = training_free_baselines(features, prepared.table.labels, train, hidden)
         found |= {each.name: right(prepared, each.predicted) for each in free}
     return found
 

@@ -231,7 +231,7 @@ def check_fields(options: Any, name: str) -> None:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if not _allows(hints[field.name], value):
-            problems.append(f"{field.name} is {value!r}; give {describe(hints[field.name])}")
+            problems.append(f"{field.name} is {value!r}; give {allowed_words(hints[field.name])}")
     if problems:
         raise UserError(f"{name}: {'; '.join(problems)}")
 
@@ -264,8 +264,8 @@ def _allows(hint: Any, value: Any) -> bool:
     return isinstance(value, hint)
 
 
-def describe(hint: Any) -> str:
-    """Say in words what a type hint allows."""
+def allowed_words(hint: Any) -> str:
+    """Return in words what a type hint allows."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = [
@@ -273,12 +273,12 @@ def describe(hint: Any) -> str:
             for mark in arguments[1:]
             if isinstance(mark, Interval)
         ]
-        return describe(arguments[0]) + "".join(bounds)
+        return allowed_words(arguments[0]) + "".join(bounds)
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is tuple:
-        return f"{len(arguments)} values ({'; '.join(map(describe, arguments))})"
+        return f"{len(arguments)} values ({'; '.join(map(allowed_words, arguments))})"
     if arguments:
-        return " or ".join(map(describe, arguments))
+        return " or ".join(map(allowed_words, arguments))
     words = {float: "a number", int: "a whole number", bool: "True or False", str: "text", Path: "a path"}
     return "None" if hint is type(None) else words.get(hint, getattr(hint, "__name__", str(hint)))

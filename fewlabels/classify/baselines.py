@@ -1,4 +1,4 @@
-"""What is free: nearest neighbors, a linear classifier and label spreading on features that nobody trained here."""
+"""Training-free baselines: nearest neighbors, a linear classifier and label spreading on given features."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MOST_UNLABELED = 10_000  # rows that label spreading sees; its graph grows with 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a free baseline says of all rows it was asked for."""
+    """What a training-free baseline predicts."""
 
     name: str
     predicted: Labels
     seconds: float
 
 
-def free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Baseline]:
+def training_free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Baseline]:
     """Fit each baseline and let it predict.
 
     Args:
@@ -43,14 +43,14 @@ def free_baselines(features: Features, labels: Labels, train: Labels, asked: Lab
     """
     scaled = np.asarray(StandardScaler().fit(features[train]).transform(features), np.float32)
     labeled = train[labels[train] != UNLABELED]
-    free = spread(train[labels[train] == UNLABELED], MOST_UNLABELED)
+    unlabeled = spread(train[labels[train] == UNLABELED], MOST_UNLABELED)
     fewest = int(np.bincount(labels[labeled])[np.unique(labels[labeled])].min())
     models: list[tuple[str, Callable[[], Any], Features, Labels]] = [
         ("knn", lambda: KNeighborsClassifier(5 if fewest >= 5 else 1), features, labeled),
         ("linear", lambda: LogisticRegression(max_iter=1000), scaled, labeled),
     ]
-    if len(free):
-        both = np.concatenate([labeled, free])
+    if len(unlabeled):
+        both = np.concatenate([labeled, unlabeled])
         neighbors = min(10, len(both) - 1)
         models.append(
             ("label_spreading", lambda: LabelSpreading("knn", n_neighbors=neighbors, max_iter=100), features, both)

@@ -18,11 +18,11 @@ _PART = 1 << 22  # entries of a kernel that are held at once
 
 
 def choose_next(
-    features: Features, probabilities: NDArray[np.float32], labeled: Labels, free: Labels, n: int
+    features: Features, probabilities: NDArray[np.float32], labeled: Labels, unlabeled: Labels, n: int
 ) -> Labels:
     """Choose rows whose labels would help most, the best first: Uncertainty Herding (Bae et al. 2025).
 
-    Greedily maximizes the mean over the free rows of u max_l k(., l), where l are the labeled and the chosen rows,
+    Greedily maximizes the mean over the unlabeled rows of u max_l k(., l), where l are the labeled and the chosen rows,
     u is a row's uncertainty, 1 minus the difference of its two largest probabilities, and k a Gaussian of the
     distance between features of length 1. Its width is the median distance of a labeled row to the nearest other
     one (1 with fewer than two; the paper's is the smallest distance, which one near copy makes as narrow as it
@@ -34,14 +34,14 @@ def choose_next(
         features: [N, D].
         probabilities: [N, K], calibrated: uncertainty of an overconfident network says nothing.
         labeled: rows that have a label.
-        free: rows that may be chosen.
+        unlabeled: rows that may be chosen.
         n: how many to choose; fewer are given where fewer are left.
 
     Returns:
         Rows, int64 [at most n].
     """
     labeled = spread(labeled, CANDIDATES)
-    candidates, others = spread(free, max(CANDIDATES, n)), spread(free, SPOKEN_FOR)
+    candidates, others = spread(unlabeled, max(CANDIDATES, n)), spread(unlabeled, SPOKEN_FOR)
     x, known = _unit(features[others]), _unit(features[labeled])
     width, weight = _width(known), uncertainty(probabilities[others])
     covered = np.zeros(len(others), np.float32)

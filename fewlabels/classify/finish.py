@@ -40,7 +40,7 @@ def finish(
     preparation: Preparation,
     method: Method,
     given: Options,
-    free: Sequence[Outcome],
+    training_free: Sequence[Outcome],
     groups: Sequence[Sequence[Outcome]],
     ended: str | None,
 ) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def finish(
         preparation: of the run.
         method: that trained.
         given: the options as the user gave them.
-        free: what the training-free baselines come to.
+        training_free: what the training-free baselines come to.
         groups: what each group of trainings comes to, in order: the baseline, where it was trained, and the method.
         ended: why no more was trained.
 
@@ -85,7 +85,7 @@ def finish(
         },
         "before": _before(preparation, predicted),
         "gain": _gain(preparation, groups[best], predicted),
-        "rows": [outcome.row for outcome in _rows(free, groups, best)],
+        "rows": [outcome.row for outcome in _rows(training_free, groups, best)],
         "calibration": _calibration_of(preparation, chosen, calibration, findings),
         "unknown": int(findings.unknown[preparation.unlabeled].sum()),
     }
@@ -144,12 +144,12 @@ def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tupl
     )
 
 
-def _rows(free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
+def _rows(training_free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
     """Put all rows in order, what the run ends with last; where features come first, with what each step added."""
     *baseline, chosen = groups[best]
     if len(groups) == 1 and not chosen.on_features:
-        return [*baseline, *free, chosen]
-    known = [each.reached for each in free if each.reached is not None]
+        return [*baseline, *training_free, chosen]
+    known = [each.reached for each in training_free if each.reached is not None]
     before = max(known) if known else None
     steps: list[Outcome] = []
     for number, group in enumerate(groups):
@@ -158,7 +158,7 @@ def _rows(free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: in
         before, outcome = now, replace(group[-1], added=added)
         steps += [outcome] if number == best else [*map(_of_another, group[:-1]), _of_another(outcome)]
     steps.sort(key=lambda outcome: outcome.name == chosen.name)
-    return [*baseline, *free, *steps]
+    return [*baseline, *training_free, *steps]
 
 
 def _of_another(outcome: Outcome) -> Outcome:

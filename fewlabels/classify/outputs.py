@@ -98,16 +98,16 @@ def said_columns(
     """
     rows = np.arange(len(said.logits))
     given = np.full(len(rows), UNLABELED) if given is None else given
-    free = given == UNLABELED
-    labels = np.where(free, said.probabilities.argmax(1), given)
+    unlabeled = given == UNLABELED
+    labels = np.where(unlabeled, said.probabilities.argmax(1), given)
     probability = said.probabilities[rows, labels]
     unsure, unknown = abstentions(classes)
     names = np.asarray(classes, object)
-    decision = np.where(free & (probability < least), unsure, names[labels])
+    decision = np.where(unlabeled & (probability < least), unsure, names[labels])
     alike: dict[str, Any] = {}
     if reference is not None:
         found = reference.neighbors(said.features, own=own)
-        strange = free & (found.strangeness > reference.threshold)
+        strange = unlabeled & (found.strangeness > reference.cutoff)
         decision = np.where(strange, unknown, decision)
         agree = (reference.labels[found.places] == labels[:, None]) & np.isfinite(found.similarity)
         alike = {"unknown": strange, "neighbors": _named(found, reference.names), "speak_for_it": agree.sum(1)}
@@ -126,8 +126,8 @@ def said_columns(
 def abstentions(classes: Sequence[str]) -> tuple[str, str]:
     """Give the words for what is unsure and what is unknown: with underscores where a class has such a name."""
     taken = {name.casefold() for name in classes}
-    free = (next(w for w in (word + "_" * n for n in count()) if w not in taken) for word in (UNSURE, UNKNOWN))
-    return next(free), next(free)
+    words = (next(w for w in (word + "_" * n for n in count()) if w not in taken) for word in (UNSURE, UNKNOWN))
+    return next(words), next(words)
 
 
 def _named(found: Neighbors, names: Sequence[str]) -> list[list[str]]:

@@ -25,11 +25,11 @@ NAME = "reference.safetensors"
 NEIGHBORS = 3  # labeled rows that speak for a prediction
 VOTERS = 10  # at most, that say whether a label is suspect
 MOST = 2048  # labeled rows that are kept, evenly of each class
-FLAGGED = 0.05  # share of the rows of known classes that the threshold flags by mistake, as far as it can be known
+FLAGGED = 0.05  # share of the rows of known classes that the cutoff flags by mistake, as far as it can be known
 SURE = 0.8  # probability from which on an unlabeled row passes for one of a known class
 SHRUNK = 0.3  # part of the features' covariance that is taken as the same in all directions
-_FITTED = 10_000  # rows for the covariance and for the threshold
-_FEWEST = 20  # rows for a threshold
+_FITTED = 10_000  # rows for the covariance and for the cutoff
+_FEWEST = 20  # rows for a cutoff
 _FORMAT = 1
 _WORDS = "reference"
 _PART = 1 << 22  # similarities that are held at once
@@ -83,8 +83,8 @@ class Reference:
         features: float32 [n, D], of the labeled rows, moved so and of length 1.
         labels: int64 [n].
         names: of the rows [n].
-        threshold: of the strangeness.
-        basis: the rows that the threshold comes from; see `make_reference`.
+        cutoff: of the strangeness.
+        basis: the rows that the cutoff comes from; see `make_reference`.
     """
 
     mean: Features
@@ -92,7 +92,7 @@ class Reference:
     features: Features
     labels: Labels
     names: tuple[str, ...]
-    threshold: float
+    cutoff: float
     basis: Basis
 
     def neighbors(self, features: Features, k: int = NEIGHBORS, own: Labels | None = None) -> Neighbors:
@@ -124,8 +124,8 @@ class Reference:
         return self.neighbors(features).strangeness
 
     def unknown(self, features: Features) -> NDArray[np.bool_]:
-        """Tell which rows [m, D] are unlike every class: beyond the threshold."""
-        return self.strangeness(features) > self.threshold
+        """Tell which rows [m, D] are unlike every class: beyond the cutoff."""
+        return self.strangeness(features) > self.cutoff
 
     def places_of(self, names: Sequence[str]) -> Labels:
         """Give where rows of these names stand in the reference [m]; -1 for those that do not."""
@@ -135,7 +135,7 @@ class Reference:
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("mean", "whiten", "features", "labels")}
-        tensors["threshold"] = np.array(self.threshold)
+        tensors["threshold"] = np.array(self.cutoff)
         words = json.dumps({"format": _FORMAT, "basis": self.basis, "names": self.names})
         # One entry: several are written in no fixed order, and the same run is to give the same bytes.
         replace_file(path, lambda aside: save_file(tensors, aside, {_WORDS: words}))
@@ -153,8 +153,8 @@ class Reference:
                 if words["format"] > _FORMAT:
                     raise UserError(f"{path} has format {words['format']}; install a newer fewlabels")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            threshold, basis = float(tensors.pop("threshold")), words["basis"]
-            return cls(**tensors, names=tuple(words["names"]), threshold=threshold, basis=basis)
+            cutoff, basis = float(tensors.pop("threshold")), words["basis"]
+            return cls(**tensors, names=tuple(words["names"]), cutoff=cutoff, basis=basis)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged: {error}. Remove summary.json beside it and give the run's command again: that "
@@ -172,15 +172,15 @@ def make_reference(
     unlabeled: Labels,
     held_out: Labels,
 ) -> Reference:
-    """Make the reference of a run, and its threshold.
+    """Make the reference of a run, and its cutoff.
 
-    The threshold is to flag `FLAGGED` of the rows of known classes. Labeled rows that were trained on lie too near to
+    The cutoff is to flag `FLAGGED` of the rows of known classes. Labeled rows that were trained on lie too near to
     each other to say where that is. So it comes from
 
     - labeled rows that were held out from training, where there are `_FEWEST`: a new image of a known class is flagged
       with a probability of `FLAGGED` at most, if it is drawn as these were (the rank of split conformal prediction);
     - else the unlabeled rows with a probability of `SURE` or more, as stand-ins. Strange ones among them raise the
-      threshold, and known ones that the network is unsure of lie beyond it;
+      cutoff, and known ones that the network is unsure of lie beyond it;
     - else, where there are no unlabeled rows either, the labeled ones, each as if it were none of the reference.
 
     Args:
@@ -198,13 +198,13 @@ def make_reference(
         features=_moved(features[kept], mean, whiten),
         labels=labels[kept],
         names=_some(names, kept),
-        threshold=math.inf,
+        cutoff=math.inf,
         basis="labeled",
     )
     rows, basis = _rows_to_go_by(probabilities, kept, unlabeled, held_out)
     own = np.arange(len(kept)) if basis == "labeled" else None
     strangeness = reference.neighbors(features[rows], own=own).strangeness
-    return replace(reference, threshold=_beyond(strangeness), basis=basis)
+    return replace(reference, cutoff=_beyond(strangeness), basis=basis)
 
 
 def _some(names: Sequence[str], rows: Labels) -> tuple[str, ...]:
@@ -231,7 +231,7 @@ def _whitening(x: Features) -> tuple[Features, Features]:
 def _rows_to_go_by(
     probabilities: NDArray[np.float32], labeled: Labels, unlabeled: Labels, held_out: Labels
 ) -> tuple[Labels, Basis]:
-    """Choose the rows that the threshold comes from."""
+    """Choose the rows that the cutoff comes from."""
     if len(held_out) >= _FEWEST:
         return held_out, "held out"
     if len(unlabeled) >= _FEWEST:

@@ -237,7 +237,7 @@ class Classify(Task[Options]):
         features = embedded(found, content_of(self.digests), show) if _learns_from_features(found) else None
         if features is None:
             self._say_estimate()
-        free = first_says(lambda: training_free(found, features, self.context.folder))
+        baselines = first_says(lambda: training_free(found, features, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None
         seed = self.options.seed
@@ -254,7 +254,7 @@ class Classify(Task[Options]):
         if ended is None:
             folds = HALVES if found.options.classify_calibrate == CROSS else 0
             groups.append((yield from trainings(found, method, folds, seed, show)))
-        return first_says(lambda: finish(self.context.folder, found, method, self.options, free, groups, ended))
+        return first_says(lambda: finish(self.context.folder, found, method, self.options, baselines, groups, ended))
 
     def _say_estimate(self) -> None:
         say_estimate(self.preparation, self.chosen_method, self.step_seconds, self.context.show)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
@@ -50,6 +51,19 @@ class Joined(Sequence[ImageLike]):
             return [self[i] for i in range(*place.indices(len(self)))]
         place = place + len(self) if place < 0 else place
         return self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+
+
+class Takeable(Sequence[Any]):
+    """Rows that lie in memory, of which some are taken at once."""
+
+    @abstractmethod
+    def take(self, rows: Labels) -> Sequence[Any]:
+        """Return some of them."""
+
+
+def chosen(contents: Sequence[Any], rows: Labels) -> Sequence[Any]:
+    """Return some rows of a table's contents; what is read only when it is asked for stays so."""
+    return contents.take(rows) if isinstance(contents, Takeable) else Chosen(contents, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +125,7 @@ class Table:
         """Give the table of these rows alone, in this order."""
         return replace(
             self,
-            contents=Chosen(self.contents, rows),
+            contents=chosen(self.contents, rows),
             names=tuple(self.names[i] for i in rows),
             labels=self.labels[rows],
             test=self.test[rows],

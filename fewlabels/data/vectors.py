@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabels.data.table import Chosen, Joined
+from fewlabels.data.table import Labels, Takeable
 from fewlabels.errors import UserError
 
 Matrix: TypeAlias = NDArray[np.float32]
@@ -43,7 +43,7 @@ class VectorForm:
         return f"vectors of {self.dimensions} numbers"
 
 
-class VectorRows(Sequence[Matrix]):
+class VectorRows(Takeable):
     """The vectors of a table's rows, in memory.
 
     Args:
@@ -74,19 +74,9 @@ class VectorRows(Sequence[Matrix]):
     def __getitem__(self, place: int | slice) -> Matrix | VectorRows:
         return VectorRows(self.matrix[place], self.columns) if isinstance(place, slice) else self.matrix[place]
 
-
-def vectors_of(images: Sequence[Any]) -> VectorRows | None:
-    """Give the vectors of a table's rows; None where they are images."""
-    if isinstance(images, VectorRows):
-        return images
-    if isinstance(images, Chosen):
-        chosen = vectors_of(images.images)
-        return None if chosen is None else VectorRows(chosen.matrix[images.rows], chosen.columns)
-    if isinstance(images, Joined):
-        first, second = vectors_of(images.first), vectors_of(images.second)
-        if first is not None and second is not None:
-            return VectorRows(np.concatenate([first.matrix, second.matrix]), first.columns)
-    return None
+    def take(self, rows: Labels) -> VectorRows:
+        """Return the vectors of these rows."""
+        return VectorRows(self.matrix[rows], self.columns)
 
 
 def are_vectors(x: Any) -> bool:

@@ -83,7 +83,7 @@ def write_onnx(classifier: Classifier, path: Path) -> float | None:
             )
 
     replace_file(path, write)
-    described = describe(classifier.card, path.name) | {"difference_from_pytorch": found[0]}
+    described = description_of(classifier.card, path.name) | {"difference_from_pytorch": found[0]}
     replace_text(path.with_name(f"{path.name}.json"), json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     return found[0]
 
@@ -128,8 +128,8 @@ def largest_difference(whole: Whole, path: Path) -> float | None:
     return max(float(np.abs(want - got).max() / max(1, np.abs(want).max())) for want, got in pairs)
 
 
-def describe(card: Card, name: str) -> dict[str, Any]:
-    """Say what an ONNX file of this name takes and gives, in words that a program can follow."""
+def description_of(card: Card, name: str) -> dict[str, Any]:
+    """Return what an ONNX file of this name takes and gives, in words that a program can follow."""
     form, classes = card.form, len(card.classes)
     return {
         "file": name,

@@ -10,7 +10,7 @@ import textwrap
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from fewlabels.config import describe
+from fewlabels.config import allowed_words
 from fewlabels.methods import has_default, method_class, method_names, option_fields
 from fewlabels.own_file import own_file
 
@@ -90,7 +90,8 @@ def options_of(kind: type[Any]) -> list[OptionOf]:
     families = [each for each in reversed(kind.__mro__) if dataclasses.is_dataclass(each)]
     meanings = {name: line for each in families for name, line in _field_lines(each).items()}
     return [
-        OptionOf(f.name, _default(f), describe(hints[f.name]), meanings.get(f.name, "")) for f in option_fields(kind)
+        OptionOf(f.name, _default(f), allowed_words(hints[f.name]), meanings.get(f.name, ""))
+        for f in option_fields(kind)
     ]
 
 

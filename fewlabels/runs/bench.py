@@ -229,7 +229,7 @@ class Comparison:
         str(error) if isinstance(error, UserError) else None
     )
     scores: dict[str, Scores] = field(default_factory=dict[str, Scores])
-    free: dict[str, Scores] = field(default_factory=dict[str, Scores])
+    training_free: dict[str, Scores] = field(default_factory=dict[str, Scores])
     split: str | None = None
     done: int = 0
 
@@ -254,9 +254,9 @@ class Comparison:
     def result(self) -> BenchResult:
         """Return what is known so far."""
         first, *others = self.scores.values()
-        free = list(self.free.values())
-        found = differences(first, free, others)
-        return BenchResult(self.folder.path, self.setting, (first, *free, *others), tuple(found))
+        training_free = list(self.training_free.values())
+        found = differences(first, training_free, others)
+        return BenchResult(self.folder.path, self.setting, (first, *training_free, *others), tuple(found))
 
     def _run(self, name: str, seed: int, quiet: Show) -> None:
         """Do a run, or read it where it is finished; one that fails ends all if nothing worked yet."""
@@ -291,7 +291,7 @@ class Comparison:
         for row in summary["rows"] if name == self.names[0] else ():
             if row["kind"] == "training_free" and row[self.split] is not None:
                 label = row.get("label", row["name"])
-                self.free.setdefault(row["name"], Scores(label)).add(seed, self.metric, row[self.split])
+                self.training_free.setdefault(row["name"], Scores(label)).add(seed, self.metric, row[self.split])
         self._note_setting(run)
 
     def _note_setting(self, run: Run) -> None:

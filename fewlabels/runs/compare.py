@@ -124,14 +124,14 @@ class Difference:
         return self.mean.n >= FEWEST and self.corrected < 1 - LEVEL
 
 
-def differences(baseline: Scores, free: Sequence[Scores], methods: Sequence[Scores]) -> list[Difference]:
+def differences(baseline: Scores, training_free: Sequence[Scores], methods: Sequence[Scores]) -> list[Difference]:
     """Compare each method with the baseline, the best of the other methods, and the best training-free baseline.
 
     Of two methods the better comes first.
 
     Args:
         baseline: what the others are compared with.
-        free: what costs no training.
+        training_free: what costs no training.
         methods: what is asked about.
     """
     pairs: list[tuple[Scores, Scores]] = []
@@ -141,7 +141,7 @@ def differences(baseline: Scores, free: Sequence[Scores], methods: Sequence[Scor
         if best is not None:
             worse = fmean(_values(best, method)) > fmean(_values(method, best))
             pairs += [(best, method) if worse else (method, best)]
-        if (cheap := _best(free, method)) is not None:
+        if (cheap := _best(training_free, method)) is not None:
             pairs += [(method, cheap)]
     pairs = [pair for i, pair in enumerate(pairs) if pair not in pairs[:i] and pair[::-1] not in pairs[:i]]
     values = [[a - b for a, b in zip(_values(x, y), _values(y, x), strict=True)] for x, y in pairs]

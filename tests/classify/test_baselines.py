@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.classify.baselines import free_baselines
+from fewlabels.classify.baselines import training_free_baselines
 from fewlabels.classify.metrics import accuracy
 from fewlabels.inputs.images.components import pixel_features
 from fewlabels.inputs.images.store import ResidentImages
@@ -26,7 +26,7 @@ def found(digits):
 
 
 def predictions(features, labels, train, asked):
-    return {free.name: free.predicted for free in free_baselines(features, labels, train, asked)}
+    return {free.name: free.predicted for free in training_free_baselines(features, labels, train, asked)}
 
 
 def assert_same_predictions(first, second):

@@ -109,22 +109,22 @@ def test_known_rows_are_seldom_flagged_and_unknown_ones_are_found(settings, basi
 def test_strange_rows_among_the_unlabeled_that_are_not_sure_do_not_hide_each_other():
     made, features, *_ = make(strange=25)
     assert made.unknown(features[-100:]).mean() > 0.9
-    assert make(strange=25, sure=0.3)[0].threshold > made.threshold  # nobody is sure: they count as known
+    assert make(strange=25, sure=0.3)[0].cutoff > made.cutoff  # nobody is sure: they count as known
 
 
-def test_without_other_rows_the_threshold_comes_from_labeled_rows_without_themselves():
+def test_without_other_rows_the_cutoff_comes_from_labeled_rows_without_themselves():
     made, features, labels, _, names = make(free=0)
     assert made.basis == "labeled"
     alone = made.neighbors(features, own=made.places_of(names)).strangeness
-    assert made.threshold == pytest.approx(np.sort(alone)[38])  # the 39th of 40: (40 + 1) * .95 rounded up
+    assert made.cutoff == pytest.approx(np.sort(alone)[38])  # the 39th of 40: (40 + 1) * .95 rounded up
     assert len(labels) == 40
 
 
-def test_the_threshold_flags_so_many_of_the_held_out_rows():
+def test_the_cutoff_flags_so_many_of_the_held_out_rows():
     made, features, labels, _, _ = make(held_out=50, free=1)
     place = np.arange(len(features)) % 61
     strangeness = made.strangeness(features[(place >= 10) & (place < 60)])
-    assert (strangeness > made.threshold).sum() == 200 - 191  # split conformal: the 191st of 200 is the limit
+    assert (strangeness > made.cutoff).sum() == 200 - 191  # split conformal: the 191st of 200 is the limit
     assert (labels >= 0).sum() == 240
 
 
@@ -157,7 +157,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     made, features, *_ = make(strange=25)
     made.save(tmp_path / "reference.safetensors")
     again = Reference.load(tmp_path / "reference.safetensors")
-    assert (again.names, again.threshold, again.basis) == (made.names, made.threshold, made.basis)
+    assert (again.names, again.cutoff, again.basis) == (made.names, made.cutoff, made.basis)
     for name in ("mean", "whiten", "features", "labels"):
         np.testing.assert_array_equal(getattr(again, name), getattr(made, name), strict=True)
     np.testing.assert_array_equal(again.unknown(features), made.unknown(features))

@@ -13,7 +13,6 @@ from torch.utils.data import TensorDataset
 from fewlabels.classify.describe_data import describe_data
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.sources.vector_files import read_vectors
-from fewlabels.data.vectors import vectors_of
 from fewlabels.errors import UserError
 
 WINE = load_wine()
@@ -22,7 +21,7 @@ LABELS = np.where(np.arange(178) % 3 == 0, WINE.target, -1)
 
 
 def matrix_of(table):
-    return vectors_of(table.contents).matrix
+    return table.contents.matrix
 
 
 def write_csv(path, header, rows):
@@ -70,7 +69,7 @@ def test_every_form_gives_the_same_vectors_and_labels(tmp_path, form):
     assert np.array_equal(matrix_of(table), WINE.data.astype(np.float32))
     assert np.array_equal(table.labels, LABELS)
     assert table.classes == ("0", "1", "2")
-    assert vectors_of(table.contents).columns == (COLUMNS if form in ("csv", "tsv", "parquet") else ())
+    assert table.contents.columns == (COLUMNS if form in ("csv", "tsv", "parquet") else ())
 
 
 class _Pairs(TensorDataset):
@@ -152,7 +151,7 @@ def test_a_column_of_lists_splits_groups_and_names(tmp_path):
         parquet.write_table(pa.table(columns | {"vector": pa.array(x.tolist(), kind)}), tmp_path / "few.parquet")
         table = open_table(tmp_path / "few.parquet")
         assert np.array_equal(matrix_of(table), x)
-        assert vectors_of(table.contents).columns == ()
+        assert table.contents.columns == ()
         assert table.names == tuple("uvwxyz")
         assert table.labels.tolist() == [0, 1, -1, 0, 1, -1]
         assert table.test.tolist() == [False, False, False, True, True, False]
@@ -163,7 +162,7 @@ def test_a_column_of_lists_splits_groups_and_names(tmp_path):
 def test_columns_of_no_numbers_are_named_and_left_out(tmp_path):
     rows = [[1, "x", 2.5, "a", ""], [2, "y", "", "b", ""], [3, "z", 1e3, "", ""]]
     table = open_table(write_csv(tmp_path / "few.csv", ["one", "word", "two", "label", "empty"], rows))
-    assert vectors_of(table.contents).columns == ("one", "two")
+    assert table.contents.columns == ("one", "two")
     np.testing.assert_array_equal(matrix_of(table), [[1, 2.5], [2, np.nan], [3, 1000]])
     assert "columns that are not read: word, empty" in table.notes
     assert any("one, two" in note for note in table.notes)
@@ -174,7 +173,7 @@ def test_numbers_may_be_written_in_several_ways(tmp_path):
     cells = ["+1", " -2.5 ", "1E3", ".5", "5.", "N/A", "NaN", ""]
     rows = [[cell, f"{k}_0", "c"] for k, cell in enumerate(cells)]
     table = open_table(write_csv(tmp_path / "few.csv", ["a", "id", "label"], rows))
-    assert vectors_of(table.contents).columns == ("a",)
+    assert table.contents.columns == ("a",)
     np.testing.assert_array_equal(matrix_of(table)[:, 0], [1, -2.5, 1000, 0.5, 5, np.nan, np.nan, np.nan])
 
 

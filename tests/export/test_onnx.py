@@ -19,7 +19,7 @@ import fewlabels
 from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.export import onnx as export
-from fewlabels.export.onnx import Whole, describe, write_onnx
+from fewlabels.export.onnx import Whole, description_of, write_onnx
 from fewlabels.inputs.images.decode import ImageForm, decode
 from fewlabels.inputs.images.views import Normalize
 from fewlabels.keys import Key
@@ -129,7 +129,7 @@ def test_the_script_of_the_docs_classifies_as_predict_does(tmp_path, of_photos, 
     shutil.copy(path, tmp_path)
     form = replace(classifier.card.form, resize=resize, white=50_000.0)
     classifier.card = replace(classifier.card, form=form)
-    (tmp_path / "m.onnx.json").write_text(json.dumps(describe(classifier.card, "m.onnx")))
+    (tmp_path / "m.onnx.json").write_text(json.dumps(description_of(classifier.card, "m.onnx")))
     (tmp_path / "classify.py").write_text(
         f"import sys\nsys.modules |= {{'torch': None, 'fewlabels': None}}\n{script()}"
     )

@@ -103,12 +103,8 @@ def test_the_options_of_a_task_have_any_names(waves, tmp_path, capsys):
 
 def test_a_bench_in_which_a_variant_failed_ends_with_an_error(waves, tmp_path, capsys):
     own = tmp_path / "own.py"
-    own.write_text(
-        TOY.read_text().replace(
-            "        try:\n            x =",
-            "        if self.options.width == 1:\n            raise UserError('not one')\n        try:\n            x =",
-        )
-    )
+    fails = "        if self.options.width == 1:\n            raise UserError('not one')\n"
+    own.write_text(TOY.read_text().replace("        try:\n            x =", f"{fails}        try:\n            x ="))
     variants = ["--variants", "wide:width=6,narrow:width=1", "--seeds", "1", "--steps", "5"]
     words = ["bench", waves, "--task", f"{own}:Toy", "--device", "cpu", *variants, "--out", str(tmp_path / "bench")]
     assert main(words) == 2

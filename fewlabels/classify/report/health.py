@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fewlabels.classify.metrics import accuracy_interval
 from fewlabels.classify.reference import FLAGGED
 from fewlabels.classify.report.findings import Findings
-from fewlabels.classify.report.words import best_free, metric, source, tested, things
+from fewlabels.classify.report.words import best_training_free, metric, source, tested, things
 from fewlabels.data.table import UNLABELED, Labels
 from fewlabels.report.plots import Line, points
 from fewlabels.report.words import count, percent, short
@@ -88,7 +88,7 @@ def warnings_of(summary: Mapping[str, Any], lines: Sequence[Line], findings: Fin
         _kept_wrong(summary, crowd),
         _loss(lines),
         _unlabeled_harmed(summary),
-        _free_is_better(summary),
+        _training_free_is_better(summary),
         _overconfident(summary),
         _unknown(summary),
         _set_aside(summary, findings),
@@ -293,21 +293,21 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
         )
 
 
-def _free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
-    best, rows = best_free(summary), summary["test"]
+def _training_free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
+    best, rows = best_training_free(summary), summary["test"]
     ours = metric(summary["chosen"])
     if best is None or ours is None:
         return
-    free = best["test"]["accuracy"]
+    theirs = best["test"]["accuracy"]
     # Both saw the same images, so the true error is smaller.
-    error = ((ours * (1 - ours) + free * (1 - free)) / rows) ** 0.5
-    if free - ours > ERRORS * error:
+    error = ((ours * (1 - ours) + theirs * (1 - theirs)) / rows) ** 0.5
+    if theirs - ours > ERRORS * error:
         keep = "`--classify.features only`, which leaves the backbone as it was"
         trained = best.get("on_features") and not summary["rows"][-1].get("on_features")
         yield HealthWarning(
             "training_free_is_better",
             "high",
-            f"{best['label'].capitalize()}, which needs no training, is better by {100 * (free - ours):.1f} points. "
+            f"{best['label'].capitalize()}, which needs no training, is better by {100 * (theirs - ours):.1f} points. "
             f"Try {keep if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}.",
         )

@@ -15,7 +15,7 @@ from fewlabels.classify.report.words import (
     TEST_MEANING,
     agreement_verdict,
     asked,
-    best_free,
+    best_training_free,
     came_out,
     columns_of,
     compared_with_start,
@@ -45,7 +45,7 @@ def head(title: str, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    gain, best = summary["gain"], best_free(summary)
+    gain, best = summary["gain"], best_training_free(summary)
     reliability = (summary.get("calibration") or {}).get("calibrated")
     tiles: list[tuple[str, str]] = []
     if metric(summary["chosen"]) is not None:

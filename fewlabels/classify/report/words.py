@@ -124,7 +124,7 @@ def came_out(summary: Mapping[str, Any]) -> str:
     (said,) = verdict(summary)
     if metric(summary["chosen"]) is None:
         return said
-    best = best_free(summary)
+    best = best_training_free(summary)
     beside = f", the best training-free baseline on {percent(metric(best))} ({best['label']})" if best else ""
     right = f"It is right on {percent(metric(summary['chosen']))} of them{beside}"
     if summary["unlabeled"] == 0:
@@ -172,7 +172,7 @@ def _health(warnings: Sequence[Mapping[str, str]] | None) -> str:
     return f"mind the {'warning' if len(warnings) == 1 else f'{len(warnings)} warnings'} below"
 
 
-def best_free(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+def best_training_free(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give the row of the best training-free baseline, on the test split; None where none was measured."""
     rows = [row for row in summary["rows"] if row["kind"] == "training_free" and row["test"] is not None]
     return max(rows, key=lambda row: row["test"]["accuracy"], default=None)

@@ -17,7 +17,7 @@ from fewlabels.data.image import ImageLike
 from fewlabels.data.pixels import image_list
 from fewlabels.data.sources.walk import written
 from fewlabels.data.table import UNLABELED, Labels, Table, make_table
-from fewlabels.data.vectors import VectorRows, are_vectors, as_matrix, vectors_of
+from fewlabels.data.vectors import VectorRows, are_vectors, as_matrix
 from fewlabels.errors import UserError
 
 _KEYS = ("x", "y", "x_test", "y_test", "classes")
@@ -87,13 +87,13 @@ def after(first: Sequence[ImageLike], second: Sequence[ImageLike], what: str) ->
     Raises:
         UserError: one holds images and the other vectors, or vectors of another length.
     """
-    vectors, more = vectors_of(first), vectors_of(second)
-    if vectors is None and more is None:
+    both = (first, second)
+    if not any(isinstance(rows, VectorRows) for rows in both):
         return [*first, *second]
-    if vectors is None or more is None or vectors.dimensions != more.dimensions:
-        said = ["images" if each is None else each.form.words for each in (vectors, more)]
-        raise UserError(f"{what} holds {said[1]} where the other rows are {said[0]}; give all of one kind")
-    return VectorRows(np.concatenate([vectors.matrix, more.matrix]), vectors.columns)
+    forms = [rows.form.words if isinstance(rows, VectorRows) else "images" for rows in both]
+    if isinstance(first, VectorRows) and isinstance(second, VectorRows) and first.dimensions == second.dimensions:
+        return VectorRows(np.concatenate([first.matrix, second.matrix]), first.columns)
+    raise UserError(f"{what} holds {forms[1]} where the other rows are {forms[0]}; give all of one kind")
 
 
 def _text(name: object) -> str:

@@ -98,7 +98,7 @@ def _table(folder: Path, found: Found, layout: Layout) -> Table:
         rows += _as_rows(images, k, "train")
         for role, branch in layout.splits.values():
             rows += _as_rows(branch.folders.get(name, []), k, role)
-    rows += _as_rows(layout.free, UNLABELED, "train")
+    rows += _as_rows(layout.unlabeled, UNLABELED, "train")
     kept, test, notes = settle_validation([role for _, _, role in rows])
     again = twice([rows[i][0] for i in kept], found.links)
     single = np.array([rows[i][0] not in again for i in kept], bool)

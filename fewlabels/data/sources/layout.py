@@ -38,7 +38,7 @@ class Layout:
         within: the folder of the class folders, "" or "train/".
         classes: by name.
         splits: the folders of validation and test images, by their names.
-        free: images without labels.
+        unlabeled: images without labels.
         loose: images in no class folder.
         notes, problems: what was found while looking.
     """
@@ -46,7 +46,7 @@ class Layout:
     within: str = ""
     classes: dict[str, list[str]] = field(default_factory=dict[str, "list[str]"])
     splits: dict[str, tuple[Role, Branch]] = field(default_factory=dict[str, "tuple[Role, Branch]"])
-    free: list[str] = field(default_factory=list[str])
+    unlabeled: list[str] = field(default_factory=list[str])
     loose: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
     problems: list[str] = field(default_factory=list[str])
@@ -154,7 +154,7 @@ def _take_special(folder: Path, layout: Layout, name: str, role: Role, branch: B
     if not branch.images:
         layout.notes.append(f"{folder}/{name} has no images")
     if role == "unlabeled":
-        layout.free += branch.images
+        layout.unlabeled += branch.images
         return
     layout.loose += branch.loose
     if role == "train":
@@ -176,8 +176,8 @@ def _take_train(folder: Path, layout: Layout, name: str, train: Branch, plain: M
         )
     folders = dict(train.folders)
     for inner in [inner for inner in folders if role_of(inner) == "unlabeled"]:
-        free = Branch(images=folders.pop(inner))
-        _take_special(folder / name, layout, inner, "unlabeled", free)
+        unlabeled = Branch(images=folders.pop(inner))
+        _take_special(folder / name, layout, inner, "unlabeled", unlabeled)
     _take_classes(folder, layout, {inner: Branch(images) for inner, images in folders.items()})
 
 

@@ -25,7 +25,7 @@ from fewlabels.data.sources.sheets import from_sheet
 from fewlabels.data.sources.vector_files import read_vectors
 from fewlabels.data.sources.walk import beside
 from fewlabels.data.table import UNLABELED, Chosen, Joined, Table
-from fewlabels.data.vectors import VectorRows, vectors_of
+from fewlabels.data.vectors import VectorRows
 from fewlabels.errors import UserError
 
 
@@ -75,9 +75,8 @@ def open_table(
         UserError: there is nothing of that name or form; says what there is.
     """
     table = _open(data, root)
-    vectors = vectors_of(table.contents)
-    if unlabeled is not None and vectors is not None:
-        return _join_vectors(table, vectors, unlabeled)
+    if unlabeled is not None and isinstance(table.contents, VectorRows):
+        return _join_vectors(table, table.contents, unlabeled)
     if unlabeled is not None:
         images, names, aside, lost = _unlabeled_images(unlabeled)
         table = _join(table, images, names, aside, lost)

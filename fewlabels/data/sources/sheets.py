@@ -16,7 +16,7 @@ from fewlabels.data.sources.paths import Files
 from fewlabels.data.sources.roles import Role, role_of, settle_validation
 from fewlabels.data.sources.vector_sheets import VectorSheet, read_vector_sheet
 from fewlabels.data.sources.walk import listed, written
-from fewlabels.data.table import UNLABELED, Chosen, Table, make_table
+from fewlabels.data.table import UNLABELED, Table, chosen, make_table
 
 _WHOLE = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")  # pandas writes whole numbers with gaps as 3.0
 _NOTHING = frozenset(["nan", "none", "null", "n/a", "na"])
@@ -226,7 +226,7 @@ def _table(
         rows = list({row.name: row for row in rows}.values())
     kept, test, settled = settle_validation([row.role for row in rows])
     if len(kept) < len(rows):
-        rows, images = [rows[i] for i in kept], Chosen(images, kept)
+        rows, images = [rows[i] for i in kept], chosen(images, kept)
     place = {label: k for k, label in enumerate(classes)} | {"": UNLABELED}
     groups = [written(row.group) for row in rows]
     return make_table(

@@ -20,7 +20,6 @@ from fewlabels.data.vectors import (
     as_matrix,
     digests_of,
     not_finite,
-    vectors_of,
 )
 from fewlabels.errors import UserError
 from fewlabels.inputs.base import (
@@ -55,7 +54,7 @@ class VectorInputs(Inputs[VectorForm]):
 
     def holds(self, contents: Sequence[Any]) -> bool:
         """Tell whether these are vectors."""
-        return vectors_of(contents) is not None
+        return isinstance(contents, VectorRows)
 
     def read_form(self, values: Mapping[str, Any]) -> VectorForm:
         """Read a form as JSON and YAML hold it."""
@@ -176,9 +175,8 @@ def vector_views(statistics: Statistics, vectors: Provider, train: Labels, stron
 
 
 def _rows(table: Table) -> VectorRows:
-    rows = vectors_of(table.contents)
-    assert rows is not None  # the table holds vectors
-    return rows
+    assert isinstance(table.contents, VectorRows)
+    return table.contents
 
 
 def _described(form: VectorForm) -> dict[str, Any]:

@@ -211,6 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         _say(f"{error}. To go on, give the same command again{_again(words)}")
         return 130
+    except FileNotFoundError as error:
+        _say(f"{error}. Look whether the path is right.")
+        return 2
     except OSError as error:
         _say(f"{error}. Make room or give a place that can be read and written, then try again.")
         return 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, make_dataclass
+from dataclasses import asdict, field, fields, make_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import tyro
@@ -41,10 +41,10 @@ def task_of(words: Sequence[str]) -> tuple[str, list[str]]:
 def grouped(kind: type) -> type:
     """Give the options of a group their flags, such as --images.size."""
     hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        if field.name.partition("_")[0] in GROUPS:
-            flag: Any = Annotated[hints[field.name], tyro.conf.arg(name=flag_of(field.name)[2:])]
-            field.type = kind.__annotations__[field.name] = flag
+    for option in fields(kind):
+        if option.name.partition("_")[0] in GROUPS:
+            flag: Any = Annotated[hints[option.name], tyro.conf.arg(name=flag_of(option.name)[2:])]
+            option.type = kind.__annotations__[option.name] = flag
     return kind
 
 
@@ -81,8 +81,16 @@ def run_task(name: str, words: list[str], parse: Parse) -> None:
 
     task, show = find_task(name), Show(Console())
     command, *rest = words
-    own: list[tuple[str, Any]] = [("data", tyro.conf.Positional[str])]
-    own += [("variants", str), ("seeds", str)] if command == "bench" else []
+    own: list[Any] = [("data", Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="as the task takes it")])]
+    if command == "bench":
+        own += [
+            ("variants", Annotated[str, tyro.conf.arg(help="names with options, as slow:lr=0.01,fast:lr=0.1")]),
+            (
+                "seeds",
+                Annotated[str, tyro.conf.arg(help="a number of seeds, or a list such as 3,4,9")],
+                field(default="5"),
+            ),
+        ]
     kind = grouped(make_dataclass("Command", own, bases=(task.options_type,), frozen=True, kw_only=True))
     values = asdict(parse(kind, rest, f"fewlabels {command} {_FLAG} {name}"))
     data, variants, seeds = (values.pop(each, None) for each in ("data", "variants", "seeds"))

@@ -81,5 +81,6 @@ def _named(folder: RunFolder, labels: Path) -> Path:
     """Name the new run by the number of labels it trains on, so that the same command finds it again."""
     names, given, splits = (read_csv(folder / "split.csv", column) for column in ("name", "label", "split"))
     labeled = {n for n, label, split in zip(names, given, splits, strict=True) if label and split == "train"}
+    labeled -= set(read_csv(folder / "quarantine.csv", "path"))
     count = len(labeled | read_labels(labels).agreed.keys())
     return folder.path.with_name(f"{_COUNTED.sub('', folder.path.resolve().name)}-{count}-labels")

@@ -51,7 +51,8 @@ class BenchResult:
     @property
     def lines(self) -> list[str]:
         """What failed, and which differences are statistically significant."""
-        return [*words.failures(self.rows), *words.verdict(self.differences), words.CHOSEN]
+        chosen = [words.CHOSEN] if len(self.rows) > 2 else []
+        return [*words.failures(self.rows), *words.verdict(self.differences), words.PAIRED, *chosen]
 
     def as_json(self) -> str:
         """Write all of it as JSON."""

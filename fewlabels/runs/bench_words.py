@@ -8,10 +8,8 @@ from typing import Any
 from fewlabels.report.words import number, percent
 from fewlabels.runs.compare import FEWEST, Difference, Mean, Scores, mean_of, pace
 
-CHOSEN = (
-    "Splits and starting parameters are drawn by the seed, the same for all methods: differences are paired. The best "
-    "of the others was chosen by these same seeds, which flatters it a little."
-)
+PAIRED = "All variants have the same seeds: differences are paired."
+CHOSEN = "The best of the others was chosen by these same seeds, which flatters it a little."
 
 _CLEAR = "Larger than the noise"
 _ALONE = "Larger than the noise alone, but not among so many comparisons"

@@ -55,7 +55,7 @@ def _identity(task: Task[Any], identity: Identity, device: torch.device) -> dict
     """Return by what a finished run is recognized; nothing, where its data must be looked at."""
     if not identity.values:
         return {}
-    return {**_of_task(task), "version": __version__, "device": device.type, **identity.values}
+    return {**_of_task(task), "version": __version__, "device": device.type, "values": dict(identity.values)}
 
 
 def _of_task(task: Task[Any]) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Identity:
 
     Attributes:
         name: of the run's folder where the user names none.
-        values: plain values that decide the outcome; of files `files.state_of`. None at all where nothing tells a run
-            without a look at its data.
+        values: plain values that decide the outcome, without those that do not, such as `out`; of files
+            `files.state_of`. None at all where nothing tells a run without a look at its data.
     """
 
     name: str
@@ -91,8 +91,8 @@ class Task(ABC, Generic[O]):
         """Make all that is needed before the first step; return the configuration, of plain values.
 
         Two commands whose configurations are equal continue each other; the parts `why`, `where` and `given` may
-        differ. `where` has the number of `threads`; the device, the machine and torch are added to it. Nothing is
-        written yet.
+        differ. `where` has the number of `threads`, which is to be that of `context.folder.threads()` where the run was
+        begun before; the device, the machine and torch are added to it. Nothing is written yet.
 
         Raises:
             UserError: bad data or options.
@@ -145,6 +145,8 @@ def find_task(spec: str) -> type[Task[Any]]:
         if not (isinstance(found, type) and issubclass(found, Task)):
             raise UserError(f"{file} has no task {name!r}: give the name of a class that is derived from Task")
         return found
+    if spec.endswith(".py"):
+        raise UserError(f"--task {spec} names a file alone: give {spec}:CLASS")
     there = {each.name: each for each in entry_points(group=GROUP)}
     if spec not in there:
         raise UserError(f"no task is named {spec!r}; there are {', '.join(sorted(there))}, or path/to/file.py:CLASS")

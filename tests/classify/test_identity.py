@@ -60,8 +60,9 @@ def test_rows_that_are_gone_new_changed_or_relabeled_are_named(tmp_path):
     with pytest.raises(UserError) as raised:
         fewlabels.fit(data, out=tmp_path / "run", **SMALL)
     said = str(raised.value)
-    assert "missing rows: 2 (class0/00.png, class0/06.png)" in said
-    assert "new rows: 2 (class1/06.png, class1/new.png)" in said
+    assert "missing rows: 1 (class0/00.png)" in said
+    assert "new rows: 1 (class1/new.png)" in said
+    assert "moved rows: 1 (class0/06.png to class1/06.png)" in said
     assert "rows that hold something else: 1 (class0/04.png)" in said
 
 

@@ -43,9 +43,9 @@ def test_train_ends_with_the_table_and_the_verdict(trained, capsys):
     said = capsys.readouterr().out
     for line in (
         "supervised",
-        "nearest neighbors on pixels",
-        "linear on pixels",
-        "label spreading on pixels",
+        "kNN on pixels",
+        "linear probe on pixels",
+        "label propagation on pixels",
         "fixmatch",
     ):
         assert line in said

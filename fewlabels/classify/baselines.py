@@ -1,26 +1,52 @@
-"""Training-free baselines: nearest neighbors, a linear classifier and label spreading on given features."""
+"""Training-free baselines: classifiers on given features, each as strong as its best user would make it."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.semi_supervised import LabelSpreading
 
+from fewlabels.classify.training_free.linear import logistic, ridge
+from fewlabels.classify.training_free.neighbors import nearest_neighbors
+from fewlabels.classify.training_free.poisson import poisson
+from fewlabels.classify.training_free.problem import Features as Features
+from fewlabels.classify.training_free.problem import Prediction, Problem, unit_centered
+from fewlabels.classify.training_free.propagation import propagation
+from fewlabels.classify.training_free.whitening import whitened
 from fewlabels.data.table import UNLABELED, Labels, spread
 
-Features: TypeAlias = NDArray[np.float32]
+MOST_TRAIN = 20_000  # training rows that a graph has; the time of exact neighbors grows with their square
 
-MOST_UNLABELED = 10_000  # rows that label spreading sees; its graph grows with them
+Fit = Callable[[Problem], Prediction]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A training-free baseline.
+
+    Attributes:
+        words: how the table names it.
+        fit: learns and predicts.
+        is_whitened: whether in the space of `whitened`.
+        takes_unlabeled: whether it learns from rows without labels.
+    """
+
+    words: str
+    fit: Fit
+    is_whitened: bool = False
+    takes_unlabeled: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "knn": Kind("kNN", nearest_neighbors),
+    "linear": Kind("linear probe", logistic),
+    "ridge": Kind("ridge", ridge),
+    "label_propagation": Kind("label propagation", propagation, takes_unlabeled=True),
+    "label_propagation_whitened": Kind("label propagation, whitened,", propagation, True, True),
+    "poisson": Kind("Poisson learning", poisson, True, True),
+}
 
 
 @dataclass(frozen=True)
@@ -38,31 +64,29 @@ def training_free_baselines(features: Features, labels: Labels, train: Labels, a
     Args:
         features: [N, D].
         labels: int64 [N], -1 unlabeled.
-        train: rows to learn from, with and without labels.
+        train: rows to learn from, with and without labels; no others are in a graph or in a mean.
         asked: rows to predict.
     """
-    scaled = np.asarray(StandardScaler().fit(features[train]).transform(features), np.float32)
-    labeled = train[labels[train] != UNLABELED]
-    unlabeled = spread(train[labels[train] == UNLABELED], MOST_UNLABELED)
-    fewest = int(np.bincount(labels[labeled])[np.unique(labels[labeled])].min())
-    models: list[tuple[str, Callable[[], Any], Features, Labels]] = [
-        ("knn", lambda: KNeighborsClassifier(5 if fewest >= 5 else 1), features, labeled),
-        ("linear", lambda: LogisticRegression(max_iter=1000), scaled, labeled),
-    ]
-    if len(unlabeled):
-        both = np.concatenate([labeled, unlabeled])
-        neighbors = min(10, len(both) - 1)
-        models.append(
-            ("label_spreading", lambda: LabelSpreading("knn", n_neighbors=neighbors, max_iter=100), features, both)
-        )
-    return [_timed(name, make, x, labels, rows, asked) for name, make, x, rows in models]
-
-
-def _timed(name: str, make: Callable[[], Any], x: Features, labels: Labels, rows: Labels, asked: Labels) -> Baseline:
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        # Label spreading stops at its limit of rounds, and divides by zero where a row is far from every label.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        predicted = make().fit(x[rows], labels[rows]).predict(x[asked])
-    return Baseline(name, predicted.astype(np.int64), time.perf_counter() - start)
+    labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
+    kept = np.concatenate([labeled, spread(unlabeled, MOST_TRAIN - len(labeled))])
+    others = np.setdiff1d(asked, kept)
+    there, codes = np.unique(labels[labeled], return_inverse=True)
+    given = np.concatenate([codes, np.full(len(kept) - len(labeled), UNLABELED)])
+    centered = unit_centered(features, train)
+    plain = Problem(centered[kept], centered[others], given, len(there))
+    before = time.perf_counter() - start
+    start = time.perf_counter()
+    even = unit_centered(whitened(centered, train), train)
+    in_whitened = Problem(even[kept], even[others], given, len(there))
+    whitening = time.perf_counter() - start
+    out: list[Baseline] = []
+    for name, kind in KINDS.items():
+        if len(unlabeled) or not kind.takes_unlabeled:
+            start = time.perf_counter()
+            found = kind.fit(in_whitened if kind.is_whitened else plain)
+            scores = np.zeros((len(features), len(there)))
+            scores[kept], scores[others] = found.train, found.asked
+            seconds = before + kind.is_whitened * whitening + time.perf_counter() - start
+            out.append(Baseline(name, there[scores[asked].argmax(1)], seconds))
+    return out

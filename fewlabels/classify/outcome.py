@@ -23,7 +23,7 @@ class Outcome:
     """One row of the table that a run ends with, and what is known of the network behind it.
 
     Attributes:
-        name: supervised, knn, linear, label_spreading, or the method's.
+        name: supervised, that of a training-free baseline, or the method's.
         label: how the table names it.
         kind: whether a method was trained, the supervised baseline, or nothing.
         test, hidden: metrics by name, on the test split and on hidden labels; None where there are none.

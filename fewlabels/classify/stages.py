@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fewlabels.classify.baselines import Features, training_free_baselines
+from fewlabels.classify.baselines import KINDS, Features, training_free_baselines
 from fewlabels.classify.choose import resolve
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
@@ -143,12 +143,11 @@ def _training_free(preparation: Preparation, features: Features | None) -> list[
     if features is None:
         features = inputs.features_of(preparation.store, train)
     asked = np.concatenate([preparation.test, preparation.hidden])
-    names = {"knn": "nearest neighbors", "linear": "linear", "label_spreading": "label spreading"}
     out: list[Outcome] = []
     for baseline in training_free_baselines(features, table.labels, train, asked) if len(asked) else []:
         predicted = np.full(len(table), UNLABELED)
         predicted[asked] = baseline.predicted
-        label = f"{names[baseline.name]} on {on}"
+        label = f"{KINDS[baseline.name].words} on {on}"
         test, hidden = scores(preparation, predicted)
         out.append(Outcome(baseline.name, label, "training_free", test, hidden, baseline.seconds, on_features=given))
     return out

@@ -51,7 +51,7 @@ def test_each_method_and_seed_is_a_run_of_its_own(done):
 def test_the_rows_are_the_runs(done):
     names = [row.name for row in done.rows]
     assert names[0] == "supervised" and names[-2:] == ["fixmatch", "layermatch:threshold=fixed"]
-    assert "label spreading on pixels" in names
+    assert "label propagation on pixels" in names
     for row, folder in ((done.rows[0], "supervised"), (done.rows[-1], "layermatch-threshold=fixed")):
         for seed in range(3):
             summary = json.loads((done.path / f"{folder}-{seed}/summary.json").read_text())

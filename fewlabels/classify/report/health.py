@@ -307,7 +307,8 @@ def _training_free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarni
         yield HealthWarning(
             "training_free_is_better",
             "high",
-            f"{best['label'].capitalize()}, which needs no training, is better by {100 * (theirs - ours):.1f} points. "
+            f"{best['label'][0].upper()}{best['label'][1:]}, which needs no training, is better by "
+            f"{100 * (theirs - ours):.1f} points. "
             f"Try {keep if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}.",
         )

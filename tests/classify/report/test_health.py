@@ -191,9 +191,9 @@ def test_supervised_is_better():
 
 
 def test_a_training_free_baseline_is_better():
-    rows = [row_of("label_spreading", 0.9, "label spreading on pixels")]
+    rows = [row_of("label_propagation", 0.9, "label propagation on pixels")]
     said = one("training_free_is_better", summary_of(rows=rows))
-    assert "Label spreading on pixels" in said and "10.0 points" in said and "--budget full" in said
+    assert "Label propagation on pixels" in said and "10.0 points" in said and "--budget full" in said
     assert "--budget full" not in one("training_free_is_better", summary_of(rows=rows, budget="full"))
     begun = [rows[0] | {"on_features": True}, row_of("fixmatch", 0.8, kind="method")]
     assert "--classify.features only" in one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True))

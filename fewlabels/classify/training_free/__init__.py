@@ -1,0 +1,1 @@
+"""Classifiers on fixed features that train no network: one file each."""

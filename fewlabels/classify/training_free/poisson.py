@@ -1,0 +1,47 @@
+"""Poisson learning: labels as sources and sinks on a graph (Calder et al. 2020)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags_array
+
+from fewlabels.classify.training_free.graph import Graph, batches, carried, conjugate_gradients, graph_of
+from fewlabels.classify.training_free.problem import Prediction, Problem, Scores
+
+ANCHOR = 1e-4  # of the degree of each row
+
+
+def poisson(problem: Problem, graph: Graph | None = None) -> Prediction:
+    """Solve L u = sum over labeled rows of (y_i - mean y) delta_i, with sum_i d_i u_i = 0 (Calder et al. 2020).
+
+    L = D - W, d the degrees. `ANCHOR` D is added to L: where the graph falls into parts, each then takes the classes of
+    its own labels. A new row has the mean u of its neighbors, weighted by similarity. u is linear in the sources, so
+    what a labeled row gets without its own label follows from one more solution for each labeled row.
+
+    Args:
+        problem: the rows.
+        graph: of the training rows; made where None.
+    """
+    graph = graph_of(problem.train) if graph is None else graph
+    degree = np.asarray(graph.weights.sum(1), np.float64).ravel()
+    degree[degree == 0] = 1  # a row without neighbors keeps its own label, where it has one
+    anchored = csr_matrix(diags_array((1 + ANCHOR) * degree) - graph.weights)
+    labeled, targets = problem.labeled, problem.targets
+    source = np.zeros((len(problem.train), problem.classes))
+    source[labeled] = targets - targets.mean(0)
+    found = conjugate_gradients(anchored, source, degree)
+
+    def leave_one_out() -> Scores:
+        response = np.zeros((len(labeled), len(labeled)))
+        for part in batches(len(labeled)):
+            # The sources of a sum add up to 0, so what is taken from each here cancels.
+            alone = np.tile(-degree[:, None] / degree.sum(), len(part))
+            alone[labeled[part], np.arange(len(part))] += 1
+            response[:, part] = conjugate_gradients(anchored, alone, degree)[labeled]
+        out = np.zeros_like(targets)
+        for i in range(len(labeled)) if len(labeled) > 1 else ():
+            rest = np.delete(targets, i, axis=0)
+            out[i] = np.delete(response[i], i) @ (rest - rest.mean(0))
+        return out
+
+    return Prediction(found, carried(graph, found, problem.asked), leave_one_out)

@@ -1,0 +1,51 @@
+"""Label propagation on a graph of similar rows."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from scipy.sparse import csr_matrix, eye_array
+
+from fewlabels.classify.training_free.graph import Graph, batches, carried, conjugate_gradients, graph_of
+from fewlabels.classify.training_free.problem import Prediction, Problem, Scores
+
+ALPHA = 0.9  # how far labels go
+
+
+def propagation(problem: Problem, graph: Graph | None = None, alpha: float = ALPHA) -> Prediction:
+    """Let labels spread along the graph of the training rows (Zhou et al. 2003; ZLaP, Stojnic et al. 2024).
+
+    (I - alpha S) F = Y, with S of `Graph.normalized` and Y one-hot on the labeled rows. A row's scores are its row of F
+    scaled to a sum of 1; a new row has the mean of its neighbors', weighted by similarity. Without its own label a
+    labeled row has F_i - M_ii y_i, M = (I - alpha S)^-1: with one label of a class nothing is left for that class.
+
+    Args:
+        problem: the rows.
+        graph: of the training rows; made where None.
+        alpha: how far labels go, 0..1.
+    """
+    graph = graph_of(problem.train) if graph is None else graph
+    matrix = csr_matrix(eye_array(len(problem.train)) - alpha * graph.normalized)
+    solve = partial(conjugate_gradients, matrix, diagonal=np.ones(len(problem.train)))
+    targets = np.zeros((len(problem.train), problem.classes))
+    targets[problem.labeled] = problem.targets
+    found = solve(targets)
+    scores = to_sum_1(found)
+
+    def leave_one_out() -> Scores:
+        left_out = found[problem.labeled].copy()
+        for part in batches(len(left_out)):
+            alone = np.zeros((len(problem.train), len(part)))
+            alone[problem.labeled[part], np.arange(len(part))] = 1
+            own = solve(alone)[problem.labeled[part], np.arange(len(part))]
+            left_out[part, problem.given[part]] -= own
+        return to_sum_1(np.maximum(left_out, 0))
+
+    return Prediction(scores, to_sum_1(carried(graph, scores, problem.asked)), leave_one_out)
+
+
+def to_sum_1(scores: Scores) -> Scores:
+    """Scale rows [N, K] to a sum of 1; where it is 0, all classes are alike."""
+    total = scores.sum(1, keepdims=True)
+    return np.divide(scores, total, out=np.full_like(scores, 1 / scores.shape[1]), where=total > 0)

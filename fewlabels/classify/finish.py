@@ -85,6 +85,7 @@ def finish(
         },
         "before": _before(preparation, predicted),
         "gain": _gain(preparation, groups[best], predicted),
+        "gain_over_training_free": _gain_over(preparation, training_free, predicted),
         "rows": [outcome.row for outcome in _rows(training_free, groups, best)],
         "calibration": _calibration_of(preparation, chosen, calibration, findings),
         "unknown": int(findings.unknown[preparation.unlabeled].sum()),
@@ -220,6 +221,15 @@ def _gain(preparation: Preparation, group: Sequence[Outcome], predicted: Labels)
     if baseline is None:
         return None
     return _said(gain(predicted[test], baseline.logits[test].argmax(1), preparation.table.labels[test]))
+
+
+def _gain_over(preparation: Preparation, training_free: Sequence[Outcome], predicted: Labels) -> dict[str, Any] | None:
+    """Compare the classes [N] that are predicted with those of the best training-free baseline, on the test split."""
+    test, there = preparation.test, [each for each in training_free if each.test is not None]
+    if not there:
+        return None
+    best = max(there, key=lambda each: each.test["accuracy"] if each.test else 0.0)
+    return _said(gain(predicted[test], np.array(best.predicted), preparation.table.labels[test]))
 
 
 def _said(difference: Gain | None) -> dict[str, Any] | None:

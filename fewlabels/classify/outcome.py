@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -31,6 +31,7 @@ class Outcome:
         added: accuracy added to that of the step before it; None where it is no step, or not known.
         steps: of the training.
         on_features: whether it was trained on features of a backbone, and not on the rows.
+        predicted: classes of the test rows, by a training-free baseline.
         classifier: trained; None where nothing was.
         features, logits: of all rows by the classifier, [N, D] and [N, K].
         unseen, unseen_logits: labeled rows, and their logits by networks that were not trained on them.
@@ -45,6 +46,7 @@ class Outcome:
     added: float | None = None
     steps: int = 0
     on_features: bool = False
+    predicted: Sequence[int] = ()
     classifier: Classifier | None = None
     features: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))

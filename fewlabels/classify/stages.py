@@ -128,14 +128,15 @@ def training_free(preparation: Preparation, features: Features | None, folder: A
 
     What is found is kept in the folder of the run, `training_free.json`.
     """
-    saved = folder.read_json("training_free.json")
+    saved: list[dict[str, Any]] | None = folder.read_json("training_free.json")
     if saved is None:
-        saved = [each.row for each in _training_free(preparation, features)]
+        saved = [{**each.row, "predicted": each.predicted} for each in fitted_training_free(preparation, features)]
         folder.write_json("training_free.json", saved)
     return [Outcome(**row) for row in saved]
 
 
-def _training_free(preparation: Preparation, features: Features | None) -> list[Outcome]:
+def fitted_training_free(preparation: Preparation, features: Features | None) -> list[Outcome]:
+    """Fit the training-free baselines; see `training_free`."""
     inputs, table = preparation.inputs, preparation.table
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
     on = inputs.features if features is None else f"{preparation.options.model} features"
@@ -149,7 +150,13 @@ def _training_free(preparation: Preparation, features: Features | None) -> list[
         predicted[asked] = baseline.predicted
         label = f"{KINDS[baseline.name].words} on {on}"
         test, hidden = scores(preparation, predicted)
-        out.append(Outcome(baseline.name, label, "training_free", test, hidden, baseline.seconds, on_features=given))
+        classes = predicted[preparation.test].tolist()
+        out.append(
+            Outcome(
+                baseline.name, label, "training_free", test, hidden, baseline.seconds,
+                on_features=given, predicted=classes,
+            )
+        )  # fmt: skip
     return out
 
 

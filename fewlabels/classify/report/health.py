@@ -294,21 +294,17 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
 
 
 def _training_free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
-    best, rows = best_training_free(summary), summary["test"]
-    ours = metric(summary["chosen"])
-    if best is None or ours is None:
+    best, gain = best_training_free(summary), summary.get("gain_over_training_free")
+    if best is None or gain is None:
         return
-    theirs = best["test"]["accuracy"]
-    # Both saw the same images, so the true error is smaller.
-    error = ((ours * (1 - ours) + theirs * (1 - theirs)) / rows) ** 0.5
-    if theirs - ours > ERRORS * error:
+    if gain["value"] < -ERRORS * gain["standard_error"]:
         keep = "`--classify.features only`, which leaves the backbone as it was"
         trained = best.get("on_features") and not summary["rows"][-1].get("on_features")
         yield HealthWarning(
             "training_free_is_better",
             "high",
             f"{best['label'][0].upper()}{best['label'][1:]}, which needs no training, is better by "
-            f"{100 * (theirs - ours):.1f} points. "
+            f"{-100 * gain['value']:.1f} points. "
             f"Try {keep if trained else _more_work(summary)}"
             f"{_pretrained(summary, ', or')}.",
         )

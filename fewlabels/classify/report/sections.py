@@ -53,28 +53,30 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     elif metric(summary["chosen"], "hidden") is not None:
         hidden = f"right, of the {things(summary)} whose labels were hidden"
         tiles.append((percent(metric(summary["chosen"], "hidden")), hidden))
-    if gain is not None:
-        error = 100 * gain["standard_error"]
-        tiles.append((points_of(gain["value"]), f"points against the supervised baseline, standard error {error:.1f}"))
+    gains = {"the supervised baseline": gain}
     if best is not None:
-        tiles.append((percent(metric(best)), f"the best training-free baseline: {best['label']}"))
+        gains = {f"{best['label']}, the best training-free baseline": summary.get("gain_over_training_free"), **gains}
+    for name, found in gains.items():
+        if found is not None:
+            error = 100 * found["standard_error"]
+            tiles.append((points_of(found["value"]), f"points over {name}, standard error {error:.1f}"))
     if reliability is not None:
         tiles.append((f"{100 * reliability['ece']:.1f}", "points that probabilities are off in the mean"))
     return tiles
 
 
 def result_section(summary: Mapping[str, Any]) -> Section:
-    """Make the honest table: each step with its gain over the supervised baseline."""
+    """Make the honest table: each step with its gain over the best training-free and the supervised baseline."""
     rows = summary["rows"]
     on_test = any(row["test"] for row in rows)
     split = "test" if on_test else "hidden"
-    base = next((metric(row, split) for row in rows if row["kind"] == "supervised"), None)
-    known = {rows[-1]["name"]: summary["gain"]}
+    bases = _bases(summary, split)
+    known = {"gain over supervised": summary["gain"], "gain over training-free": summary.get("gain_over_training_free")}
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str | Bar]]] = [("method", lambda row: row["label"])]
     for title, which in columns_of(rows).items():
         columns.append((title, partial(_metric, which=which)))
-    if base is not None:
-        columns.append(("gain over supervised", lambda row: _gain(row, split, base, known.get(row["name"]))))
+    for title, base in bases.items():
+        columns.append((title, partial(_gain, split=split, base=base, known=known[title], last=rows[-1]["name"])))
     added = any(row.get("added") is not None for row in rows)
     if added:
         columns.append(("added to the step before", lambda row: _points(row.get("added"))))
@@ -84,7 +86,7 @@ def result_section(summary: Mapping[str, Any]) -> Section:
         "head": [name for name, _ in columns],
         "rows": [[make(row) for _, make in columns] for row in rows],
         "notes": [why] if why else [],
-        "compared": base is not None,
+        "compared": bool(bases),
         "on_test": on_test,
         "added": added,
     }
@@ -96,11 +98,23 @@ def _metric(row: Mapping[str, Any], which: tuple[str, str]) -> str | Bar:
     return Bar(percent(value), value) if which == ("test", "accuracy") else percent(value)
 
 
-def _gain(row: Mapping[str, Any], split: str, base: float | None, known: Mapping[str, Any] | None) -> str:
-    if known:
+def _bases(summary: Mapping[str, Any], split: str) -> dict[str, tuple[str, float]]:
+    """Return what gains are measured from: names of columns, with the kind of row and its accuracy."""
+    found: dict[str, tuple[str, float]] = {}
+    for title, kind in (("gain over training-free", "training_free"), ("gain over supervised", "supervised")):
+        values = [metric(row, split) for row in summary["rows"] if row["kind"] == kind]
+        if there := [value for value in values if value is not None]:
+            found[title] = kind, max(there)
+    return found
+
+
+def _gain(
+    row: Mapping[str, Any], split: str, base: tuple[str, float], known: Mapping[str, Any] | None, last: str
+) -> str:
+    if known and row["name"] == last:
         return f"{points_of(known['value'])} \u00b1 {100 * known['standard_error']:.1f}"
-    value = metric(row, split)
-    return _points(None if base is None or value is None or row["kind"] == "supervised" else value - base)
+    (kind, from_here), value = base, metric(row, split)
+    return _points(None if value is None or row["kind"] == kind else value - from_here)
 
 
 def _points(value: float | None) -> str:

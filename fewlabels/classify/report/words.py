@@ -68,25 +68,41 @@ def verdict_id(summary: Mapping[str, Any]) -> Verdict:
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
-    """Say in words what the table means: whether the unlabeled data helped."""
+    """Return in words what the table means: the gain over the best training-free baseline, and over supervised."""
+    leading = over_training_free(summary)
+    return [*([f"{leading}."] if leading else []), helped(summary)]
+
+
+def over_training_free(summary: Mapping[str, Any]) -> str | None:
+    """Return by how much the run is better than the best training-free baseline; None where that is not known."""
+    gain, best = summary.get("gain_over_training_free"), best_training_free(summary)
+    if gain is None or best is None:
+        return None
+    found = f"{100 * gain['value']:+.1f} points over the best training-free baseline, {best['label']}"
+    unclear = "" if gain["clear"] else ", not statistically significant"
+    return f"{found} (standard error {100 * gain['standard_error']:.1f}{unclear})"
+
+
+def helped(summary: Mapping[str, Any]) -> str:
+    """Return in a sentence whether the unlabeled data helped, against the supervised baseline."""
     which = verdict_id(summary)
     if which == "no_test":
         mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled test vectors too"
-        return [f"There is no test split, so the accuracy is not known. {mend} to know it."]
+        return f"There is no test split, so the accuracy is not known. {mend} to know it."
     if which == "no_unlabeled":
-        return [
-            f"accuracy {percent(metric(summary['chosen']))}; there are no unlabeled {things(summary)} to gain from."
-        ]
+        return f"accuracy {percent(metric(summary['chosen']))}; there are no unlabeled {things(summary)} to gain from."
     if which == "no_baseline":
-        return [f"accuracy {percent(metric(summary['chosen']))}; without the supervised baseline no gain is known."]
+        return (
+            f"accuracy {percent(metric(summary['chosen']))}; without the supervised baseline no gain over it is known."
+        )
     value, error = (100 * summary["gain"][name] for name in ("value", "standard_error"))
     what = f"test {things(summary)}"
     against = f"{value:+.1f} points against the supervised baseline (standard error {error:.1f} over the {what})"
     if which == "unchanged":
-        return [f"The unlabeled data changed nothing: the same {what} are right as with the supervised baseline."]
+        return f"The unlabeled data changed nothing: the same {what} are right as with the supervised baseline."
     if which == "not_significant":
-        return [f"The difference is not statistically significant: {against}."]
-    return [f"The unlabeled data {'helped' if which == 'helped' else 'did harm'}: {against}."]
+        return f"The difference is not statistically significant: {against}."
+    return f"The unlabeled data {'helped' if which == 'helped' else 'did harm'}: {against}."
 
 
 def compared_with_start(summary: Mapping[str, Any]) -> str | None:
@@ -121,16 +137,15 @@ def asked(summary: Mapping[str, Any]) -> str:
 
 def came_out(summary: Mapping[str, Any]) -> str:
     """Say in a sentence what came out: the accuracy, the baselines, and whether the unlabeled data helped."""
-    (said,) = verdict(summary)
+    said = helped(summary)
     if metric(summary["chosen"]) is None:
         return said
-    best = best_training_free(summary)
-    beside = f", the best training-free baseline on {percent(metric(best))} ({best['label']})" if best else ""
-    right = f"It is right on {percent(metric(summary['chosen']))} of them{beside}"
+    leading = over_training_free(summary)
+    right = f"It is right on {percent(metric(summary['chosen']))} of them{f', {leading}' if leading else ''}"
     if summary["unlabeled"] == 0:
         return f"{right}; there are no unlabeled {things(summary)} to gain from."
     if summary["gain"] is None:
-        return f"{right}; without the supervised baseline no gain is known."
+        return f"{right}; without the supervised baseline no gain over it is known."
     return f"{right}; {said[0].lower()}{said[1:]}"
 
 

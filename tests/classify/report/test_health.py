@@ -45,6 +45,7 @@ def summary_of(accuracy=0.8, **changes):
     summary = {
         "method": "fixmatch", "model": "small_cnn", "labeled": 16, "unlabeled": ROWS, "test": 400,
         "gain": {"value": 0.1, "standard_error": 0.02, "clear": True}, "set_aside": 0,
+        "gain_over_training_free": None,
         "chosen": {**row_of("fixmatch", accuracy), "why": None, "margin": None, "cross_validated": None},
         "rows": [row_of("knn", 0.7, "nearest neighbors on pixels"), ours],
     }  # fmt: skip
@@ -192,11 +193,15 @@ def test_supervised_is_better():
 
 def test_a_training_free_baseline_is_better():
     rows = [row_of("label_propagation", 0.9, "label propagation on pixels")]
-    said = one("training_free_is_better", summary_of(rows=rows))
+    gain = {"gain_over_training_free": {"value": -0.1, "standard_error": 0.02, "clear": True}}
+    said = one("training_free_is_better", summary_of(rows=rows, **gain))
     assert "Label propagation on pixels" in said and "10.0 points" in said and "--budget full" in said
-    assert "--budget full" not in one("training_free_is_better", summary_of(rows=rows, budget="full"))
+    assert "--budget full" not in one("training_free_is_better", summary_of(rows=rows, budget="full", **gain))
     begun = [rows[0] | {"on_features": True}, row_of("fixmatch", 0.8, kind="method")]
-    assert "--classify.features only" in one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True))
+    said = one("training_free_is_better", summary_of(rows=begun, begun_with_weights=True, **gain))
+    assert "--classify.features only" in said
+    by_chance = {"gain_over_training_free": {"value": -0.01, "standard_error": 0.02, "clear": False}}
+    assert warnings_of(summary_of(rows=rows, **by_chance), lines_of(), findings_of(EVEN, EVEN)) == []
 
 
 def test_a_network_that_is_too_sure():

@@ -48,7 +48,7 @@ def summary_of(accuracy=0.5, hidden=None, why=None, **changes):
         "model": "small_cnn", "steps": 5, "labeled": 4, "unlabeled": 4, "test": 4, "set_aside": 0,
         "notes": ["a <note>"], "rows": [row_of()], "policy": "grad_relu",
         "chosen": {"name": "layermatch", "why": why, "margin": None, "cross_validated": None, **scores},
-        "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
+        "gain": {"value": 0.1, "standard_error": 0.01, "clear": True}, "gain_over_training_free": None,
     }  # fmt: skip
     return summary | changes
 
@@ -201,9 +201,9 @@ def test_the_table_shows_what_each_step_added_and_why_one_was_left_out(tmp_path,
     ]
     page = page_of(tmp_path, findings, summary_of(rows=rows, why="fine-tuning: no <time>"))
     cells = re.findall(r'<td class="n">([^<]*)', page.split("</table>")[0])
-    assert cells == ["40.0 %", "33.0 %", "24.0 %", "-", "-", "1.0",
-                     "50.0 %", "43.0 %", "34.0 %", "+10.0", "+12.5", "1.0",
-                     "55.0 %", "48.0 %", "39.0 %", "+10.0 \u00b1 1.0", "+0.0", "1.0"]  # fmt: skip
+    assert cells == ["40.0 %", "33.0 %", "24.0 %", "-10.0", "-", "-", "1.0",
+                     "50.0 %", "43.0 %", "34.0 %", "-", "+10.0", "+12.5", "1.0",
+                     "55.0 %", "48.0 %", "39.0 %", "+5.0", "+10.0 \u00b1 1.0", "+0.0", "1.0"]  # fmt: skip
     assert "<p>Why it ended there: fine-tuning: no &lt;time&gt;.</p>" in page
     assert "added to the step before" in page and "on hidden labels</th>" not in page
     assert "Why it ended there" not in page_of(tmp_path, findings, summary_of(rows=rows))
@@ -333,10 +333,25 @@ def figures(text):
 def test_the_verdict_says_with_its_figures_whether_the_unlabeled_data_helped(changes, expected, said):
     summary = summary_of(**changes)
     assert verdict_id(summary) == expected
-    (line,) = verdict(summary)
+    (line,) = verdict(summary)  # there is no training-free baseline
     assert figures(line) == said
     accuracy = [] if summary["chosen"]["test"] is None else ["50.0"]
     assert figures(came_out(summary)) == [*accuracy, *(figure for figure in said if figure != "50.0")]
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_the_gain_over_the_best_training_free_baseline_leads(tmp_path, findings, clear):
+    rows = [row_of("knn", 0.3, "kNN on pixels", "training_free"), row_of("poisson", 0.4, "Poisson", "training_free")]
+    gain = {"value": 0.07, "standard_error": 0.02, "clear": clear}
+    summary = summary_of(rows=[*rows, row_of()], gain_over_training_free=gain)
+    first, second = verdict(summary)
+    assert figures(first) == ["+7.0", "2.0"] and "Poisson" in first and "helped" in second
+    assert ("not statistically significant" in first) == (not clear)
+    said = came_out(summary)
+    assert said.index("+7.0") < said.index("+10.0")
+    page = page_of(tmp_path, findings, summary)
+    assert page.index("points over Poisson") < page.index("points over the supervised baseline")
+    assert "+7.0 \u00b1 2.0" in page
 
 
 # One word of each verdict, which no other has.
@@ -365,13 +380,14 @@ def test_trust_tells_whether_the_health_checks_ran_and_found_something():
 
 
 def test_three_sentences_have_the_figures_of_what_was_asked_what_came_out_and_how_far_to_trust_it():
-    free = row_of("knn", 0.3, "nearest neighbors on pixels", "training_free")
+    best = row_of("knn", 0.3, "kNN on pixels", "training_free")
     better = row_of("supervised", 0.95, kind="supervised")  # but not without a training
-    summary = summary_of(labeled=1, unlabeled=1432, test=355, accuracy=0.9, rows=[better, free, row_of()])
+    summary = summary_of(labeled=1, unlabeled=1432, test=355, accuracy=0.9, rows=[better, best, row_of()])
+    summary["gain_over_training_free"] = {"value": 0.6, "standard_error": 0.02, "clear": True}
     assert figures(asked(summary)) == ["5", "1", "1,432", "355"]
     assert all(summary[name] in asked(summary) for name in ("method", "model", "data"))
     assert figures(asked(summary | {"held_out": 6})) == ["5", "1", "6", "1,432", "355"]
-    assert figures(came_out(summary)) == ["90.0", "30.0", "+10.0", "1.0"] and free["label"] in came_out(summary)
+    assert figures(came_out(summary)) == ["90.0", "+60.0", "2.0", "+10.0", "1.0"] and best["label"] in came_out(summary)
     assert figures(trust(summary)) == ["355", "86.6", "92.8", "95"]
     fitted = {"rows": 20, "promised": False, "calibrated": {"ece": 0.05}}
     said = figures(trust(summary | {"calibration": fitted, "warnings": []}))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewlabels.classify.training_free.linear import logistic, ridge
+from fewlabels.classify.training_free.mixture import gaussian_em, sinkhorn_prototypes
 from fewlabels.classify.training_free.neighbors import nearest_neighbors
 from fewlabels.classify.training_free.poisson import poisson
 from fewlabels.classify.training_free.problem import Features as Features
@@ -45,6 +46,8 @@ KINDS: dict[str, Kind] = {
     "ridge": Kind("ridge", ridge),
     "label_propagation": Kind("label propagation", propagation, takes_unlabeled=True),
     "label_propagation_whitened": Kind("label propagation, whitened,", propagation, True, True),
+    "prototypes": Kind("Sinkhorn prototypes", sinkhorn_prototypes, True, True),
+    "gaussian_em": Kind("Gaussian EM", gaussian_em, True, True),
     "poisson": Kind("Poisson learning", poisson, True, True),
 }
 

@@ -52,7 +52,8 @@ def test_unlabeled_rows_help_those_that_take_them(digits, found):
     truth = rows.labels[rows.test]
     best = max(accuracy(predicted, truth) for predicted in alone.values())
     for name in set(ALL) - set(OF_LABELS):
-        assert accuracy(found[name], truth) > best, name
+        assert accuracy(found[name], truth) >= best, name
+    assert accuracy(found["label_propagation"], truth) > best + 0.03
 
 
 def test_labels_of_test_rows_change_no_prediction(digits, found):

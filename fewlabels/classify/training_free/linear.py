@@ -13,8 +13,8 @@ from fewlabels.data.table import Labels, spread
 
 PENALTIES = tuple(10 ** (half / 2) for half in range(-8, 6))  # of ridge regression: 1e-4 to 10^2.5 by half decades
 STRENGTHS = (1.0, 10.0, 100.0)  # C of logistic regression
-LEFT_OUT_ALONE = 40  # labeled rows up to which each is left out alone
-GROUPS = 5  # that more are left out in
+USUAL = 10.0  # where a class has a single label, and none can be left out
+GROUPS = 5  # that labeled rows are left out in
 MOST_LEFT_OUT = 1000  # labeled rows by which the strength is chosen
 
 
@@ -50,9 +50,11 @@ def logistic(problem: Problem) -> Prediction:
     _, sizes, basis = np.linalg.svd(labeled, full_matrices=False)
     basis = basis[sizes > sizes[0] * 1e-6] if sizes[0] > 0 else basis
     x, given = labeled @ basis.T, problem.given
-    asked = spread(np.argsort(given, kind="stable"), MOST_LEFT_OUT)
-    found = {c: _left_out(x[asked], given[asked], c, problem.classes) for c in STRENGTHS}
-    strength = max(found, key=lambda c: (balanced_accuracy(found[c], given[asked]), -c))
+    strength = USUAL
+    if problem.counts.min() > 1:
+        asked = spread(np.argsort(given, kind="stable"), MOST_LEFT_OUT)
+        found = {c: _left_out(x[asked], given[asked], c, problem.classes) for c in STRENGTHS}
+        strength = max(found, key=lambda c: (balanced_accuracy(found[c], given[asked]), -c))
     model = _fitted(x, given, strength)
 
     def scores(rows: Features) -> Scores:
@@ -63,17 +65,15 @@ def logistic(problem: Problem) -> Prediction:
     )
 
 
-def left_out_groups(labels: Labels) -> list[Labels]:
-    """Divide n rows into groups that are left out in turn: each alone, or `GROUPS` with all classes alike."""
-    if len(labels) <= LEFT_OUT_ALONE:
-        return [np.array([i]) for i in range(len(labels))]
-    order = np.argsort(labels, kind="stable")
-    return [np.sort(order[first::GROUPS]) for first in range(GROUPS)]
+def left_out_groups(labels: Labels, most: int) -> list[Labels]:
+    """Divide n labeled rows into up to `most` groups that are left out in turn, with all classes alike in each."""
+    order, count = np.argsort(labels, kind="stable"), min(most, len(labels))
+    return [np.sort(order[first::count]) for first in range(count)]
 
 
 def _left_out(x: Scores, labels: Labels, c: float, classes: int) -> Scores:
     out = np.full((len(labels), classes), 1 / classes)
-    for group in left_out_groups(labels):
+    for group in left_out_groups(labels, GROUPS):
         kept = np.setdiff1d(np.arange(len(labels)), group)
         if len(np.unique(labels[kept])) > 1:
             out[group] = _probabilities(_fitted(x[kept], labels[kept], c), x[group], classes)

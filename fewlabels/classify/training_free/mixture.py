@@ -11,6 +11,7 @@ from fewlabels.classify.training_free.linear import left_out_groups
 from fewlabels.classify.training_free.problem import Prediction, Problem, Scores
 from fewlabels.data.table import UNLABELED
 
+GROUPS = 40  # that labeled rows are left out in
 STEPS = 3  # of the mixture
 UNLABELED_WEIGHT = 0.1  # of a row without a label, against one with
 MEDIAN_LOGIT = 3.0
@@ -41,7 +42,7 @@ def sinkhorn_prototypes(problem: Problem) -> Prediction:
 def _with_left_out(problem: Problem, fit: Callable[[Problem], tuple[Scores, Scores]]) -> Prediction:
     def leave_one_out() -> Scores:
         out = np.full((len(problem.labeled), problem.classes), 1 / problem.classes)
-        for group in left_out_groups(problem.given):
+        for group in left_out_groups(problem.given, GROUPS):
             labels = problem.labels.copy()
             labels[problem.labeled[group]] = UNLABELED
             if len(np.unique(labels[labels != UNLABELED])) == problem.classes:

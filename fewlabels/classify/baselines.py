@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
     "linear": Kind("linear probe", logistic),
     "ridge": Kind("ridge", ridge),
     "label_propagation": Kind("label propagation", propagation, takes_unlabeled=True),
-    "label_propagation_whitened": Kind("label propagation, whitened,", propagation, True, True),
+    "label_propagation_whitened": Kind("whitened propagation", propagation, True, True),
     "prototypes": Kind("Sinkhorn prototypes", sinkhorn_prototypes, True, True),
     "gaussian_em": Kind("Gaussian EM", gaussian_em, True, True),
     "poisson": Kind("Poisson learning", poisson, True, True),

@@ -122,6 +122,7 @@ def _summary(findings: Findings) -> dict[str, Any]:
         "model": "small_cnn", "steps": 1000, "policy": "grad_relu", "labeled": len(table.labeled_rows),
         "unlabeled": len(table.unlabeled_rows), "held_out": 0, "test": len(test), "set_aside": 3, "notes": ["made up"],
         "gain": {"value": 0.1, "standard_error": 0.01, "clear": True},
+        "gain_over_training_free": None,
         "chosen": {"name": "layermatch", "why": None, "margin": None, "cross_validated": None, **scores},
         "rows": [{"name": name, "label": name, "kind": kind, **scores, "seconds": 1.0, "added": None}
                  for name, kind in kinds.items()],

@@ -87,7 +87,7 @@ def right(prepared: Preparation, predicted: np.ndarray) -> float:
 
 
 def one(question: Question, table: Table, setting: str, seed: int) -> dict[str, float]:
-    """Train by each method; with the first setting also what is free."""
+    """Train by each method; with the first setting also the training-free baselines."""
     options = read(setting, seed=seed, budget=question.budget, threads=1)
     table = draw_split(table, question.labels_per_class, seed)
     prepared = prepare(table, options, None, CPU)[0]
@@ -103,8 +103,8 @@ def one(question: Question, table: Table, setting: str, seed: int) -> dict[str, 
     if setting == question.settings[0]:
         train = np.concatenate([prepared.labeled, prepared.unlabeled])
         features = prepared.inputs.features_of(store, train)
-        free = training_free_baselines(features, prepared.table.labels, train, hidden)
-        found |= {each.name: right(prepared, each.predicted) for each in free}
+        baselines = training_free_baselines(features, prepared.table.labels, train, hidden, lengths_count=True)
+        found |= {each.name: right(prepared, each.predicted) for each in baselines}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Training-free baselines: classifiers on given features, each as strong as its best user would make it."""
+"""Training-free baselines: classifiers on given features, each as strong as we could make it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewlabels.classify.training_free.knn import nearest_neighbors
 from fewlabels.classify.training_free.linear import logistic, ridge
 from fewlabels.classify.training_free.mixture import gaussian_em, sinkhorn_prototypes
-from fewlabels.classify.training_free.neighbors import nearest_neighbors
 from fewlabels.classify.training_free.poisson import poisson
-from fewlabels.classify.training_free.problem import Features as Features
-from fewlabels.classify.training_free.problem import Prediction, Problem, unit_centered
+from fewlabels.classify.training_free.problem import Prediction, Problem
 from fewlabels.classify.training_free.propagation import propagation
+from fewlabels.classify.training_free.space import Features as Features
+from fewlabels.classify.training_free.space import lifted, unit_centered
 from fewlabels.classify.training_free.whitening import whitened
 from fewlabels.data.table import UNLABELED, Labels, spread
+from fewlabels.errors import UserError
 
 MOST_TRAIN = 20_000  # training rows that a graph has; the time of exact neighbors grows with their square
 
-Fit = Callable[[Problem], Prediction]
-
 
 @dataclass(frozen=True)
-class Kind:
-    """A training-free baseline.
+class BaselineRecipe:
+    """How a training-free baseline is made.
 
     Attributes:
         words: how the table names it.
@@ -35,20 +35,20 @@ class Kind:
     """
 
     words: str
-    fit: Fit
+    fit: Callable[[Problem], Prediction]
     is_whitened: bool = False
     takes_unlabeled: bool = False
 
 
-KINDS: dict[str, Kind] = {
-    "knn": Kind("kNN", nearest_neighbors),
-    "linear": Kind("linear probe", logistic),
-    "ridge": Kind("ridge", ridge),
-    "label_propagation": Kind("label propagation", propagation, takes_unlabeled=True),
-    "label_propagation_whitened": Kind("whitened propagation", propagation, True, True),
-    "prototypes": Kind("Sinkhorn prototypes", sinkhorn_prototypes, True, True),
-    "gaussian_em": Kind("Gaussian EM", gaussian_em, True, True),
-    "poisson": Kind("Poisson learning", poisson, True, True),
+BASELINES: dict[str, BaselineRecipe] = {
+    "knn": BaselineRecipe("kNN", nearest_neighbors),
+    "linear": BaselineRecipe("linear probe", logistic),
+    "ridge": BaselineRecipe("ridge", ridge),
+    "label_propagation": BaselineRecipe("label propagation", propagation, takes_unlabeled=True),
+    "label_propagation_whitened": BaselineRecipe("whitened propagation", propagation, True, True),
+    "prototypes": BaselineRecipe("Sinkhorn prototypes", sinkhorn_prototypes, True, True),
+    "gaussian_em": BaselineRecipe("Gaussian EM", gaussian_em, True, True),
+    "poisson": BaselineRecipe("Poisson learning", poisson, True, True),
 }
 
 
@@ -61,35 +61,61 @@ class Baseline:
     seconds: float
 
 
-def training_free_baselines(features: Features, labels: Labels, train: Labels, asked: Labels) -> list[Baseline]:
+def training_free_baselines(
+    features: Features, labels: Labels, train: Labels, asked: Labels, *, lengths_count: bool = False
+) -> list[Baseline]:
     """Fit each baseline and let it predict.
 
     Args:
         features: [N, D].
-        labels: int64 [N], -1 unlabeled.
+        labels: int64 [N], -1 unlabeled; two classes or more.
         train: rows to learn from, with and without labels; no others are in a graph or in a mean.
         asked: rows to predict.
+        lengths_count: whether the lengths of features say something, and not only their directions.
+
+    Raises:
+        UserError: features that are not finite.
     """
-    start = time.perf_counter()
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+        raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
+    centered = (lifted if lengths_count else unit_centered)(features, train)
     labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
-    kept = np.concatenate([labeled, spread(unlabeled, MOST_TRAIN - len(labeled))])
-    others = np.setdiff1d(asked, kept)
-    there, codes = np.unique(labels[labeled], return_inverse=True)
-    given = np.concatenate([codes, np.full(len(kept) - len(labeled), UNLABELED)])
-    centered = unit_centered(features, train)
-    plain = Problem(centered[kept], centered[others], given, len(there))
-    before = time.perf_counter() - start
-    start = time.perf_counter()
-    even = unit_centered(whitened(centered, train), train)
-    in_whitened = Problem(even[kept], even[others], given, len(there))
-    whitening = time.perf_counter() - start
+    by_class = labeled[np.argsort(labels[labeled], kind="stable")]
+    few = np.sort(spread(by_class, MOST_TRAIN // 2))
+    pool = np.concatenate([few, spread(unlabeled, MOST_TRAIN - len(few))])
     out: list[Baseline] = []
-    for name, kind in KINDS.items():
-        if len(unlabeled) or not kind.takes_unlabeled:
+    spaces: dict[bool, _Space] = {}
+    for name, recipe in BASELINES.items():
+        if len(unlabeled) or not recipe.takes_unlabeled:
             start = time.perf_counter()
-            found = kind.fit(in_whitened if kind.is_whitened else plain)
-            scores = np.zeros((len(features), len(there)))
-            scores[kept], scores[others] = found.train, found.asked
-            seconds = before + kind.is_whitened * whitening + time.perf_counter() - start
-            out.append(Baseline(name, there[scores[asked].argmax(1)], seconds))
+            if recipe.is_whitened not in spaces:
+                x = unit_centered(whitened(centered, train), train) if recipe.is_whitened else centered
+                spaces[recipe.is_whitened] = _Space(x, labels, labeled, pool, asked)
+            predicted = spaces[recipe.is_whitened].predicted(recipe)
+            out.append(Baseline(name, predicted, time.perf_counter() - start))
     return out
+
+
+class _Space:
+    """Rows in one space, as problems that several baselines share."""
+
+    def __init__(self, x: Features, labels: Labels, labeled: Labels, pool: Labels, asked: Labels) -> None:
+        self.asked, self.pool = asked, pool
+        self.others = np.setdiff1d(asked, pool)
+        self.classes, codes = np.unique(labels[labeled], return_inverse=True)
+        count = len(self.classes)
+        given = np.full(len(labels), UNLABELED)
+        given[labeled] = codes
+        self.of_labels = Problem(x[labeled], x[asked], codes, count)
+        self.with_pool = Problem(x[pool], x[self.others], given[pool], count)
+
+    def predicted(self, recipe: BaselineRecipe) -> Labels:
+        """Return the classes of the rows that are asked for."""
+        if not recipe.takes_unlabeled:
+            return self.classes[recipe.fit(self.of_labels).asked.argmax(1)]
+        found = recipe.fit(self.with_pool)
+        rows = np.concatenate([self.pool, self.others])
+        classes = self.classes[np.concatenate([found.train.argmax(1), found.asked.argmax(1)])]
+        order = np.argsort(rows)
+        return classes[order[np.searchsorted(rows, self.asked, sorter=order)]]

@@ -229,7 +229,8 @@ def _gain_over(preparation: Preparation, training_free: Sequence[Outcome], predi
     if not there:
         return None
     best = max(there, key=lambda each: each.test["accuracy"] if each.test else 0.0)
-    return _said(gain(predicted[test], np.array(best.predicted), preparation.table.labels[test]))
+    found = gain(predicted[test], np.array(best.predicted), preparation.table.labels[test])
+    return _said(found and replace(found, opponents=len(there)))
 
 
 def _said(difference: Gain | None) -> dict[str, Any] | None:

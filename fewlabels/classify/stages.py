@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fewlabels.classify.baselines import KINDS, Features, training_free_baselines
+from fewlabels.classify.baselines import BASELINES, Features, training_free_baselines
 from fewlabels.classify.choose import resolve
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
@@ -144,11 +144,14 @@ def fitted_training_free(preparation: Preparation, features: Features | None) ->
     if features is None:
         features = inputs.features_of(preparation.store, train)
     asked = np.concatenate([preparation.test, preparation.hidden])
+    if not len(asked):
+        return []
+    lengths_count = inputs.lengths_count and not given
     out: list[Outcome] = []
-    for baseline in training_free_baselines(features, table.labels, train, asked) if len(asked) else []:
+    for baseline in training_free_baselines(features, table.labels, train, asked, lengths_count=lengths_count):
         predicted = np.full(len(table), UNLABELED)
         predicted[asked] = baseline.predicted
-        label = f"{KINDS[baseline.name].words} on {on}"
+        label = f"{BASELINES[baseline.name].words} on {on}"
         test, hidden = scores(preparation, predicted)
         classes = predicted[preparation.test].tolist()
         out.append(

@@ -159,6 +159,7 @@ class Inputs(ABC, Generic[F]):
         pipeline: what the Hugging Face Hub calls it.
         example: how a call of `Classifier.predict` is shown.
         are_pictures: whether rows can be shown.
+        lengths_count: whether the lengths of what `features_of` returns say something, and not only their directions.
     """
 
     one: ClassVar[str]
@@ -171,6 +172,7 @@ class Inputs(ABC, Generic[F]):
     pipeline: ClassVar[str]
     example: ClassVar[str]
     are_pictures: ClassVar[bool] = False
+    lengths_count: ClassVar[bool] = False
 
     @abstractmethod
     def holds(self, contents: Sequence[Any]) -> bool:

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.classify.baselines import KINDS, training_free_baselines
+from fewlabels.classify.baselines import BASELINES, training_free_baselines
 from fewlabels.classify.metrics import accuracy
+from fewlabels.errors import UserError
 from fewlabels.inputs.images.components import pixel_features
 from fewlabels.inputs.images.store import ResidentImages
 
-ALL = [*KINDS]
-OF_LABELS = [name for name, kind in KINDS.items() if not kind.takes_unlabeled]
+ALL = [*BASELINES]
+OF_LABELS = [name for name, recipe in BASELINES.items() if not recipe.takes_unlabeled]
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,36 @@ def test_hidden_rows_are_predicted_as_members_of_the_graph(digits, found):
     assert_same_predictions({name: p[: len(rows.test)] for name, p in both.items()}, found)
     truth = rows.truth[rows.unlabeled]
     assert accuracy(both["label_propagation_whitened"][len(rows.test) :], truth) > 0.9
+
+
+def test_more_labels_than_a_graph_takes(digits, monkeypatch):
+    monkeypatch.setattr("fewlabels.classify.baselines.MOST_TRAIN", 60)
+    rows, _, features = digits
+    labels = np.where(rows.labels < 0, rows.truth, rows.labels)
+    train = np.concatenate([rows.labeled, rows.unlabeled])
+    labels[train[:5]] = -1
+    for name, predicted in predictions(features, labels, train, rows.test).items():
+        assert accuracy(predicted, rows.labels[rows.test]) > 0.6, name
+
+
+def test_vectors_are_told_apart_by_their_lengths_too():
+    """Two circles, one in the other, which have the same directions."""
+    rng = np.random.default_rng(0)
+    angle, truth = rng.uniform(0, 2 * np.pi, 400), np.arange(400) % 2
+    x = (np.where(truth, 1.0, 0.5) * np.stack([np.cos(angle), np.sin(angle)])).T + 0.03 * rng.standard_normal((400, 2))
+    labels = np.where(np.arange(400) < 20, truth, -1)
+    found = training_free_baselines(
+        x.astype(np.float32), labels, np.arange(300), np.arange(300, 400), lengths_count=True
+    )
+    assert max(accuracy(each.predicted, truth[300:]) for each in found) > 0.9
+
+
+def test_features_that_are_not_finite_are_refused(digits):
+    rows, train, features = digits
+    features = features.copy()
+    features[7, 3] = np.nan
+    with pytest.raises(UserError, match="features of row 7 are not finite"):
+        predictions(features, rows.labels, train, rows.test)
 
 
 def test_a_larger_pool_is_thinned_and_all_rows_are_predicted(digits, monkeypatch):

@@ -13,7 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify.baselines import KINDS
+from fewlabels.classify.baselines import BASELINES
 from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
@@ -62,7 +62,7 @@ def names(run):
 
 
 def test_budget_quick_ends_with_the_features_and_says_why(quick):
-    assert names(quick) == ["supervised", *KINDS, "layermatch"]
+    assert names(quick) == ["supervised", *BASELINES, "layermatch"]
     last = quick.summary["rows"][-1]
     assert "budget quick ends with the features" in quick.summary["chosen"]["why"]
     assert all("on small_cnn features" in row["label"] for row in quick.summary["rows"])
@@ -126,7 +126,7 @@ def test_the_whole_network_comes_after_the_features_and_the_table_says_what_it_a
     )  # fmt: skip
     rows = {row["name"]: row for row in run.summary["rows"]}
     assert [*rows] == [
-        "supervised", *KINDS, "supervised_of_another_stage", "fixmatch_of_another_stage", "fixmatch"
+        "supervised", *BASELINES, "supervised_of_another_stage", "fixmatch_of_another_stage", "fixmatch"
     ]  # fmt: skip
     before, last = rows["fixmatch_of_another_stage"], rows["fixmatch"]
     assert before["label"] == "fixmatch on small_cnn features" and last["label"] == "fixmatch"
@@ -237,7 +237,7 @@ def test_a_method_that_turns_images_does_without_features_and_says_so(weights, d
         fewlabels.fit(data, classify_features="only", **options)
     run = fewlabels.fit(data, show=Show(Console(width=400)), **options)  # nothing was left behind
     assert "crmatch does not learn from features" in capsys.readouterr().out
-    assert names(run) == [*KINDS, "crmatch"] and "features" not in run.summary["rows"][-1]
+    assert names(run) == [*BASELINES, "crmatch"] and "features" not in run.summary["rows"][-1]
     assert "crmatch does not learn from features" in (run.path / "config.yaml").read_text().replace("\n    ", " ")
 
 

@@ -14,7 +14,7 @@ from torch import nn
 import fewlabels
 from fewlabels import UserError
 from fewlabels.classify import preparation, prepare
-from fewlabels.classify.baselines import KINDS
+from fewlabels.classify.baselines import BASELINES
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from tests.conftest import assert_same
@@ -39,10 +39,13 @@ def test_a_run_writes_its_files(digits_run):
     assert {p.name for p in digits_run.path.iterdir()} == FILES
     summary = json.loads((digits_run.path / "summary.json").read_text())
     assert summary == digits_run.summary
-    assert [row["name"] for row in summary["rows"]] == ["supervised", *KINDS, "layermatch"]
+    assert [row["name"] for row in summary["rows"]] == ["supervised", *BASELINES, "layermatch"]
     assert all(0 < row["test"]["accuracy"] <= 1 and row["seconds"] > 0 for row in summary["rows"])
     assert summary["labeled"] == 40 and summary["unlabeled"] == 1402 and summary["test"] == 355
     assert 0 < summary["chosen"]["hidden"]["accuracy"] < 1
+    best = max(row["test"]["accuracy"] for row in summary["rows"] if row["kind"] == "training_free")
+    gain = summary["gain_over_training_free"]
+    assert gain["value"] == pytest.approx(summary["chosen"]["test"]["accuracy"] - best) and gain["standard_error"] > 0
 
 
 def test_few_rows_are_evaluated_while_training_and_all_at_the_end(tmp_path, monkeypatch):

@@ -5,12 +5,14 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from fewlabels.classify.training_free.graph import conjugate_gradients, graph_of
+from fewlabels.classify.training_free.knn import CANDIDATES, nearest_neighbors
 from fewlabels.classify.training_free.linear import PENALTIES, logistic, ridge
 from fewlabels.classify.training_free.mixture import gaussian_em, sinkhorn_prototypes
-from fewlabels.classify.training_free.neighbors import CANDIDATES, most_similar, nearest_neighbors
+from fewlabels.classify.training_free.neighbors import most_similar
 from fewlabels.classify.training_free.poisson import poisson
-from fewlabels.classify.training_free.problem import Problem, balanced_accuracy, unit_centered
+from fewlabels.classify.training_free.problem import Problem, balanced_accuracy
 from fewlabels.classify.training_free.propagation import propagation
+from fewlabels.classify.training_free.space import lifted, unit_centered
 from fewlabels.classify.training_free.whitening import whitened
 from tests.oracles import feature_oracles as oracle
 
@@ -41,6 +43,32 @@ def whole(problem):
 
 
 SEEDS = range(3)
+
+
+def test_lifted_rows_are_the_more_alike_the_nearer_they_are():
+    x = np.array([[0.0], [1.0], [3.0], [-2.0]], np.float32)
+    cosines = lifted(x, np.arange(4)) @ lifted(x, np.arange(4)).T
+    assert cosines[0].argsort()[::-1].tolist() == [0, 1, 3, 2]
+    assert np.allclose(np.linalg.norm(lifted(x, np.arange(4)), axis=1), 1)
+
+
+def test_two_classes_have_the_strength_of_several():
+    problem, _ = problem_of()
+    two = problem.labels != 2
+    problem = Problem(problem.train[two], problem.asked, problem.labels[two], 2)
+    x, labels = whole(problem)
+    found = logistic(problem)
+    wanted = [oracle.logistic(x, labels, problem.labeled, np.arange(len(x)), c, 2) for c in (1.0, 10.0, 100.0)]
+    both = np.concatenate([found.train, found.asked])
+    assert any(np.allclose(both, each, atol=2e-3) for each in wanted)
+
+
+def test_a_class_with_one_label_leaves_the_choice_to_the_others():
+    problem, _ = problem_of(3, per_class=12, spread=2.5)
+    labels = problem.labels.copy()
+    labels[np.flatnonzero(labels == 2)[1:]] = -1
+    votes = nearest_neighbors(Problem(problem.train, problem.asked, labels, K)).train
+    assert len({*votes.round(6).max(1)}) > 3  # of several neighbors, not of one
 
 
 def test_unit_centered():
@@ -96,19 +124,48 @@ def test_logistic_regression_in_the_span_of_the_labeled_rows(seed, monkeypatch):
     )
 
 
+@pytest.fixture
+def few_neighbors(monkeypatch):
+    monkeypatch.setattr(graph_of, "__defaults__", (5,))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_propagation(seed):
+def test_propagation(seed, few_neighbors):
     problem, _ = problem_of(seed)
-    graph = graph_of(problem.train, 5)
     weights = oracle.knn_graph(problem.train.astype(np.float64), 5)
-    assert np.allclose(graph.weights.toarray(), weights, atol=1e-6)
-    found = propagation(problem, graph, 0.8)
+    assert np.allclose(problem.graph.weights.toarray(), weights, atol=1e-6)
+    found = propagation(problem, 0.8)
     wanted = oracle.propagate(weights, problem.labels, 0.8, K)
-    assert np.allclose(found.train, oracle.rows_to_sum_one(wanted), atol=1e-4)
+    assert problem.graph.reached(problem.labeled).all()
+    assert np.allclose(found.train, oracle.rows_to_sum_one(wanted), atol=1e-6)
     left_out = oracle.rows_to_sum_one(oracle.propagate_leave_one_out(weights, problem.labels, 0.8, K))
-    assert np.allclose(found.leave_one_out(), left_out, atol=1e-4)
+    assert np.allclose(found.leave_one_out(), left_out, atol=1e-6)
     asked = oracle.new_rows(problem.asked.astype(np.float64), problem.train.astype(np.float64), wanted, 5)
-    assert np.allclose(found.asked, asked, atol=1e-4)
+    assert np.allclose(found.asked, asked, atol=1e-6)
+
+
+@pytest.mark.parametrize("fit", [propagation, poisson], ids=lambda fit: fit.__name__)
+def test_rows_that_no_label_reaches_have_the_class_of_the_most_similar_labeled_row(fit):
+    """As bursts of near copies, each more alike among themselves than to any other."""
+    rng = np.random.default_rng(0)
+    centers, of_class = rng.standard_normal((60, 20)) * 0.3, np.arange(60) % K
+    centers += 3 * np.eye(20)[of_class]
+    x = np.repeat(centers, 12, axis=0) + 1e-3 * rng.standard_normal((720, 20))
+    x, truth = unit_centered(x.astype(np.float32), np.arange(720)), np.repeat(of_class, 12)
+    labels = np.full(720, -1)
+    labels[: 12 * K : 12] = truth[: 12 * K : 12]
+    found = fit(Problem(x, x[:0], labels, K))
+    assert balanced_accuracy(found.train, truth) > 0.95
+
+
+def test_labels_travel_far_along_a_thin_graph():
+    angle = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    x = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    labels = np.full(2000, -1)
+    labels[[500, 1500]] = 0, 1
+    truth = (angle >= np.pi).astype(int)
+    for fit in (propagation, poisson):
+        assert balanced_accuracy(fit(Problem(x, x[:0], labels, 2)).train, truth) > 0.97, fit.__name__
 
 
 def test_conjugate_gradients_solve_each_column():
@@ -123,17 +180,28 @@ def test_conjugate_gradients_solve_each_column():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_poisson(seed):
     problem, _ = problem_of(seed, spread=1.5)
-    graph = graph_of(problem.train, 6)
-    weights = graph.weights.toarray()
-    found = poisson(problem, graph)
-    close = {"rtol": 2e-3, "atol": 2e-3 * np.abs(found.train).max()}
-    np.testing.assert_allclose(found.train, oracle.poisson_learning(weights, problem.labels, K), **close)
+    weights = problem.graph.weights.toarray()
+    found = poisson(problem)
+    wanted = oracle.poisson_learning(weights, problem.labels, K)
+    close = {"rtol": 2e-3, "atol": 2e-3 * np.abs(wanted).max()}
+    np.testing.assert_allclose(found.train, wanted, **close)
+    np.testing.assert_allclose(found.asked, carried_of(problem, wanted), **close)
+    left_out = found.leave_one_out()
     for place, i in enumerate(problem.labeled):
         hidden = problem.labels.copy()
         hidden[i] = -1
-        np.testing.assert_allclose(
-            found.leave_one_out()[place], oracle.poisson_learning(weights, hidden, K)[i], **close
-        )
+        np.testing.assert_allclose(left_out[place], oracle.poisson_learning(weights, hidden, K)[i], **close)
+
+
+def carried_of(problem, scores):
+    """Return the mean scores of the nearest training rows of the rows that are asked for, weighted by cosine^3."""
+    cosines = oracle.cosines(problem.asked.astype(np.float64), problem.train.astype(np.float64))
+    out = np.zeros((len(cosines), K))
+    for i, row in enumerate(cosines):
+        near = oracle.nearest(row, 10)
+        weights = np.maximum(row[near], 0) ** 3
+        out[i] = weights @ scores[near] / weights.sum()
+    return out
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -150,7 +218,14 @@ def test_whitening(seed, monkeypatch):
 def test_gaussian_mixture(seed):
     problem, _ = problem_of(seed)
     wanted = oracle.gaussian_em(problem.train.astype(np.float64), problem.labels, K)
-    assert np.allclose(gaussian_em(problem).train, wanted, atol=1e-6)
+    found = gaussian_em(problem)
+    assert np.allclose(found.train, wanted, atol=1e-6)
+    left_out = found.leave_one_out()
+    for place, i in enumerate(problem.labeled):
+        hidden = problem.labels.copy()
+        hidden[i] = -1
+        alone = oracle.gaussian_em(problem.train.astype(np.float64), hidden, K)[i]
+        assert np.allclose(left_out[place], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

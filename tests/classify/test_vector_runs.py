@@ -13,7 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify.baselines import KINDS
+from fewlabels.classify.baselines import BASELINES
 from fewlabels.classify.predict import predict
 from fewlabels.classify.preparation import begin
 from fewlabels.data.sources.open import open_table
@@ -49,7 +49,7 @@ def test_layermatch_learns_from_unlabeled_vectors(digits_run):
     assert found["layermatch"] > found["supervised"] + 0.03
     assert found["layermatch"] > 0.85
     labels = [row["label"] for row in digits_run.summary["rows"]]
-    assert labels[1:-1] == [f"{kind.words} on vectors" for kind in KINDS.values()]
+    assert labels[1:-1] == [f"{recipe.words} on vectors" for recipe in BASELINES.values()]
     assert found["linear"] > 0.75 and found["knn"] > 0.75
 
 

@@ -294,10 +294,10 @@ def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
 
 
 def _training_free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
-    best, gain = best_training_free(summary), summary.get("gain_over_training_free")
+    best, gain = best_training_free(summary), summary["gain_over_training_free"]
     if best is None or gain is None:
         return
-    if gain["value"] < -ERRORS * gain["standard_error"]:
+    if gain["value"] < 0 and gain["clear"]:
         keep = "`--classify.features only`, which leaves the backbone as it was"
         trained = best.get("on_features") and not summary["rows"][-1].get("on_features")
         yield HealthWarning(

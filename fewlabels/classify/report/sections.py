@@ -55,7 +55,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         tiles.append((percent(metric(summary["chosen"], "hidden")), hidden))
     gains = {"the supervised baseline": gain}
     if best is not None:
-        gains = {f"{best['label']}, the best training-free baseline": summary.get("gain_over_training_free"), **gains}
+        gains = {f"{best['label']}, the best training-free baseline": summary["gain_over_training_free"], **gains}
     for name, found in gains.items():
         if found is not None:
             error = 100 * found["standard_error"]
@@ -71,7 +71,7 @@ def result_section(summary: Mapping[str, Any]) -> Section:
     on_test = any(row["test"] for row in rows)
     split = "test" if on_test else "hidden"
     bases = _bases(summary, split)
-    known = {"gain over supervised": summary["gain"], "gain over training-free": summary.get("gain_over_training_free")}
+    known = {"gain over supervised": summary["gain"], "gain over training-free": summary["gain_over_training_free"]}
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str | Bar]]] = [("method", lambda row: row["label"])]
     for title, which in columns_of(rows).items():
         columns.append((title, partial(_metric, which=which)))

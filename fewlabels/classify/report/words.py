@@ -75,10 +75,11 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
 
 def over_training_free(summary: Mapping[str, Any]) -> str | None:
     """Return by how much the run is better than the best training-free baseline; None where that is not known."""
-    gain, best = summary.get("gain_over_training_free"), best_training_free(summary)
+    gain, best = summary["gain_over_training_free"], best_training_free(summary)
     if gain is None or best is None:
         return None
-    found = f"{100 * gain['value']:+.1f} points over the best training-free baseline, {best['label']}"
+    points, side = 100 * gain["value"], "below" if gain["value"] < 0 else "over"
+    found = f"{abs(points):.1f} points {side} the best training-free baseline, {best['label']}"
     unclear = "" if gain["clear"] else ", not statistically significant"
     return f"{found} (standard error {100 * gain['standard_error']:.1f}{unclear})"
 

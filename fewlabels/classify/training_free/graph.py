@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags_array
+from numpy.typing import NDArray
+from scipy.sparse import csgraph, csr_matrix, diags_array
 
-from fewlabels.classify.training_free.neighbors import most_similar
-from fewlabels.classify.training_free.problem import Features, Scores
+from fewlabels.classify.training_free.neighbors import most_similar, summed
+from fewlabels.classify.training_free.space import Features, Scores
 from fewlabels.data.table import Labels
 
 NEIGHBORS = 10
 POWER = 3  # of the cosine
-ROUNDS = 200  # of conjugate gradients
-TOLERANCE = 1e-6
+MOST_ROUNDS = 2000  # of conjugate gradients
+TOLERANCE = 1e-8  # of the residual, relative
 AT_ONCE = 64  # columns that are solved for at once: memory
 
 
@@ -27,52 +28,60 @@ class Graph:
         x: [N, D], rows of length 1.
         weights: symmetric [N, N], 0 on the diagonal.
         neighbors: of each row.
-        power: of the cosine.
     """
 
     x: Features
     weights: csr_matrix
     neighbors: int
-    power: float
+
+    @property
+    def degree(self) -> Scores:
+        """The sum of a row's weights [N]."""
+        return np.asarray(self.weights.sum(1), np.float64).ravel()
 
     @property
     def normalized(self) -> csr_matrix:
         """D^-1/2 W D^-1/2, with the degrees D; a row without neighbors has none here either."""
-        degree = np.asarray(self.weights.sum(1)).ravel()
+        degree = self.degree
         root = np.divide(1, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0)
         return csr_matrix(diags_array(root) @ self.weights @ diags_array(root))
 
+    def reached(self, labeled: Labels) -> NDArray[np.bool_]:
+        """Tell which rows [N] are connected with a labeled row."""
+        _, part = csgraph.connected_components(self.weights, directed=False)
+        return np.isin(part, part[labeled])
 
-def graph_of(x: Features, neighbors: int = NEIGHBORS, power: float = POWER) -> Graph:
-    """Connect each row [N, D] of length 1 with the most similar ones: w = max(cos, 0)^power, W + W'."""
+
+def graph_of(x: Features, neighbors: int = NEIGHBORS) -> Graph:
+    """Connect each row [N, D] of length 1 with the most similar ones: w = max(cos, 0)^POWER, W + W'."""
     k = min(neighbors, len(x) - 1)
     if k < 1:
-        return Graph(x, csr_matrix((len(x), len(x))), neighbors, power)
+        return Graph(x, csr_matrix((len(x), len(x))), neighbors)
     places, similarity = most_similar(x, x, k, without_self=True)
-    weights = np.maximum(similarity, 0).astype(np.float64) ** power
-    rows = np.repeat(np.arange(len(x)), k)
-    one_way = csr_matrix((weights.ravel(), (rows, places.ravel())), (len(x), len(x)))
-    return Graph(x, csr_matrix(one_way + one_way.T), neighbors, power)
+    weights = np.maximum(similarity, 0).astype(np.float64) ** POWER
+    one_way = csr_matrix((weights.ravel(), places.ravel(), np.arange(0, len(x) * k + 1, k)), (len(x), len(x)))
+    whole = csr_matrix(one_way + one_way.T)
+    whole.eliminate_zeros()
+    return Graph(x, whole, neighbors)
 
 
 def carried(graph: Graph, scores: Scores, x: Features) -> Scores:
     """Return the mean scores [A, K] of the most similar of the graph's rows [N, K], weighted by similarity."""
     k = min(graph.neighbors, len(graph.x))
     places, similarity = most_similar(x, graph.x, k)
-    weights = np.maximum(similarity, 0).astype(np.float64) ** graph.power
+    weights = np.maximum(similarity, 0) ** POWER
     total = weights.sum(1, keepdims=True)
-    weights = np.divide(weights, total, out=np.full_like(weights, 1 / k), where=total > 0)
-    return (weights[:, :, None] * scores[places]).sum(1)
+    return summed(places, np.divide(weights, total, out=np.full_like(weights, 1 / k), where=total > 0), scores)
 
 
 def conjugate_gradients(matrix: csr_matrix, right: Scores, diagonal: Scores) -> Scores:
-    """Solve M u = right for all columns [N, K] at once, preconditioned by the diagonal of M (Jacobi)."""
-    inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)[:, None]
+    """Solve M u = right for all columns [N, K] at once, preconditioned by the positive diagonal of M (Jacobi)."""
+    inverse = 1 / diagonal[:, None]
     out, rest = np.zeros_like(right), right.copy()
     ahead = inverse * rest
     direction, size = ahead.copy(), (rest * ahead).sum(0)
     enough = TOLERANCE**2 * (right**2).sum(0)
-    for _ in range(ROUNDS):
+    for _ in range(MOST_ROUNDS):
         moved = matrix @ direction
         along = (direction * moved).sum(0)
         step = np.divide(size, along, out=np.zeros_like(size), where=along > 0)
@@ -87,6 +96,6 @@ def conjugate_gradients(matrix: csr_matrix, right: Scores, diagonal: Scores) -> 
 
 
 def batches(count: int) -> Iterator[Labels]:
-    """Return the places of labeled rows, `AT_ONCE` at a time."""
+    """Yield the places of labeled rows, `AT_ONCE` at a time."""
     rows = np.arange(count)
     return (rows[start : start + AT_ONCE] for start in range(0, count, AT_ONCE))

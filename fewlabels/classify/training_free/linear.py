@@ -8,12 +8,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from fewlabels.classify.training_free.problem import Features, Prediction, Problem, Scores, balanced_accuracy
+from fewlabels.classify.training_free.problem import Prediction, Problem, balanced_accuracy
+from fewlabels.classify.training_free.space import Features, Scores
 from fewlabels.data.table import Labels, spread
 
 PENALTIES = tuple(10 ** (half / 2) for half in range(-8, 6))  # of ridge regression: 1e-4 to 10^2.5 by half decades
 STRENGTHS = (1.0, 10.0, 100.0)  # C of logistic regression
-USUAL = 10.0  # where a class has a single label, and none can be left out
+USUAL = 10.0  # where no class has a second label, and none can be left out
 GROUPS = 5  # that labeled rows are left out in
 MOST_LEFT_OUT = 1000  # labeled rows by which the strength is chosen
 
@@ -51,8 +52,8 @@ def logistic(problem: Problem) -> Prediction:
     basis = basis[sizes > sizes[0] * 1e-6] if sizes[0] > 0 else basis
     x, given = labeled @ basis.T, problem.given
     strength = USUAL
-    if problem.counts.min() > 1:
-        asked = spread(np.argsort(given, kind="stable"), MOST_LEFT_OUT)
+    if len(problem.comparable):
+        asked = spread(problem.comparable[np.argsort(given[problem.comparable], kind="stable")], MOST_LEFT_OUT)
         found = {c: _left_out(x[asked], given[asked], c, problem.classes) for c in STRENGTHS}
         strength = max(found, key=lambda c: (balanced_accuracy(found[c], given[asked]), -c))
     model = _fitted(x, given, strength)
@@ -66,7 +67,7 @@ def logistic(problem: Problem) -> Prediction:
 
 
 def left_out_groups(labels: Labels, most: int) -> list[Labels]:
-    """Divide n labeled rows into up to `most` groups that are left out in turn, with all classes alike in each."""
+    """Divide n labeled rows into up to `most` groups that are left out in turn, with classes spread over them."""
     order, count = np.argsort(labels, kind="stable"), min(most, len(labels))
     return [np.sort(order[first::count]) for first in range(count)]
 
@@ -82,8 +83,10 @@ def _left_out(x: Scores, labels: Labels, c: float, classes: int) -> Scores:
 
 def _fitted(x: Scores, labels: Labels, c: float) -> LogisticRegression:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty on rows that can be parted has no end
-        return LogisticRegression(C=c, max_iter=1000).fit(x, labels)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # with a weak penalty, weights of separable rows grow long
+        # Of two classes scikit-learn fits the difference of their weights, whose square is twice theirs.
+        strength = 2 * c if len(np.unique(labels)) == 2 else c
+        return LogisticRegression(C=strength, max_iter=1000).fit(x, labels)
 
 
 def _probabilities(model: LogisticRegression, x: Scores, classes: int) -> Scores:

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import softmax
 
 from fewlabels.classify.training_free.linear import left_out_groups
-from fewlabels.classify.training_free.problem import Prediction, Problem, Scores
+from fewlabels.classify.training_free.problem import Prediction, Problem
+from fewlabels.classify.training_free.space import Scores
 from fewlabels.data.table import UNLABELED
 
 GROUPS = 40  # that labeled rows are left out in
@@ -82,12 +83,11 @@ def _prototypes(problem: Problem) -> tuple[Scores, Scores]:
     pool, labeled, count = x[problem.labels == UNLABELED], x[problem.labeled], len(problem.given)
     sums, counts = problem.targets.T @ labeled, problem.targets.sum(0)
     w = sums / counts[:, None]
+    anchor = counts[:, None] / (2 * count * TEMPERATURE) * sums
     for _ in range(ROUNDS):
-        anchor = counts[:, None] / (2 * count * TEMPERATURE) * sums
         w = anchor + (_balanced(pool, w, counts / count).T @ pool / (len(pool) * TEMPERATURE) if len(pool) else 0)
-    found = (softmax(_cosines(rows, w) / TEMPERATURE, axis=1) for rows in (x, problem.asked.astype(np.float64)))
-    train, asked = found
-    return train, asked
+    asked = problem.asked.astype(np.float64)
+    return softmax(_cosines(x, w) / TEMPERATURE, axis=1), softmax(_cosines(asked, w) / TEMPERATURE, axis=1)
 
 
 def _balanced(pool: Scores, w: Scores, shares: Scores) -> Scores:

@@ -1,13 +1,13 @@
-"""The most similar rows, and the classifier that lets them vote (kNN)."""
+"""The most similar rows."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from fewlabels.classify.training_free.problem import Features, Prediction, Problem, Scores, balanced_accuracy
+from fewlabels.classify.training_free.space import Features, Scores
 from fewlabels.data.table import Labels
 
-CANDIDATES = (1, 3, 5, 9, 15)  # numbers of neighbors that are tried
 CELLS = 1 << 23  # similarities that are held at once
 
 
@@ -32,10 +32,10 @@ def most_similar(x: Features, among: Features, k: int, *, without_self: bool = F
         if without_self:
             rows = np.arange(start, start + len(similarity))
             similarity[rows - start, rows] = -np.inf
-        near = np.argpartition(similarity, -k, axis=1)[:, -k:] if k < len(among) else np.arange(len(among))[None]
+        near = np.argpartition(similarity, -k, axis=1)[:, -k:]
         values = np.take_along_axis(similarity, near, 1)
-        order = np.lexsort((np.broadcast_to(near, values.shape), -values), axis=1)
-        places[part] = np.take_along_axis(np.broadcast_to(near, values.shape), order, 1)
+        order = np.lexsort((near, -values), axis=1)
+        places[part] = np.take_along_axis(near, order, 1)
         found[part] = np.take_along_axis(values, order, 1)
     return places, found
 
@@ -47,29 +47,8 @@ def nearest(x: Features, k: int) -> Labels:
     return most_similar(np.hstack([x, ones]), np.hstack([x, -half]), k, without_self=True)[0]
 
 
-def nearest_neighbors(problem: Problem) -> Prediction:
-    """Let the k most similar labeled rows vote, with the k of the best balanced leave-one-out accuracy.
-
-    The smallest such k; 1 where a class has a single label, since that row has no neighbor of its class.
-    """
-    labeled, given = problem.train[problem.labeled], problem.given
-    most = min(len(given) - 1, max(CANDIDATES)) if problem.counts.min() > 1 else 1
-    k, left_out = 1, np.zeros((len(given), problem.classes))
-    if len(given) > 1:
-        places, similarity = most_similar(labeled, labeled, most, without_self=True)
-        votes = {k: _votes(places[:, :k], similarity[:, :k], given, problem.classes) for k in CANDIDATES if k <= most}
-        k = max(votes, key=lambda each: (balanced_accuracy(votes[each], given), -each))
-        left_out = votes[k]
-
-    def scores(x: Features) -> Scores:
-        return _votes(*most_similar(x, labeled, k), given, problem.classes)
-
-    return Prediction(scores(problem.train), scores(problem.asked), lambda: left_out)
-
-
-def _votes(places: Labels, similarity: Features, labels: Labels, classes: int) -> Scores:
-    """Count votes [N, K] of neighbors; between equal counts their similarities decide."""
-    hot = np.eye(classes)[labels[places]]  # [N, k, K]
-    count = places.shape[1]
-    tie_break = (hot * (similarity.astype(np.float64)[:, :, None] + 1)).sum(1) / (2 * count + 1)
-    return (hot.sum(1) + tie_break / (count + 1)) / (count + 1)
+def summed(places: Labels, weights: Features, values: Scores) -> Scores:
+    """Return for each row the weighted sum [N, K] of the values [M, K] at its places [N, k]."""
+    count, k = places.shape
+    rows = (weights.astype(np.float64).ravel(), places.ravel(), np.arange(0, count * k + 1, k))
+    return np.asarray(csr_matrix(rows, (count, len(values))) @ values)

@@ -5,31 +5,31 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array
 
-from fewlabels.classify.training_free.graph import Graph, batches, carried, conjugate_gradients, graph_of
-from fewlabels.classify.training_free.problem import Prediction, Problem, Scores
+from fewlabels.classify.training_free.graph import batches, carried, conjugate_gradients
+from fewlabels.classify.training_free.problem import Prediction, Problem
+from fewlabels.classify.training_free.space import Scores
 
 ANCHOR = 1e-4  # of the degree of each row
 
 
-def poisson(problem: Problem, graph: Graph | None = None) -> Prediction:
+def poisson(problem: Problem) -> Prediction:
     """Solve L u = sum over labeled rows of (y_i - mean y) delta_i, with sum_i d_i u_i = 0 (Calder et al. 2020).
 
     L = D - W, d the degrees. `ANCHOR` D is added to L: where the graph falls into parts, each then takes the classes of
     its own labels. A new row has the mean u of its neighbors, weighted by similarity. u is linear in the sources, so
-    what a labeled row gets without its own label follows from one more solution for each labeled row.
-
-    Args:
-        problem: the rows.
-        graph: of the training rows; made where None.
+    what a labeled row gets without its own label follows from one more solution for each labeled row. A row that no
+    label reaches has the class of the most similar labeled row.
     """
-    graph = graph_of(problem.train) if graph is None else graph
-    degree = np.asarray(graph.weights.sum(1), np.float64).ravel()
+    graph = problem.graph
+    degree = graph.degree
     degree[degree == 0] = 1  # a row without neighbors keeps its own label, where it has one
     anchored = csr_matrix(diags_array((1 + ANCHOR) * degree) - graph.weights)
     labeled, targets = problem.labeled, problem.targets
     source = np.zeros((len(problem.train), problem.classes))
     source[labeled] = targets - targets.mean(0)
     found = conjugate_gradients(anchored, source, degree)
+    lost = np.flatnonzero(~graph.reached(labeled))
+    found[lost] = np.abs(found).max() * problem.of_nearest_label(lost)
 
     def leave_one_out() -> Scores:
         response = np.zeros((len(labeled), len(labeled)))

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fewlabels.classify.training_free.graph import Graph, graph_of
+from fewlabels.classify.training_free.neighbors import most_similar
+from fewlabels.classify.training_free.space import Features, Scores
 from fewlabels.data.table import UNLABELED, Labels
-
-Features: TypeAlias = NDArray[np.float32]
-Scores: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Rows to learn from, and rows to predict that nothing is learned from.
+    """Training rows, and other rows that are only predicted.
 
     Attributes:
-        train: features [N, D] of the training rows, labeled and unlabeled.
+        train: features [N, D] of the training rows, of length 1.
         asked: features [A, D] of other rows, such as the test split.
         labels: int64 [N], classes 0..K-1, or -1.
         classes: K; each has at least one labeled row.
@@ -51,10 +50,25 @@ class Problem:
         """Labels per class [K]."""
         return np.bincount(self.given, minlength=self.classes)
 
+    @property
+    def comparable(self) -> Labels:
+        """Places among the labeled rows of those whose class has a second label: they can be left out."""
+        return np.flatnonzero(self.counts[self.given] > 1)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Of the training rows."""
+        return graph_of(self.train)
+
+    def of_nearest_label(self, rows: Labels) -> Scores:
+        """Return the one-hot label [m, K] of the most similar labeled row of each of these training rows [m]."""
+        places, _ = most_similar(self.train[rows], self.train[self.labeled], 1)
+        return self.targets[places[:, 0]]
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a classifier says of all rows; the class of a row is that of its largest score.
+    """What a classifier returns for all rows; the class of a row is that of its largest score.
 
     Attributes:
         train: scores [N, K] of the training rows.
@@ -71,20 +85,3 @@ def balanced_accuracy(scores: Scores, labels: Labels) -> float:
     """Return the mean over classes of the fraction of rows [n] whose largest score is at their label."""
     right = scores.argmax(1) == labels
     return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
-
-
-def unit(x: Features) -> Features:
-    """Scale rows [N, D] to length 1; a row of zeros stays one."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
-
-
-def unit_centered(features: Features, train: Labels) -> Features:
-    """Scale rows to length 1, subtract the mean of the training rows, and scale again (SimpleShot, Wang et al. 2019).
-
-    Args:
-        features: [N, D] of all rows.
-        train: the rows whose mean is subtracted; test rows are not among them.
-    """
-    scaled = unit(features)
-    return unit(scaled - scaled[train].mean(0, dtype=np.float64).astype(np.float32))

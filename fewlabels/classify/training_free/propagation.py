@@ -7,31 +7,35 @@ from functools import partial
 import numpy as np
 from scipy.sparse import csr_matrix, eye_array
 
-from fewlabels.classify.training_free.graph import Graph, batches, carried, conjugate_gradients, graph_of
-from fewlabels.classify.training_free.problem import Prediction, Problem, Scores
+from fewlabels.classify.training_free.graph import batches, carried, conjugate_gradients
+from fewlabels.classify.training_free.problem import Prediction, Problem
+from fewlabels.classify.training_free.space import Scores
 
 ALPHA = 0.9  # how far labels go
+LEAST = 1e-6  # of all that reaches a row, below which the nearest label tells more
 
 
-def propagation(problem: Problem, graph: Graph | None = None, alpha: float = ALPHA) -> Prediction:
+def propagation(problem: Problem, alpha: float = ALPHA) -> Prediction:
     """Let labels spread along the graph of the training rows (Zhou et al. 2003; ZLaP, Stojnic et al. 2024).
 
     (I - alpha S) F = Y, with S of `Graph.normalized` and Y one-hot on the labeled rows. A row's scores are its row of F
     scaled to a sum of 1; a new row has the mean of its neighbors', weighted by similarity. Without its own label a
-    labeled row has F_i - M_ii y_i, M = (I - alpha S)^-1: with one label of a class nothing is left for that class.
+    labeled row has F_i - M_ii y_i, M = (I - alpha S)^-1: with one label of a class nothing is left for that class. A
+    row that no label reaches has the class of the most similar labeled row.
 
     Args:
         problem: the rows.
-        graph: of the training rows; made where None.
         alpha: how far labels go, 0..1.
     """
-    graph = graph_of(problem.train) if graph is None else graph
+    graph = problem.graph
     matrix = csr_matrix(eye_array(len(problem.train)) - alpha * graph.normalized)
     solve = partial(conjugate_gradients, matrix, diagonal=np.ones(len(problem.train)))
     targets = np.zeros((len(problem.train), problem.classes))
     targets[problem.labeled] = problem.targets
     found = solve(targets)
     scores = to_sum_1(found)
+    lost = np.flatnonzero((found.sum(1) < LEAST) | ~graph.reached(problem.labeled))
+    scores[lost] = problem.of_nearest_label(lost)
 
     def leave_one_out() -> Scores:
         left_out = found[problem.labeled].copy()

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from fewlabels.classify.training_free.neighbors import nearest
-from fewlabels.classify.training_free.problem import Features
+from fewlabels.classify.training_free.space import Features
 from fewlabels.data.table import Labels, spread
 
 COMPONENTS = 128
@@ -16,11 +16,11 @@ MOST_ROWS = 20_000  # that the map is fitted on
 
 
 def whitened(x: Features, train: Labels) -> Features:
-    """Divide by the spread of each training row's nearest neighbors, most of which are of its class.
+    """Return rows divided by the spread of the nearest neighbors, most of which are of one class.
 
-    With principal components a of x: S = 1/2 mean of (a_i - a_j)(a_i - a_j)' over rows i and the `NEIGHBORS` nearest
-    rows j of each, S += `SHRINK` tr(S) / p I, and a S^-1/2. It is what linear discriminant analysis (Fisher 1936) does
-    by labels.
+    With the centered principal components a of x: S = 1/2 mean of (a_i - a_j)(a_i - a_j)' over rows i and the
+    `NEIGHBORS` nearest rows j of each, S += `SHRINK` tr(S) / p I, and a S^-1/2. It is what linear discriminant analysis
+    (Fisher 1936) does by labels.
 
     Args:
         x: [N, D] of all rows.
@@ -33,7 +33,7 @@ def whitened(x: Features, train: Labels) -> Features:
     p = min(COMPONENTS, x.shape[1], len(fitted) - 1)
     if len(fitted) <= NEIGHBORS or not np.ptp(x[fitted], axis=0).any():
         return x
-    pca = PCA(p, svd_solver="covariance_eigh").fit(x[fitted])
+    pca = PCA(p, svd_solver="covariance_eigh" if len(fitted) > x.shape[1] else "full").fit(x[fitted])
     a = np.asarray(pca.transform(x), np.float32)
     near = nearest(a[fitted], NEIGHBORS)
     scatter = np.zeros((p, p))

@@ -51,6 +51,7 @@ class VectorInputs(Inputs[VectorForm]):
     own_options = ("vectors_noise", "vectors_replaced", "vectors_mixed")
     steps: ClassVar[Mapping[str, int]] = {"quick": 200, "normal": 600, "full": 3000}
     pipeline, example = "tabular-classification", "x"
+    lengths_count = True
 
     def holds(self, contents: Sequence[Any]) -> bool:
         """Tell whether these are vectors."""

@@ -345,10 +345,12 @@ def test_the_gain_over_the_best_training_free_baseline_leads(tmp_path, findings,
     gain = {"value": 0.07, "standard_error": 0.02, "clear": clear}
     summary = summary_of(rows=[*rows, row_of()], gain_over_training_free=gain)
     first, second = verdict(summary)
-    assert figures(first) == ["+7.0", "2.0"] and "Poisson" in first and "helped" in second
+    assert figures(first) == ["7.0", "2.0"] and "Poisson" in first and "helped" in second
     assert ("not statistically significant" in first) == (not clear)
     said = came_out(summary)
-    assert said.index("+7.0") < said.index("+10.0")
+    assert said.index(" 7.0 points over") < said.index("+10.0")
+    below = verdict(summary | {"gain_over_training_free": gain | {"value": -0.07}})[0]
+    assert below.startswith("7.0 points below")
     page = page_of(tmp_path, findings, summary)
     assert page.index("points over Poisson") < page.index("points over the supervised baseline")
     assert "+7.0 \u00b1 2.0" in page
@@ -387,7 +389,7 @@ def test_three_sentences_have_the_figures_of_what_was_asked_what_came_out_and_ho
     assert figures(asked(summary)) == ["5", "1", "1,432", "355"]
     assert all(summary[name] in asked(summary) for name in ("method", "model", "data"))
     assert figures(asked(summary | {"held_out": 6})) == ["5", "1", "6", "1,432", "355"]
-    assert figures(came_out(summary)) == ["90.0", "+60.0", "2.0", "+10.0", "1.0"] and best["label"] in came_out(summary)
+    assert figures(came_out(summary)) == ["90.0", "60.0", "2.0", "+10.0", "1.0"] and best["label"] in came_out(summary)
     assert figures(trust(summary)) == ["355", "86.6", "92.8", "95"]
     fitted = {"rows": 20, "promised": False, "calibrated": {"ece": 0.05}}
     said = figures(trust(summary | {"calibration": fitted, "warnings": []}))

@@ -82,7 +82,8 @@ def training_free_baselines(
     centered = (lifted if lengths_count else unit_centered)(features, train)
     labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
     by_class = labeled[np.argsort(labels[labeled], kind="stable")]
-    few = np.sort(spread(by_class, MOST_TRAIN // 2))
+    _, firsts = np.unique(labels[by_class], return_index=True)
+    few = np.union1d(by_class[firsts], spread(by_class, MOST_TRAIN // 2))  # none of the classes is lost
     pool = np.concatenate([few, spread(unlabeled, MOST_TRAIN - len(few))])
     out: list[Baseline] = []
     spaces: dict[bool, _Space] = {}

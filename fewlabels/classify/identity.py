@@ -184,10 +184,11 @@ def data_difference(folder: RunFolder, table: Table, digests: Sequence[str]) -> 
     gone, new = [name for name in was if name not in now], [name for name in now if name not in was]
     came = {now[name]["content"]: name for name in new}
     moved = {name: came[was[name]["content"]] for name in gone if was[name]["content"] in came}
+    places = set(moved.values())
     differences = {
         "moved rows": [f"{old} to {there}" for old, there in moved.items()],
         "missing rows": [name for name in gone if name not in moved],
-        "new rows": [name for name in new if name not in moved.values()],
+        "new rows": [name for name in new if name not in places],
         "rows that hold something else": [n for n in both if was[n]["content"] != now[n]["content"]],
         "rows of another label or split": [
             n for n in both if any(was[n][column] != now[n][column] for column in ("label", "split"))

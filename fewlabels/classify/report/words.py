@@ -88,8 +88,8 @@ def helped(summary: Mapping[str, Any]) -> str:
     """Return in a sentence whether the unlabeled data helped, against the supervised baseline."""
     which = verdict_id(summary)
     if which == "no_test":
-        mend = "Put labeled images into test/" if things(summary) == "images" else "Give labeled test vectors too"
-        return f"There is no test split, so the accuracy is not known. {mend} to know it."
+        fix = "Put labeled images into test/" if things(summary) == "images" else "Give labeled test vectors too"
+        return f"There is no test split, so the accuracy is not known. {fix} to know it."
     if which == "no_unlabeled":
         return f"accuracy {percent(metric(summary['chosen']))}; there are no unlabeled {things(summary)} to gain from."
     if which == "no_baseline":

@@ -83,6 +83,10 @@ class Options(RunOptions):
     classify_features: Literal["auto"] | FeaturesFirst = "auto"
     """embed each image once and train on these features, in seconds: before the network is trained (first), in its
     place (only), or not (auto: where the backbone begins with weights; only, with --budget quick)"""
+    choose: str = "labels"
+    """what a run on features hands over: the linear head of a blend of training-free classifiers unless labels that
+    were left out say that the method's network is better (labels), the method's network (method), or the linear head of
+    a training-free classifier, by the name of its row, or of their blend (blend)"""
     classify_freeze: bool = False
     """train the head alone"""
     images_size: Annotated[int, Interval(1, 4096)] | None = None

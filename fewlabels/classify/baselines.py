@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from fewlabels.classify.training_free.blend import Pool
 from fewlabels.classify.training_free.knn import nearest_neighbors
 from fewlabels.classify.training_free.linear import logistic, ridge
 from fewlabels.classify.training_free.mixture import gaussian_em, sinkhorn_prototypes
@@ -76,47 +78,71 @@ def training_free_baselines(
     Raises:
         UserError: features that are not finite.
     """
-    if not np.isfinite(features).all():
-        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
-        raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
-    centered = (lifted if lengths_count else unit_centered)(features, train)
-    labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
-    by_class = labeled[np.argsort(labels[labeled], kind="stable")]
-    _, firsts = np.unique(labels[by_class], return_index=True)
-    few = np.union1d(by_class[firsts], spread(by_class, MOST_TRAIN // 2))  # none of the classes is lost
-    pool = np.concatenate([few, spread(unlabeled, MOST_TRAIN - len(few))])
-    out: list[Baseline] = []
-    spaces: dict[bool, _Space] = {}
-    for name, recipe in BASELINES.items():
-        if len(unlabeled) or not recipe.takes_unlabeled:
-            start = time.perf_counter()
-            if recipe.is_whitened not in spaces:
-                x = unit_centered(whitened(centered, train), train) if recipe.is_whitened else centered
-                spaces[recipe.is_whitened] = _Space(x, labels, labeled, pool, asked)
-            predicted = spaces[recipe.is_whitened].predicted(recipe)
-            out.append(Baseline(name, predicted, time.perf_counter() - start))
-    return out
+    rows = PooledRows(features, labels, train, lengths_count=lengths_count)
+    return [
+        Baseline(name, *_timed(rows, recipe, asked))
+        for name, recipe in BASELINES.items()
+        if rows.has_unlabeled or not recipe.takes_unlabeled
+    ]
 
 
-class _Space:
-    """Rows in one space, as problems that several baselines share."""
+def _timed(rows: PooledRows, recipe: BaselineRecipe, asked: Labels) -> tuple[Labels, float]:
+    start = time.perf_counter()
+    predicted = rows.predicted(recipe, asked)
+    return predicted, time.perf_counter() - start
 
-    def __init__(self, x: Features, labels: Labels, labeled: Labels, pool: Labels, asked: Labels) -> None:
-        self.asked, self.pool = asked, pool
-        self.others = np.setdiff1d(asked, pool)
-        self.classes, codes = np.unique(labels[labeled], return_inverse=True)
-        count = len(self.classes)
-        given = np.full(len(labels), UNLABELED)
-        given[labeled] = codes
-        self.of_labels = Problem(x[labeled], x[asked], codes, count)
-        self.with_pool = Problem(x[pool], x[self.others], given[pool], count)
 
-    def predicted(self, recipe: BaselineRecipe) -> Labels:
+class PooledRows:
+    """Rows in the spaces of training-free classifiers, with those to learn from.
+
+    Args:
+        features, labels, train, lengths_count: as of `training_free_baselines`.
+
+    Attributes:
+        x: all rows in the plain space [N, D].
+        rows: those that are in graphs, at most `MOST_TRAIN`: each class is among them.
+        has_unlabeled: whether there are rows without labels to learn from.
+    """
+
+    def __init__(self, features: Features, labels: Labels, train: Labels, *, lengths_count: bool = False) -> None:
+        if not np.isfinite(features).all():
+            row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+            raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
+        self.train = train
+        self.x = (lifted if lengths_count else unit_centered)(features, train)
+        self.labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
+        by_class = self.labeled[np.argsort(labels[self.labeled], kind="stable")]
+        _, firsts = np.unique(labels[by_class], return_index=True)
+        few = np.union1d(by_class[firsts], spread(by_class, MOST_TRAIN // 2))  # none of the classes is lost
+        self.rows = np.concatenate([few, spread(unlabeled, MOST_TRAIN - len(few))])
+        self.has_unlabeled = len(unlabeled) > 0
+        self.classes, codes = np.unique(labels[self.labeled], return_inverse=True)
+        self.given = np.full(len(labels), UNLABELED)
+        self.given[self.labeled] = codes
+
+    @cached_property
+    def whitened(self) -> Features:
+        """All rows in the whitened space [N, p]."""
+        return unit_centered(whitened(self.x, self.train), self.train)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The rows that are in graphs, and no others."""
+        x, w = self.x[self.rows], self.whitened[self.rows]
+        labels, count = self.given[self.rows], len(self.classes)
+        return Pool(Problem(x, x[:0], labels, count), Problem(w, w[:0], labels, count))
+
+    def predicted(self, recipe: BaselineRecipe, asked: Labels) -> Labels:
         """Return the classes of the rows that are asked for."""
-        if not recipe.takes_unlabeled:
-            return self.classes[recipe.fit(self.of_labels).asked.argmax(1)]
-        found = recipe.fit(self.with_pool)
-        rows = np.concatenate([self.pool, self.others])
+        x = self.whitened if recipe.is_whitened else self.x
+        rows = self.rows if recipe.takes_unlabeled else self.labeled
+        others = np.setdiff1d(asked, rows)
+        problem = Problem(x[rows], x[others], self.given[rows], len(self.classes))
+        if recipe.takes_unlabeled:
+            of_pool = self.pool.whitened if recipe.is_whitened else self.pool.plain
+            problem = problem.on_graph_of(of_pool)
+        found = recipe.fit(problem)
+        places = np.concatenate([rows, others])
         classes = self.classes[np.concatenate([found.train.argmax(1), found.asked.argmax(1)])]
-        order = np.argsort(rows)
-        return classes[order[np.searchsorted(rows, self.asked, sorter=order)]]
+        order = np.argsort(places)
+        return classes[order[np.searchsorted(places, asked, sorter=order)]]

@@ -76,7 +76,7 @@ def bench(
     _check_measured(table)
     folder = RunFolder(Path(out) if out is not None else RUNS / f"bench-{table.name}")
     check_for_runs(folder.path)
-    given = {"baseline": False, **options}
+    given = {"baseline": False, "choose": "method", **options}
 
     def make(name: str, seed: int) -> Classify:
         own = given | {"seed": seed, "out": folder / f"{folder_name(name)}-{seed}"}

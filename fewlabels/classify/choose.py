@@ -16,7 +16,8 @@ from fewlabels.data.table import Table
 from fewlabels.errors import UserError
 from fewlabels.inputs.base import Form, Inputs, Reasons, Size, refuse
 from fewlabels.inputs.kinds import IMAGES, other_options
-from fewlabels.models.build import OWN, TAKES, brings_statistics
+from fewlabels.models.build import TAKES, brings_statistics, wanted_by
+from fewlabels.models.embedded import DEFAULT, EMBEDDED, weights_file
 from fewlabels.training.recipe import OptimizerRecipe
 
 F = TypeVar("F", bound=Form)
@@ -47,10 +48,11 @@ def resolve(
     pick = reasons.pick
     size = inputs.look(table)
     model = pick("model", options.model, *_model(options, table, inputs, size, device))
-    colors = brings_statistics(options.model, options.pretrained, options.weights)
-    form, chosen = inputs.choose(options, table, size, reasons, colors=colors, most=64 if model in OWN else 224)
+    options = replace(options, model=model)
+    trained = brings_statistics(model, begins_with_weights(options), options.weights)
+    form, chosen = inputs.choose(options, table, size, reasons, wanted_by(model, trained=trained))
     if inputs is IMAGES:
-        chosen["classify_features"] = pick("classify_features", options.classify_features, *_features(options))
+        chosen["classify_features"] = pick("classify_features", options.classify_features, *_features(options, device))
     chosen |= {
         "model": model,
         "classify_calibrate": pick(
@@ -67,7 +69,12 @@ def _model(options: Options, table: Table, inputs: Inputs[Any], size: Size, devi
     if options.pretrained:
         return "resnet18", "the smallest of the usual pretrained networks; vit_small_patch16_224 is a stronger one"
     if size.tiny:
-        return "small_cnn", f"images of {size.side} pixels need no larger one"
+        return "small_cnn", f"images of {size.side} pixels hold too little for a network that was trained on photos"
+    if options.weights is None and weights_file(DEFAULT) is not None and size.channels <= 3:
+        return DEFAULT, (
+            "trained on ImageNet, and installed: with few labels its features are worth more than a network from "
+            "scratch; --model small_cnn trains one"
+        )
     if device.type == "cpu":
         return (
             "small_cnn",
@@ -87,17 +94,22 @@ def _steps(options: Options, inputs: Inputs[Any], size: Size) -> tuple[int, str]
     return steps, f"budget {options.budget}{'' if inputs.are_pictures else ', fewer for vectors than for images'}"
 
 
-def _features(options: Options) -> tuple[FeaturesFirst, str]:
+def _features(options: Options, device: torch.device) -> tuple[FeaturesFirst, str]:
     if not begins_with_weights(options):
         return "no", "the backbone begins with nothing"
     if options.budget == "quick" and options.steps is None:
         return "only", "budget quick ends with the features; --budget normal also trains the backbone"
+    if device.type == "cpu" and options.model in EMBEDDED and options.steps is None:
+        return "only", (
+            "on a CPU training the whole network takes hours, and lost accuracy where it was measured; "
+            "--classify.features first trains it"
+        )
     return "first", "the backbone begins with weights"
 
 
 def begins_with_weights(options: Options) -> bool:
-    """Tell whether the backbone has learned something before."""
-    return options.pretrained or options.weights is not None
+    """Tell whether the backbone has learned something before; the model is resolved."""
+    return options.pretrained or options.weights is not None or options.model in EMBEDDED
 
 
 def _numbers(

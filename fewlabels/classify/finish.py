@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewlabels.classify.calibration import Calibration, calibrate, reliability, uncalibrated
 from fewlabels.classify.choose import begins_with_weights
+from fewlabels.classify.hand_over import Choice
 from fewlabels.classify.metrics import Gain, gain
 from fewlabels.classify.next_labels import write_next
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
@@ -42,6 +43,7 @@ def finish(
     given: Options,
     training_free: Sequence[Outcome],
     groups: Sequence[Sequence[Outcome]],
+    choice: Choice | None,
     ended: str | None,
 ) -> dict[str, Any]:
     """Choose what is handed over, calibrate it, let it judge all rows, and write what comes out.
@@ -53,6 +55,7 @@ def finish(
         given: the options as the user gave them.
         training_free: what the training-free baselines come to.
         groups: what each group of trainings comes to, in order: the baseline, where it was trained, and the method.
+        choice: between what was trained on features and a linear head on them; None where there was none.
         ended: why no more was trained.
 
     Returns:
@@ -61,6 +64,10 @@ def finish(
     groups, table = [list(group) for group in groups], preparation.table
     best, why = _best(preparation, groups)
     chosen = groups[best][-1]
+    if not chosen.on_features:
+        choice = None  # it was made before the whole network was trained
+    if given.classify_calibrate == "no":
+        chosen = replace(chosen, unseen=chosen.unseen[:0], unseen_logits=chosen.unseen_logits[:0])
     calibration = calibrate(chosen.unseen_logits, table.labels[chosen.unseen])
     raw, probabilities = uncalibrated(calibration.classes)(chosen.logits), calibration(chosen.logits)
     # It is reported with its calibrated probabilities, as all its outputs have them.
@@ -77,9 +84,9 @@ def finish(
         "model": classifier.card.model,
         "chosen": {
             "name": chosen.name,
-            "why": why or ended,
-            "margin": None,
-            "cross_validated": None,
+            "why": "; ".join(filter(None, [choice and choice.why, why or ended])) or None,
+            "margin": choice and choice.margin,
+            "cross_validated": choice and choice.cross_validated,
             "test": test,
             "hidden": hidden,
         },
@@ -147,7 +154,9 @@ def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tupl
 
 def _rows(training_free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
     """Put all rows in order, what the run ends with last; where features come first, with what each step added."""
-    *baseline, chosen = groups[best]
+    *others, chosen = groups[best]
+    baseline = [each for each in others if each.name == SUPERVISED]
+    others = others[len(baseline) :]
     if len(groups) == 1 and not chosen.on_features:
         return [*baseline, *training_free, chosen]
     known = [each.reached for each in training_free if each.reached is not None]
@@ -157,7 +166,7 @@ def _rows(training_free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]],
         now = group[-1].reached
         added = None if now is None or before is None else now - before
         before, outcome = now, replace(group[-1], added=added)
-        steps += [outcome] if number == best else [*map(_of_another, group[:-1]), _of_another(outcome)]
+        steps += [*others, outcome] if number == best else [*map(_of_another, group[:-1]), _of_another(outcome)]
     steps.sort(key=lambda outcome: outcome.name == chosen.name)
     return [*baseline, *training_free, *steps]
 
@@ -251,8 +260,8 @@ def _setting(
         "method": method_name(method),
         "seed": options.seed,
         "budget": options.budget,
-        "begun_with_weights": begins_with_weights(given),
-        "steps": groups[best][-1].steps,
+        "begun_with_weights": begins_with_weights(options),
+        "steps": max(each.steps for each in groups[best]),
         "policy": preset_of(layer_rule(preparation, method).policy),
         "labeled": len(preparation.labeled),
         "unlabeled": len(preparation.unlabeled),

@@ -24,8 +24,9 @@ from fewlabels.files import read_csv
 from fewlabels.inputs.base import Inputs, Intake, Provider, content_of
 from fewlabels.inputs.kinds import inputs_of
 from fewlabels.keys import Key
-from fewlabels.models.build import ON_FEATURES, build_classifier, check_model
+from fewlabels.models.build import build_classifier, check_model
 from fewlabels.models.classifier import PARAMETERS, Card, read_card
+from fewlabels.models.embedded import EMBEDDED
 from fewlabels.models.layers import read_policy
 from fewlabels.processes import any_of, first_says, this_process
 from fewlabels.runs.folder import RunFolder
@@ -93,7 +94,7 @@ def prepared(
     classifier = build_classifier(
         before or card,
         key=key.fold("parameters"),
-        pretrained=options.pretrained,
+        pretrained=options.pretrained or (options.model in EMBEDDED and options.weights is None),
         weights=options.weights,
         backbone=copy.deepcopy(backbone),
         freeze=options.classify_freeze,
@@ -225,7 +226,7 @@ def _begun(card: Card, start: Path, options: Options) -> Card | None:
         UserError: there is no trained run, or it is one of another network, other classes or another form of images.
     """
     before = read_card(start / "model.json")
-    if before.model == card.model + ON_FEATURES or options.classify_calibrate == "held_out":
+    if before.model.startswith(f"{card.model}+") or options.classify_calibrate == "held_out":
         return None
     problems = [
         f"{name} was {getattr(before, name)} and is {getattr(card, name)} now"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Generator
-from dataclasses import asdict, fields, replace
-from importlib.metadata import version
-from typing import Any, TypeAlias, cast
+from dataclasses import fields, replace
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -18,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fewlabels.classify.baselines import BASELINES, Features, training_free_baselines
 from fewlabels.classify.choose import resolve
+from fewlabels.classify.embedding import extractor
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
@@ -28,19 +26,18 @@ from fewlabels.console import Show
 from fewlabels.data.splits import fewest_apart, parted
 from fewlabels.data.table import UNLABELED
 from fewlabels.data.vectors import VectorRows
-from fewlabels.inputs.images.cache import KeptArray, default_folder
 from fewlabels.inputs.kinds import IMAGES, VECTORS
 from fewlabels.methods import method_name
 from fewlabels.methods.base import Method
 from fewlabels.methods.supervised import Supervised
-from fewlabels.models.build import CUSTOM, digest_of_parameters, flops, on_features
+from fewlabels.models.build import flops, on_features
 from fewlabels.models.classifier import Card, Classifier
-from fewlabels.processes import send_from_first, this_process
 from fewlabels.training.stage import Stage
 from fewlabels.training.train import Training
 
 CROSS = "cross"
 HALVES = 2
+FEW = 2  # labels of a class, up to which none can be left out
 FOLDS = 5  # that the labeled rows are parted in to judge a training on features
 JUDGED_FROM = 100  # labeled rows, from which on one wrong in a hundred can be told from none
 LITTLE = 0.01  # of the labeled rows, judged by others, below which training the backbone could not add much
@@ -193,52 +190,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def embedded(preparation: Preparation, content: str, show: Show) -> Features:
-    """Return the features [N, D] of all rows by the backbone that the run begins with.
-
-    They are kept on disk, by what the rows hold and what the backbone is, where that can be written to. The first of
-    several processes makes them for all.
-    """
-    made = None
-    if this_process().rank == 0:
-        made = {"features": torch.from_numpy(_embedded(preparation, content, show))}
-    return send_from_first(made, preparation.store.device)["features"].cpu().numpy()
-
-
-def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
-    device, classifier = preparation.store.device, preparation.classifier
-    model, rows = preparation.options.model, np.arange(len(preparation.table))
-    kept = _place(preparation, content)
-    found = None if kept is None else kept.open()
-    if kept is not None and found is not None and found.shape == (len(rows), classifier.head.in_features):
-        show.line(f"features of {len(found):,} images by {model}: taken from {kept.folder}")
-        return found
-    start = time.perf_counter()
-    made = classifier.to(device).outputs(preparation.store, rows).features.numpy()
-    classifier.cpu()
-    seconds = time.perf_counter() - start
-    show.line(f"features of {len(made):,} images by {model}, {made.shape[1]} each: {seconds:.1f} s")
-    if kept is not None:
-        try:
-            kept.write(made)
-        except OSError as error:
-            show.line(f"they are not kept: {error}", "yellow")
-    return made
-
-
-def _place(preparation: Preparation, content: str) -> KeptArray | None:
-    """Return where the features are kept; None for a backbone of the user's own, which its parameters do not tell."""
-    card = preparation.classifier.card
-    if card.model == CUSTOM:
-        return None
-    parameters = digest_of_parameters(preparation.classifier.backbone)
-    made_by = (torch.__version__, version("timm"), preparation.store.device.type, parameters)
-    return KeptArray(
-        preparation.options.images_cache or default_folder(),
-        *(content, card.model, asdict(cast(Any, card.form)), card.mean, card.std, *made_by),
-    )
-
-
 def on_features_of(preparation: Preparation, given: Options, features: Features) -> Preparation:
     """Prepare a training on features [N, D].
 
@@ -290,7 +241,8 @@ def whole_network(preparation: Preparation, outcome: Outcome) -> Classifier:
     assert outcome.classifier is not None
     if outcome.classifier.card.form.what == preparation.classifier.card.form.what:
         return outcome.classifier
-    return on_features(preparation.classifier.backbone, outcome.classifier, preparation.classifier.card)
+    made_by = extractor(preparation)
+    return on_features(made_by.backbone, outcome.classifier, made_by.card)
 
 
 def folds_on_features(preparation: Preparation, given: Options) -> int:
@@ -301,7 +253,7 @@ def folds_on_features(preparation: Preparation, given: Options) -> int:
     if asked == CROSS and preparation.options.classify_features == "first":
         return HALVES  # as the whole network, so that the two can be compared
     apart = fewest_apart(preparation.table, preparation.labeled)
-    return min(FOLDS, apart) if asked == CROSS or apart >= FOLDS else 0
+    return min(FOLDS, apart) if asked == CROSS or apart > FEW else 0
 
 
 def enough(preparation: Preparation, features: Features) -> str | None:

@@ -13,7 +13,9 @@ import torch
 
 from fewlabels.classify.checks import check_rule, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
+from fewlabels.classify.embedding import embedded
 from fewlabels.classify.finish import finish
+from fewlabels.classify.hand_over import Choice, arranged, check_choice, choose_outcome, linear_head
 from fewlabels.classify.identity import configuration, data_difference, identity_of, method_difference
 from fewlabels.classify.outcome import Outcome
 from fewlabels.classify.preparation import PROBE, Preparation, probe_of
@@ -23,7 +25,6 @@ from fewlabels.classify.split import with_split
 from fewlabels.classify.stages import (
     CROSS,
     HALVES,
-    embedded,
     enough,
     folds_on_features,
     on_features_of,
@@ -107,8 +108,9 @@ class Classify(Task[Options]):
     def prepare(self, context: Context) -> Mapping[str, Any]:
         """Make all that is needed before the first step; try a step of the method, and measure threads."""
         self.context, options, method = context, self.options, self.chosen_method
+        check_choice(options.choose, on_features=True)  # before work is done that would be in vain
         if options.log != "none":
-            check_board(options.log)  # before work is done that would be in vain
+            check_board(options.log)
         given, show = self.options, context.show
         found, self.digests, why = prepare(
             self.table, options, self.backbone, context.device,
@@ -119,6 +121,7 @@ class Classify(Task[Options]):
         why = {"method": self.reason, **why}
         if _learns_from_features(found):
             found, why = self._with_features(found, given, why)
+        check_choice(options.choose, on_features=_learns_from_features(found))
         self.preparation = found
         threads, why["threads"] = self._rehearse(found)
         self.why = why
@@ -240,11 +243,17 @@ class Classify(Task[Options]):
         baselines = first_says(lambda: training_free(found, features, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None
+        choice: Choice | None = None
         seed = self.options.seed
         if features is not None:
             on_features = on_features_of(found, self.options, features)
             folds = folds_on_features(found, self.options)
-            groups.append((yield from trainings(on_features, method, folds, seed, show)))
+            group = yield from trainings(on_features, method, folds, seed, show)
+            head = linear_head(found, features, folds, self.options.choose)
+            if head is not None:
+                choice = choose_outcome(head, group[-1], found.table.labels, self.options.choose)
+                group = arranged(group, head, choice)
+            groups.append(group)
             ended = self.why["classify_features"] if found.options.classify_features == "only" else None
             ended = ended or first_says(lambda: enough(found, features))
             if ended:
@@ -254,7 +263,9 @@ class Classify(Task[Options]):
         if ended is None:
             folds = HALVES if found.options.classify_calibrate == CROSS else 0
             groups.append((yield from trainings(found, method, folds, seed, show)))
-        return first_says(lambda: finish(self.context.folder, found, method, self.options, baselines, groups, ended))
+        return first_says(
+            lambda: finish(self.context.folder, found, method, self.options, baselines, groups, choice, ended)
+        )
 
     def _say_estimate(self) -> None:
         say_estimate(self.preparation, self.chosen_method, self.step_seconds, self.context.show)

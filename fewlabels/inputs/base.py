@@ -96,10 +96,28 @@ class Size:
     Attributes:
         side: pixels of the longer side of a typical image; 0 of what is none.
         tiny: whether that is so little that strong views must be gentle.
+        channels: the most that were seen; 0 of what has none.
     """
 
     side: int = 0
     tiny: bool = False
+    channels: int = 0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network wants to see of images.
+
+    Attributes:
+        side: pixels; larger images are reduced to it.
+        trained: whether the network was trained before: on squares of this side, to which smaller images are enlarged,
+            and on three channels.
+        interpolation: by which images are resized.
+    """
+
+    side: int
+    trained: bool = False
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 class Form(Protocol):
@@ -192,7 +210,7 @@ class Inputs(ABC, Generic[F]):
 
     @abstractmethod
     def choose(
-        self, options: Options, table: Table, size: Any, reasons: Reasons, *, colors: bool, most: int
+        self, options: Options, table: Table, size: Any, reasons: Reasons, wanted: Wanted
     ) -> tuple[F, dict[str, Any]]:
         """Choose what the user left open.
 
@@ -201,8 +219,7 @@ class Inputs(ABC, Generic[F]):
             table: of the rows.
             size: that `look` returned.
             reasons: takes the choices.
-            colors: whether the backbone begins with weights that expect three channels.
-            most: pixels that larger images are resized to.
+            wanted: what the network wants to see.
 
         Returns:
             The form, and the options that were chosen.

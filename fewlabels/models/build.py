@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from fewlabels.errors import UserError
-from fewlabels.inputs.base import Form
+from fewlabels.inputs.base import Form, Wanted
 from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.classifier import Card, Classifier, load_tensors
-from fewlabels.models.feature_mlp import FeatureMLP, OnFeatures
+from fewlabels.models.embedded import EMBEDDED, load_embedded, timm_name
+from fewlabels.models.feature_mlp import FeatureMLP
+from fewlabels.models.on_features import Mirrored, OnFeatures, UnitCentered
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
@@ -36,7 +38,13 @@ OWN: dict[str, Callable[[int], nn.Module]] = {
 """made for images by the number of channels, and for vectors by that of dimensions"""
 TAKES = {"mlp": "vectors"}
 """what is not listed takes images"""
-ON_FEATURES = "+mlp"  # after the name of a backbone: that, and a `FeatureMLP` on its features
+SMALL, LARGE = 64, 260  # pixels that are bearable for our own networks, and for published ones
+ADDITIONS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
+    "mirrored": Mirrored,
+    "mlp": OnFeatures,
+    "unit": UnitCentered,
+}
+"""what follows the name of a backbone, as in efficientnet_lite0+mirrored+unit: modules that take its features"""
 
 
 def build_classifier(
@@ -53,7 +61,7 @@ def build_classifier(
     Args:
         card: which network for which images, or vectors, and classes.
         key: where the initial parameters are drawn from.
-        pretrained: take timm's weights for the backbone (downloaded by timm, or found in its cache).
+        pretrained: take the backbone's embedded weights, or timm's (downloaded by timm, or found in its cache).
         weights: a safetensors file with the parameters of the backbone, or of a whole classifier of ours.
         backbone: a user's own module, where the card says "custom"; maps [n, C, H, W], or vectors, to [n, D].
         freeze: train the head alone.
@@ -62,12 +70,12 @@ def build_classifier(
         UserError: an unknown name (the nearest are listed), weights that do not fit, or a backbone that does
             not give features [n, D].
     """
+    name, *additions = card.model.split("+")
     with torch.random.fork_rng():
         torch.manual_seed(key.seed())
-        below = replace(card, model=card.model.removesuffix(ON_FEATURES))
-        module = backbone if backbone is not None else _build_backbone(below, pretrained)
-        if below.model != card.model:
-            module = OnFeatures(module, _feature_size(module, below))
+        module = backbone if backbone is not None else _build_backbone(replace(card, model=name), pretrained)
+        for addition in additions:
+            module = ADDITIONS[addition](module, _feature_size(module, card))
         classifier = Classifier(module, _feature_size(module, card), card)
     if backbone is None and brings_statistics(card.model, pretrained, weights):
         classifier.card = replace(card, **pretrained_statistics(module))
@@ -112,13 +120,14 @@ def check_model(name: str) -> None:
     Raises:
         UserError: there is none; the nearest are named.
     """
-    if name in OWN or name == CUSTOM:
+    if name in OWN or name in EMBEDDED or name == CUSTOM:
         return
     import timm  # seconds to import, and needed by these models alone
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], n=4)
-        hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(OWN)} and timm's models"
+        there = [*OWN, *EMBEDDED]
+        near = difflib.get_close_matches(name, [*there, *timm.list_models()], n=4)
+        hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(there)} and timm's models"
         raise UserError(f"no model is named {name!r}; {hint}")
 
 
@@ -127,6 +136,11 @@ def _build_timm(name: str, form: Form, pretrained: bool) -> nn.Module:
 
     check_model(name)
     channels, *size = form.shape
+    if name in EMBEDDED:
+        module = timm.create_model(timm_name(name), num_classes=0, in_chans=channels)
+        if pretrained:
+            load_embedded(name, module)
+        return module
     try:
         try:
             return timm.create_model(
@@ -139,6 +153,19 @@ def _build_timm(name: str, form: Form, pretrained: bool) -> nn.Module:
             f"timm could not make {name} with pretrained={pretrained}: {error}. Without a network, give a "
             "downloaded file by --weights FILE, or leave --pretrained out."
         ) from error
+
+
+def wanted_by(model: str, *, trained: bool) -> Wanted:
+    """Return what a network wants to see; `trained`: whether it begins with weights, by timm's rules."""
+    if not trained or model in OWN or model == CUSTOM:
+        return Wanted(SMALL if model in OWN else LARGE)
+    import timm
+
+    config = timm.get_pretrained_cfg(timm_name(model), allow_unregistered=True)
+    if config is None:
+        return Wanted(LARGE, trained=True, interpolation="bicubic")
+    smooth = config.interpolation == "bilinear"
+    return Wanted(min(config.input_size[-1], LARGE), True, "bilinear" if smooth else "bicubic")
 
 
 def pretrained_statistics(module: nn.Module) -> dict[str, tuple[float, ...]]:
@@ -205,6 +232,14 @@ def flops(classifier: Classifier) -> int:
     return counter.get_total_flops()
 
 
+def mirrored(classifier: Classifier) -> Classifier:
+    """Return a classifier whose features are the mean over an image and its mirror image; the head is a new one."""
+    dimensions, card = classifier.head.in_features, classifier.card
+    return Classifier(
+        Mirrored(classifier.backbone, dimensions), dimensions, replace(card, model=f"{card.model}+mirrored")
+    )
+
+
 def on_features(backbone: nn.Module, trained: Classifier, card: Card) -> Classifier:
     """Put together what was trained on a backbone's features with that backbone, to one classifier.
 
@@ -219,8 +254,26 @@ def on_features(backbone: nn.Module, trained: Classifier, card: Card) -> Classif
         whole.mean.copy_(torch.tensor(of.mean))
         whole.scale.copy_(torch.tensor([1 / s if s else 0.0 for s in of.std]))
     whole.mlp.load_state_dict(trained.backbone.state_dict())
-    both = Classifier(whole, trained.head.in_features, replace(card, model=card.model + ON_FEATURES))
+    both = Classifier(whole, trained.head.in_features, replace(card, model=f"{card.model}+mlp"))
     both.head.load_state_dict(trained.head.state_dict())
+    return both.eval()
+
+
+def linear_classifier(backbone: nn.Module, card: Card, center: Tensor, weight: Tensor, bias: Tensor) -> Classifier:
+    """Put a linear head onto the features of a backbone, of length 1, less a mean, and of length 1 again.
+
+    Args:
+        backbone: maps what the card says to features [n, D].
+        card: of the backbone.
+        center: [D], the mean.
+        weight, bias: [K, D] and [K], of the head.
+    """
+    whole = UnitCentered(backbone, len(center))
+    both = Classifier(whole, len(center), replace(card, model=f"{card.model}+unit"))
+    with torch.no_grad():
+        whole.mean.copy_(center)
+        both.head.weight.copy_(weight)
+        both.head.bias.copy_(bias)
     return both.eval()
 
 

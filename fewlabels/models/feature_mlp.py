@@ -1,11 +1,10 @@
-"""Backbones for feature vectors: one hidden layer, alone or on what another backbone gives."""
+"""A backbone for feature vectors: one hidden layer."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class FeatureMLP(nn.Sequential):
@@ -25,26 +24,3 @@ class FeatureMLP(nn.Sequential):
         layer = nn.Sequential(linear, nn.LayerNorm(hidden), nn.ReLU())
         super().__init__(OrderedDict(layer1=layer))
         self.num_features = hidden
-
-
-class OnFeatures(nn.Module):
-    """A backbone whose features, standardized, go through a `FeatureMLP`: what is trained on features, from images on.
-
-    Args:
-        backbone: maps what it takes to features [n, D].
-        dimensions: D.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, backbone: nn.Module, dimensions: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.register_buffer("mean", torch.zeros(dimensions))
-        self.register_buffer("scale", torch.ones(dimensions))
-        self.mlp = FeatureMLP(dimensions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map what the backbone takes to features [n, H]."""
-        return self.mlp((self.backbone(x) - self.mean) * self.scale)

@@ -37,9 +37,25 @@ def table_of(side, channels=1, classes=("cat", "dog"), rows=40):
         (300, 40, CPU, "small_cnn", 64),
     ],
 )
-def test_model_and_size_follow_the_images_the_rows_and_the_device(side, rows, device, model, size):
+def test_without_embedded_weights_model_and_size_follow_images_rows_and_device(
+    monkeypatch, side, rows, device, model, size
+):
+    monkeypatch.setattr("fewlabels.classify.choose.weights_file", lambda name: None)
     plan = resolved(Options(), table_of(side, rows=rows), device)
     assert (plan.model, plan.form.size) == (model, (size, size))
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "model"),
+    [(8, 1, "small_cnn"), (16, 3, "small_cnn"), (17, 1, "efficientnet_lite0"), (300, 3, "efficientnet_lite0")],
+)
+def test_images_that_are_not_tiny_are_seen_by_the_embedded_backbone_at_its_own_size(side, channels, model):
+    plan = resolved(Options(), table_of(side, channels), CPU)
+    assert plan.model == model
+    if model != "small_cnn":
+        assert (plan.form.shape, plan.form.interpolation) == ((3, 224, 224), "bicubic")
+        assert plan.classify_features == "only"
+    assert resolved(Options(model="small_cnn"), table_of(side, channels), CPU).classify_features == "no"
 
 
 def test_every_choice_has_a_reason():
@@ -102,7 +118,7 @@ def test_characters_are_never_flipped(classes, flip):
 
 
 def test_color_is_kept_and_pretrained_networks_get_three_channels():
-    assert resolved(Options(), table_of(28, 3), CPU).form.channels == 3
+    assert resolved(Options(model="small_cnn"), table_of(28, 3), CPU).form.channels == 3
     plan = resolved(Options(pretrained=True), table_of(28, 1), CPU)
     assert (plan.form.channels, plan.model, plan.recipe.optimizer.kind) == (3, "resnet18", "adamw")
 
@@ -139,7 +155,7 @@ def test_a_newer_or_damaged_configuration_is_refused(tmp_path):
 def test_on_a_cpu_bfloat16_is_fast_where_matrix_units_multiply_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert fast_bfloat16(CPU) is expected
-    plan = resolved(Options(), table_of(28), CPU)
+    plan = resolved(Options(model="small_cnn"), table_of(28), CPU)
     assert plan.recipe.precision == ("bfloat16" if expected else "float32")
 
 

@@ -62,11 +62,11 @@ def names(run):
 
 
 def test_budget_quick_ends_with_the_features_and_says_why(quick):
-    assert names(quick) == ["supervised", *BASELINES, "layermatch"]
+    assert names(quick) == ["supervised", *BASELINES, "layermatch", "blend"]
     last = quick.summary["rows"][-1]
     assert "budget quick ends with the features" in quick.summary["chosen"]["why"]
     assert all("on small_cnn features" in row["label"] for row in quick.summary["rows"])
-    best = max(row["test"]["accuracy"] for row in quick.summary["rows"][1:-1])
+    best = max(row["test"]["accuracy"] for row in quick.summary["rows"][1:-2])
     assert last["added"] == pytest.approx(last["test"]["accuracy"] - best)
     assert quick.accuracy > 0.6
 
@@ -82,6 +82,39 @@ def test_what_was_trained_on_features_classifies_images(quick, data):
     expected = np.stack([np.array(table[f"p_{k}"])[order] for k in range(5)], axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert np.mean(labels.astype(int) == data[1]) > 0.6
+
+
+def test_a_linear_head_of_the_blend_is_handed_over_and_says_how_good_it_is(quick):
+    chosen = quick.summary["chosen"]
+    assert fewlabels.load(quick.path).card.model == "small_cnn+unit"
+    assert chosen["name"] == "blend" and chosen["test"] == quick.summary["rows"][-1]["test"]
+    assert 0.5 < chosen["cross_validated"] <= 1 and 0 <= chosen["margin"] < 0.5
+    assert "of 25 labeled rows, each left out in turn, blend is right on" in chosen["why"]
+
+
+@pytest.mark.parametrize(
+    ("choose", "name", "model"),
+    [
+        ("method", "fixmatch", "small_cnn+mlp"),
+        ("blend", "blend", "small_cnn+unit"),
+        ("label_propagation", "label_propagation_head", "small_cnn+unit"),
+    ],
+)
+def test_what_is_handed_over_can_be_chosen(weights, data, tmp_path, choose, name, model):
+    run = fewlabels.fit(
+        data, weights=weights, model="small_cnn", labels_per_class=2, steps=5, method="fixmatch", choose=choose,
+        classify_features="only", out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    assert (run.summary["chosen"]["name"], names(run)[-1]) == (name, name)
+    assert fewlabels.load(run.path).card.model == model
+    assert run.accuracy > (0.5 if choose != "method" else 0.1)
+
+
+def test_only_rows_that_are_there_can_be_chosen(weights, data, tmp_path):
+    with pytest.raises(UserError, match="choose is 'best'; give labels, method, or a row: blend, knn"):
+        fewlabels.fit(data, choose="best", labels_per_class=5, out=tmp_path / "run", **QUICK)
+    with pytest.raises(UserError, match="this run trains its network from scratch"):
+        fewlabels.fit(data, choose="knn", labels_per_class=5, out=tmp_path / "run", **QUICK)
 
 
 def test_probabilities_are_calibrated_by_labels_that_were_left_out(quick):

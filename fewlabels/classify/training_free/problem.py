@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,6 +59,17 @@ class Problem:
     def graph(self) -> Graph:
         """Of the training rows."""
         return graph_of(self.train)
+
+    def without(self, part: Labels) -> Problem:
+        """Return the same rows without the labels of some of the labeled ones, by their places among these."""
+        labels = self.labels.copy()
+        labels[self.labeled[part]] = UNLABELED
+        return replace(self, labels=labels).on_graph_of(self)
+
+    def on_graph_of(self, other: Problem) -> Problem:
+        """Take the graph of a problem with the same training rows, since it does not depend on labels."""
+        vars(self)["graph"] = other.graph
+        return self
 
     def of_nearest_label(self, rows: Labels) -> Scores:
         """Return the one-hot label [m, K] of the most similar labeled row of each of these training rows [m]."""

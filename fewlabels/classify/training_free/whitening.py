@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from fewlabels.classify.training_free.neighbors import nearest
-from fewlabels.classify.training_free.space import Features
+from fewlabels.classify.training_free.space import Features, Scores
 from fewlabels.data.table import Labels, spread
 
 COMPONENTS = 128
@@ -40,6 +40,11 @@ def whitened(x: Features, train: Labels) -> Features:
     for place in range(NEIGHBORS):
         difference = (a[fitted] - a[fitted][near[:, place]]).astype(np.float64)
         scatter += difference.T @ difference / (2 * NEIGHBORS * len(fitted))
-    scatter += SHRINK * max(np.trace(scatter), 1e-12) / p * np.eye(p)
-    values, vectors = np.linalg.eigh(scatter)
+    return divided(a, scatter)
+
+
+def divided(a: Features, scatter: Scores) -> Features:
+    """Return a S^-1/2, with S the scatter [p, p] plus `SHRINK` of its mean variance in each direction."""
+    p = len(scatter)
+    values, vectors = np.linalg.eigh(scatter + SHRINK * max(np.trace(scatter), 1e-12) / p * np.eye(p))
     return np.asarray(a @ ((vectors / np.sqrt(values)) @ vectors.T), np.float32)

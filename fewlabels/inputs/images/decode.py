@@ -27,6 +27,7 @@ from fewlabels.data.image import (
 from fewlabels.data.pixels import single
 
 Resize: TypeAlias = Literal["crop", "squash", "pad"]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
 WHITE = 65535.0  # of 16-bit images whose levels nobody looked at
 TRANSPARENT = (255, 255, 255)  # what shows through
 _AT_ONCE = 1 << 20  # pixels
@@ -43,6 +44,7 @@ class ImageForm:
         resize: "crop" scales the shorter side and cuts the middle; "squash" scales each side on its own; "pad"
             scales the longer side and fills up with the mean color of the border.
         white: the level of deep gray images (16 or 32 bits, floats) that is shown as white.
+        interpolation: by which they are resized.
     """
 
     what: ClassVar[str] = "images"
@@ -51,6 +53,7 @@ class ImageForm:
     size: tuple[int, int]
     resize: Resize = "crop"
     white: float = WHITE
+    interpolation: Interpolation = "bilinear"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -154,11 +157,12 @@ def _resized(image: Image.Image, form: ImageForm) -> Image.Image:
     shape = (form.size[1], form.size[0])  # Pillow counts the width first
     if image.size == shape:
         return image
+    resample = Image.Resampling.BICUBIC if form.interpolation == "bicubic" else Image.Resampling.BILINEAR
     if form.resize == "squash":
-        return image.resize(shape, Image.Resampling.BILINEAR)
+        return image.resize(shape, resample)
     if form.resize == "pad":
-        return ImageOps.pad(image, shape, Image.Resampling.BILINEAR, color=_border_color(image))
-    return ImageOps.fit(image, shape, Image.Resampling.BILINEAR)
+        return ImageOps.pad(image, shape, resample, color=_border_color(image))
+    return ImageOps.fit(image, shape, resample)
 
 
 def _border_color(image: Image.Image) -> int | tuple[int, ...]:

@@ -19,7 +19,7 @@ from fewlabels.data.image import ImageLike, reason_of
 from fewlabels.data.pixels import image_list
 from fewlabels.data.table import Labels, Table, spread
 from fewlabels.errors import UserError
-from fewlabels.inputs.base import Inputs, Intake, NearCopies, Provider, Reasons, Size, Statistics
+from fewlabels.inputs.base import Inputs, Intake, NearCopies, Provider, Reasons, Size, Statistics, Wanted
 from fewlabels.inputs.images.bring import bring_images
 from fewlabels.inputs.images.cache import states_of
 from fewlabels.inputs.images.components import pixel_features
@@ -78,20 +78,22 @@ class ImageInputs(Inputs[ImageForm]):
         """Look at the headers of up to `LOOKED_AT` images, which opens their files once more than `bring` does."""
         looks = _looks(table)
         native = tuple(int(np.median([getattr(each, of) for each in looks.values()])) for of in ("height", "width"))
-        return Headers(max(native), max(native) <= TINY, native, looks)
+        channels = max(each.channels for each in looks.values())
+        return Headers(max(native), max(native) <= TINY, channels, native, looks)
 
     def choose(
-        self, options: Options, table: Table, size: Headers, reasons: Reasons, *, colors: bool, most: int
+        self, options: Options, table: Table, size: Headers, reasons: Reasons, wanted: Wanted
     ) -> tuple[ImageForm, dict[str, Any]]:
         """Choose size, resizing, flips and operations; see `Inputs.choose`."""
         looks, native, side = size.looks, size.native, size.side
         seen = list(looks.values())
-        wanted = reasons.pick("images_size", _square(options.images_size), *_size(native, most))
+        shape = reasons.pick("images_size", _square(options.images_size), *_size(native, wanted))
         form = ImageForm(
-            channels=_channels(colors, max(each.channels for each in seen), reasons),
-            size=wanted,
-            resize=reasons.pick("images_resize", options.images_resize, *_resize(seen, wanted)),
+            channels=_channels(wanted.trained, size.channels, reasons),
+            size=shape,
+            resize=reasons.pick("images_resize", options.images_resize, *_resize(seen, shape)),
             white=reasons.pick("white", None, *_white(table, looks)),
+            interpolation=wanted.interpolation,
         )
         chosen = {
             "images_flip": reasons.pick("images_flip", options.images_flip, *_flip(table)),
@@ -238,8 +240,10 @@ def _highest(image: ImageLike) -> float:
         return 0.0
 
 
-def _size(native: tuple[int, ...], most: int) -> tuple[tuple[int, int], str]:
-    side = max(native)
+def _size(native: tuple[int, ...], wanted: Wanted) -> tuple[tuple[int, int], str]:
+    side, most = max(native), wanted.side
+    if wanted.trained:
+        return (most, most), "the size that the network was trained at"
     if side < TINY:
         larger = round(native[0] * TINY / side), round(native[1] * TINY / side)
         return larger, f"enlarged from {native[0]}x{native[1]}: strong views destroy so coarse an image"
@@ -288,7 +292,7 @@ def _described(form: ImageForm) -> dict[str, Any]:
             "2_white": f"of a gray image of more than 8 bits, level {form.white:g} and above become 255, 0 stays 0",
             "3_transparent": "put a transparent image over `transparent_over`",
             "4_colors": f"convert it to {mode} (ITU-R 601-2 for gray)" if mode else "take its channels as they are",
-            "5_resize": f"{_RESIZED[form.resize]}, bilinear, averaging where it becomes smaller",
+            "5_resize": f"{_RESIZED[form.resize]}, {form.interpolation}, averaging where it becomes smaller",
             "6_numbers": "leave the levels at 0..255; the graph divides and normalizes them itself",
             "jpeg": "a JPEG may be decoded at 1/2, 1/4 or 1/8, at least twice `size` (Pillow: Image.draft), as in "
             "training",

@@ -30,6 +30,7 @@ from fewlabels.inputs.base import (
     Reasons,
     Size,
     Statistics,
+    Wanted,
     content_of,
     quarantined,
 )
@@ -66,7 +67,7 @@ class VectorInputs(Inputs[VectorForm]):
         return Size()
 
     def choose(
-        self, options: Options, table: Table, size: Size, reasons: Reasons, *, colors: bool, most: int
+        self, options: Options, table: Table, size: Size, reasons: Reasons, wanted: Wanted
     ) -> tuple[VectorForm, dict[str, Any]]:
         """Choose the strengths of the views; see `Inputs.choose`."""
         why = "as good as any that was tried on four sets of vectors"

@@ -1,0 +1,96 @@
+"""Features of all rows by a backbone that begins with weights: made once, and kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from fewlabels.classify.preparation import Preparation
+from fewlabels.classify.training_free.space import Features
+from fewlabels.console import Show
+from fewlabels.inputs.base import chunks
+from fewlabels.inputs.images.cache import KeptArray, default_folder
+from fewlabels.models.build import CUSTOM, digest_of_parameters, mirrored
+from fewlabels.models.classifier import EVALUATED, Classifier
+from fewlabels.processes import send_from_first, this_process
+
+SAID_EVERY = 10.0  # seconds
+AT_ONCE = 32  # images on a CPU: more only need more memory
+CHUNK = 512  # images from one line of progress to the next, at least
+
+
+def extractor(preparation: Preparation) -> Classifier:
+    """Return what makes the features: the backbone, on an image and its mirror image where mirroring is allowed."""
+    classifier = preparation.classifier
+    may = preparation.options.images_flip != "none" and classifier.card.model != CUSTOM
+    return mirrored(classifier) if may else classifier
+
+
+def embedded(preparation: Preparation, content: str, show: Show) -> Features:
+    """Return the features [N, D] of all rows by the backbone that the run begins with.
+
+    They are kept on disk, by what the rows hold and what the backbone is, where that can be written to. The first of
+    several processes makes them for all.
+    """
+    made = None
+    if this_process().rank == 0:
+        made = {"features": torch.from_numpy(_embedded(preparation, content, show))}
+    return send_from_first(made, preparation.store.device)["features"].cpu().numpy()
+
+
+def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
+    classifier = extractor(preparation)
+    model, rows = preparation.options.model, len(preparation.table)
+    kept = _place(preparation, classifier, content)
+    found = None if kept is None else kept.open()
+    if kept is not None and found is not None and found.shape == (rows, classifier.head.in_features):
+        show.line(f"features of {len(found):,} images by {model}: taken from {kept.folder}")
+        return found
+    start = time.perf_counter()
+    made = _made(preparation, classifier, show)
+    seconds = time.perf_counter() - start
+    show.line(
+        f"features of {len(made):,} images by {model}, {made.shape[1]} each: {seconds:.1f} s, "
+        f"{rows / seconds:,.0f} images a second"
+    )
+    if kept is not None:
+        try:
+            kept.write(made)
+        except OSError as error:
+            show.line(f"they are not kept: {error}", "yellow")
+    return made
+
+
+def _made(preparation: Preparation, classifier: Classifier, show: Show) -> Features:
+    device, rows = preparation.store.device, np.arange(len(preparation.table))
+    made = np.empty((len(rows), classifier.head.in_features), np.float32)
+    start = said = time.perf_counter()
+    classifier.to(device)
+    for part in chunks(rows, CHUNK):
+        made[part] = classifier.outputs(
+            preparation.store, part, AT_ONCE if device.type == "cpu" else EVALUATED
+        ).features
+        now, done = time.perf_counter(), int(part[-1]) + 1
+        if now - said > SAID_EVERY and done < len(rows):
+            said, left = now, (now - start) / done * (len(rows) - done)
+            show.line(f"features: {done:,} of {len(rows):,} images, {left:.0f} s left")
+    classifier.cpu()
+    return made
+
+
+def _place(preparation: Preparation, classifier: Classifier, content: str) -> KeptArray | None:
+    """Return where the features are kept; None for a backbone of the user's own, which its parameters do not tell."""
+    card = classifier.card
+    if card.model == CUSTOM:
+        return None
+    parameters = digest_of_parameters(classifier.backbone)
+    made_by = (torch.__version__, version("timm"), preparation.store.device.type, parameters)
+    return KeptArray(
+        preparation.options.images_cache or default_folder(),
+        *(content, card.model, asdict(cast(Any, card.form)), card.mean, card.std, *made_by),
+    )

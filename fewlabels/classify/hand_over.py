@@ -1,0 +1,181 @@
+"""What a run on features hands over: a blend of training-free classifiers as a linear head, or the method's network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from fewlabels.classify.baselines import BASELINES, PooledRows
+from fewlabels.classify.embedding import extractor
+from fewlabels.classify.outcome import Outcome, scores
+from fewlabels.classify.preparation import Preparation
+from fewlabels.classify.training_free.blend import ON_FEATURES, Head, blend, head_of, tempered
+from fewlabels.classify.training_free.space import Features, Scores, unit
+from fewlabels.data.splits import parted
+from fewlabels.data.table import Labels
+from fewlabels.errors import UserError
+from fewlabels.models.build import linear_classifier
+from fewlabels.report.words import percent
+
+BLEND = "blend"
+LABELS, METHOD = "labels", "method"  # what chooses, beside the name of a row
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of two outcomes is handed over.
+
+    Attributes:
+        chosen: its name.
+        why: in words.
+        margin: by how much more of the labeled rows it is right on than the other, each left out; None where that is
+            not known.
+        cross_validated: the accuracy on labeled rows that were left out, the choice included; None likewise.
+    """
+
+    chosen: str
+    why: str
+    margin: float | None = None
+    cross_validated: float | None = None
+
+
+def check_choice(choose: str, *, on_features: bool) -> None:
+    """Check what `--choose` names.
+
+    Raises:
+        UserError: no such row, or one that cannot be handed over in this run.
+    """
+    rows = [BLEND, *BASELINES]
+    if choose in (LABELS, METHOD):
+        return
+    if choose not in rows:
+        raise UserError(f"choose is {choose!r}; give {LABELS}, {METHOD}, or a row: {', '.join(rows)}")
+    if not on_features:
+        raise UserError(
+            f"--choose {choose} hands over a linear head on the features of a pretrained backbone, and this run trains "
+            f"its network from scratch; give {LABELS} or {METHOD}, or a pretrained --model"
+        )
+
+
+def linear_head(preparation: Preparation, features: Features, folds: int, choose: str) -> Outcome | None:
+    """Learn a linear head on features [N, D] from the blend, or from the training-free classifier that is asked for.
+
+    Args:
+        preparation: of the run.
+        features: of all rows.
+        folds: parts of the labeled rows, each judged by a head that was learned without their labels; 0 for none.
+        choose: as of `--choose`.
+
+    Returns:
+        What it comes to; None where there are no unlabeled rows, or where the method is asked for.
+    """
+    if choose == METHOD or not len(preparation.unlabeled):
+        return None
+    start, table = time.perf_counter(), preparation.table
+    rows = PooledRows(features, table.labels, np.concatenate([preparation.labeled, preparation.unlabeled]))
+    pool, labeled = rows.pool, rows.rows[rows.pool.plain.labeled]
+    unseen, logits = preparation.held_out[:0], np.zeros((0, len(rows.classes)), np.float32)
+    if choose in (LABELS, BLEND):
+        parts = parted(table, labeled, folds, preparation.options.seed)
+        found = blend(pool, ON_FEATURES, [np.flatnonzero(np.isin(labeled, part)) for part in parts])
+        head, name, label = found.head, BLEND, "blend of training-free classifiers"
+        if found.left_out is not None:
+            unseen, logits = labeled, found.left_out.astype(np.float32)
+    else:
+        head, name, label = _head_of_row(rows, choose), f"{choose}_head", f"linear head of {BASELINES[choose].words}"
+    of_all = head(rows.x).astype(np.float32)
+    if len(preparation.held_out):
+        unseen, logits = preparation.held_out, of_all[preparation.held_out]
+    test, hidden = scores(preparation, of_all.argmax(1))
+    made_by = extractor(preparation)
+    center = unit(features)[rows.train].mean(0, dtype=np.float64)
+    return Outcome(
+        name, f"{label} on {preparation.options.model} features", "training_free", test, hidden,
+        time.perf_counter() - start,
+        on_features=True,
+        classifier=linear_classifier(made_by.backbone, made_by.card, *_tensors(center, head)),
+        features=rows.x,
+        logits=of_all,
+        unseen=unseen,
+        unseen_logits=logits,
+    )  # fmt: skip
+
+
+def _head_of_row(rows: PooledRows, name: str) -> Head:
+    recipe = BASELINES[name]
+    problem = rows.pool.whitened if recipe.is_whitened else rows.pool.plain
+    found = recipe.fit(problem).train
+    # Scores of some are no probabilities; all are brought to the same confidence.
+    logits = tempered(found, len(found), are_logits=bool((found < 0).any()))
+    return head_of(rows.pool.plain, softmax(logits, axis=1))
+
+
+def _tensors(*arrays: Any) -> list[torch.Tensor]:
+    center, head = arrays
+    return [torch.from_numpy(np.asarray(each, np.float32)) for each in (center, head.weight.T, head.bias)]
+
+
+def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str) -> Choice:
+    """Choose between the linear head and what the method trained on features.
+
+    The head is handed over unless the method is right on more of the labels that both were left without, by more than
+    a standard error of the difference: on development seeds it was the better one (docs/LOG.md).
+
+    Args:
+        head, trained: what there is to choose from.
+        labels: of all rows.
+        choose: as of `--choose`.
+    """
+    if choose != LABELS:
+        return Choice(head.name, f"--choose {choose}", None, _accuracy(head, labels))
+    both = np.intersect1d(head.unseen, trained.unseen)
+    if not len(both):
+        return Choice(
+            head.name,
+            "with so few labels none can tell what is best, and it was the best on development data",
+            None,
+            _accuracy(head, labels),
+        )
+    right = np.stack([_right(each, both, labels) for each in (head, trained)])
+    better = _is_trained_better(right)
+    names = (head.name, trained.name)
+    first, second = names[better], names[1 - better]
+    means = right.mean(1)
+    # The same choice without each row, judged by that row: the winner's own score flatters.
+    without = [right[_is_trained_better(np.delete(right, row, 1)), row] for row in range(len(both))]
+    why = (
+        f"of {len(both)} labeled rows, each left out in turn, {first} is right on {percent(means[better])} and "
+        f"{second} on {percent(means[1 - better])}"
+    )
+    return Choice(first, why, float(means[better] - means[1 - better]), float(np.mean(without)))
+
+
+def _is_trained_better(right: Scores) -> int:
+    difference = right[1] - right[0]
+    error = difference.std() / max(len(difference), 1) ** 0.5
+    return int(difference.mean() > error)
+
+
+def _right(outcome: Outcome, rows: Labels, labels: Labels) -> Scores:
+    places = np.flatnonzero(np.isin(outcome.unseen, rows))
+    places = places[np.argsort(outcome.unseen[places])]
+    return (outcome.unseen_logits[places].argmax(1) == labels[outcome.unseen[places]]).astype(np.float64)
+
+
+def _accuracy(outcome: Outcome, labels: Labels) -> float | None:
+    if not len(outcome.unseen):
+        return None
+    return float((outcome.unseen_logits.argmax(1) == labels[outcome.unseen]).mean())
+
+
+def arranged(group: Sequence[Outcome], head: Outcome, choice: Choice) -> list[Outcome]:
+    """Put the head and what was trained in order: what is handed over comes last."""
+    *before, trained = group
+    last, other = (head, trained) if choice.chosen == head.name else (trained, head)
+    return [*before, other, last]

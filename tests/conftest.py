@@ -1,6 +1,7 @@
 """What several tests share: a small real training on digits."""
 
 import dataclasses
+import gc
 import os
 from functools import partial
 
@@ -28,20 +29,21 @@ torch.set_num_threads(1)
 # The files that take longest, first: shared out file by file, the short ones then fill the gaps at the end.
 LONGEST = [
     "training/test_loop.py",
-    "methods/test_gradients.py",
-    "runs/test_processes.py",
     "classify/test_features_first.py",
-    "runs/test_bench.py",
-    "classify/test_probe_command.py",
+    "methods/test_gradients.py",
     "methods/test_short_runs.py",
     "classify/test_fit.py",
-    "export/test_onnx.py",
-    "classify/test_faults.py",
-    "inputs/test_workers.py",
+    "runs/test_processes.py",
     "classify/test_probe.py",
-    "classify/test_own_methods.py",
+    "classify/test_probe_command.py",
     "classify/test_estimator.py",
-    "training/test_accumulate.py",
+    "runs/test_bench.py",
+    "export/test_onnx.py",
+    "inputs/test_workers.py",
+    "classify/test_faults.py",
+    "classify/test_add_labels.py",
+    "classify/test_own_methods.py",
+    "methods/test_methods_and_their_oracles.py",
     "test_cli.py",
 ]
 
@@ -52,10 +54,23 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(str(item.path).partition("/tests/")[2], len(LONGEST)))
 
 
+def pytest_collection_finish():
+    """Leave what torch, the tests and their parameters hold for good out of every later search for garbage."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keep decoded images of tests apart from the user's."""
     os.environ["FEWLABELS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Leave the figures of reports empty, which is a quarter of a small run: for files that look at none."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +113,14 @@ def digits_rows():
     table = draw_split(open_table("digits"), labels_per_class=4, seed=1000)
     images, _ = decode_all(table.contents, ImageForm(1, (8, 8)))
     return Rows(table, ResidentImages(images))
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory):
+    """Give a file of 400 of the digits, on which a small run takes half the time."""
+    table, path = open_table("digits"), tmp_path_factory.mktemp("few") / "digits.npz"
+    np.savez(path, x=np.stack(table.contents[:400]), y=table.labels[:400])
+    return str(path)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +22,15 @@ def metrics_of(predicted: Labels, truth: Labels) -> dict[str, float] | None:
 
     A class without a row has no part in the balanced accuracy; one that is neither there nor predicted none in F1.
     """
-    from sklearn.metrics import precision_recall_fscore_support  # a tenth of a second to import
-
     if not len(truth):
         return None
-    found: Any = precision_recall_fscore_support(truth, predicted, zero_division=cast(Any, 0))
-    _, recall, f1, rows = found
+    classes, places = np.unique([truth, predicted], return_inverse=True)
+    true, said = places.reshape(2, -1)
+    rows, given, right = (np.bincount(of, minlength=len(classes)) for of in (true, said, true[true == said]))
     return {
         "accuracy": float((predicted == truth).mean()),
-        "balanced_accuracy": float(recall[rows > 0].mean()),
-        "macro_f1": float(f1.mean()),
+        "balanced_accuracy": float((right[rows > 0] / rows[rows > 0]).mean()),
+        "macro_f1": float((2 * right / (rows + given)).mean()),
     }
 
 

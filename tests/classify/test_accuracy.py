@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
 
-from fewlabels.classify.metrics import Gain, accuracy, accuracy_interval, confusions, gain
+from fewlabels.classify.metrics import Gain, accuracy, accuracy_interval, confusions, gain, metrics_of
 
 FEW = settings(deadline=None, max_examples=40)
 NONE = np.zeros(0, np.int64)
@@ -24,8 +25,20 @@ def test_accuracy_counts_right_predictions(rows):
     assert isinstance(accuracy(predicted, truth), float)
 
 
+@FEW
+@given(predictions)
+def test_metrics_are_those_of_scikit_learn(rows):
+    predicted, _, truth = rows
+    _, recall, f1, count = precision_recall_fscore_support(truth, predicted, zero_division=0)
+    assert metrics_of(predicted, truth) == {
+        "accuracy": accuracy(predicted, truth),
+        "balanced_accuracy": recall[count > 0].mean(),
+        "macro_f1": f1.mean(),
+    }
+
+
 def test_without_rows_there_is_no_accuracy_and_no_gain():
-    assert accuracy(NONE, NONE) is None
+    assert accuracy(NONE, NONE) is metrics_of(NONE, NONE) is None
     assert gain(NONE, NONE, NONE) is None
 
 

@@ -20,7 +20,7 @@ from fewlabels.data.sources.open import open_table
 from fewlabels.data.splits import apply_split, draw_split, split_text
 from fewlabels.files import csv_text, read_csv, replace_text
 
-pytestmark = pytest.mark.versions
+pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
 QUICK = {"steps": 30, "device": "cpu", "threads": 1}
 

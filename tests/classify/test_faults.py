@@ -12,6 +12,8 @@ from fewlabels.cli import main
 from fewlabels.errors import UserError
 from fewlabels.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = 40
 SMALL = ["--steps", str(STEPS), "--batch", "8", "--unlabeled-ratio", "2", "--no-baseline", "--threads", "1"]
 DIGITS = ["train", "digits", "--labels-per-class", "1", *SMALL]

@@ -23,7 +23,7 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, on_features
 from fewlabels.models.classifier import Classifier
 
-pytestmark = pytest.mark.versions
+pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
 QUICK = {"device": "cpu", "threads": 1, "budget": "quick"}
 

@@ -19,6 +19,8 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs import fit as module
 from fewlabels.runs.task import Context, Identity, Task
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = {"steps": 4, "batch": 4, "unlabeled_ratio": 2, "device": "cpu", "baseline": False, "labels_per_class": 4}
 
 

@@ -10,6 +10,8 @@ from fewlabels.classify.next_labels import HEAD, LISTED, NAME, next_lines
 from fewlabels.cli import main
 from fewlabels.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = {"steps": 60, "baseline": False, "device": "cpu", "threads": 1}
 
 

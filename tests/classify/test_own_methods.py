@@ -13,6 +13,8 @@ from fewlabels.methods import make_method, method_class, method_spec
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.own_file import own_file
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OWN = '''"""Mine, an example."""
 from __future__ import annotations
 
@@ -90,15 +92,15 @@ def test_it_survives_deepcopy_and_names_itself(own):
     assert isinstance(method, torch.nn.Module)
 
 
-def test_train_continue_and_probe(own, tmp_path, monkeypatch, capsys):
-    assert give("train", "digits", "--method", "code/mine.py:Mine", "--method.less", "0.25", *WORDS) == 0
+def test_train_continue_and_probe(own, tmp_path, monkeypatch, capsys, few_digits):
+    assert give("train", few_digits, "--method", "code/mine.py:Mine", "--method.less", "0.25", *WORDS) == 0
     out = tmp_path / "runs/digits-Mine-0"
     config = (out / "config.yaml").read_text()
     assert "name: Mine" in config and "less: 0.25" in config and f"method: {own}:Mine" in config
     assert f"method_file_digest: {own_file(method_class(str(own))).digest}" in config
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    words = ["train", "digits", "--method", own, "--method.less", "0.25", *WORDS, "--out", out]
+    words = ["train", few_digits, "--method", own, "--method.less", "0.25", *WORDS, "--out", out]
     assert give(*words) == 0
     assert "nothing is trained again" in said(capsys)
     assert fewlabels.probe(out)["method"] == "Mine"
@@ -113,8 +115,8 @@ def test_train_continue_and_probe(own, tmp_path, monkeypatch, capsys):
     assert f"{moved} has changed since this run was begun" in said(capsys)
 
 
-def test_a_changed_file_does_not_continue_the_run(own, capsys):
-    words = ["train", "digits", "--method", own, *WORDS]
+def test_a_changed_file_does_not_continue_the_run(own, capsys, few_digits):
+    words = ["train", few_digits, "--method", own, *WORDS]
     assert give(*words) == 0
     own.write_text(own.read_text().replace("self.less *", "2 * self.less *"))
     capsys.readouterr()
@@ -122,24 +124,24 @@ def test_a_changed_file_does_not_continue_the_run(own, capsys):
     assert f"{own} has changed since the run was begun" in said(capsys)
 
 
-def test_another_file_with_a_class_of_the_same_name_is_another_method(own, capsys):
-    assert give("train", "digits", "--method", own, *WORDS) == 0
+def test_another_file_with_a_class_of_the_same_name_is_another_method(own, capsys, few_digits):
+    assert give("train", few_digits, "--method", own, *WORDS) == 0
     same = shutil.copy(own, own.with_name("same.py"))
     other = own.with_name("other.py")
     other.write_text(own.read_text() + "# other\n")
     capsys.readouterr()
-    assert give("train", "digits", "--method", same, *WORDS) == 0  # the same text, elsewhere
+    assert give("train", few_digits, "--method", same, *WORDS) == 0  # the same text, elsewhere
     assert "nothing is trained again" in said(capsys)
-    assert give("train", "digits", "--method", other, *WORDS) == 2
+    assert give("train", few_digits, "--method", other, *WORDS) == 2
     assert f"the method was read from {own} and is read from another file now" in said(capsys)
 
 
-def test_a_class_that_came_another_way_does_not_continue_it(own):
+def test_a_class_that_came_another_way_does_not_continue_it(own, few_digits):
     options = {"labels_per_class": 2, "steps": 6, "batch": 8, "unlabeled_ratio": 2, "threads": 1, "baseline": False}
-    run = fewlabels.fit("digits", method=f"{own}:Mine", **options)
+    run = fewlabels.fit(few_digits, method=f"{own}:Mine", **options)
     kind = type("Mine", (method_class("fixmatch"),), {"__module__": "elsewhere"})
     with pytest.raises(UserError, match=r"the method was .*mine\.py:Mine and is Mine now"):
-        fewlabels.fit("digits", method=kind(), out=run.path, **options)
+        fewlabels.fit(few_digits, method=kind(), out=run.path, **options)
 
 
 def test_it_is_described_with_its_options_and_those_that_it_inherits(own, capsys):
@@ -197,16 +199,16 @@ def test_what_is_wrong_is_said_with_code_2(tmp_path, monkeypatch, capsys, text, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_bench_takes_files(own, tmp_path):
+def test_bench_takes_files(own, tmp_path, few_digits):
     options = {"labels_per_class": 2, "steps": 4, "batch": 8, "unlabeled_ratio": 2, "threads": 1}
     other = own.with_name("other.py")
     other.write_text(own.read_text() + "# other\n")
     names = f"{own}:Mine,{own}:Mine:less=0.1,code/other.py"
-    found = fewlabels.bench("digits", methods=names, seeds=1, out=tmp_path / "b", **options)
+    found = fewlabels.bench(few_digits, methods=names, seeds=1, out=tmp_path / "b", **options)
     assert [row.name for row in found.rows[-3:]] == ["mine.py:Mine", "mine.py:Mine:less=0.1", "other.py:Mine"]
     assert (tmp_path / "b/mine.py-Mine-less=0.1-0/summary.json").is_file()
     with pytest.raises(UserError, match=r"two methods are called mine\.py:Mine"):
-        fewlabels.bench("digits", methods=[str(own), f"{own}:Mine"], seeds=1, out=tmp_path / "b", **options)
+        fewlabels.bench(few_digits, methods=[str(own), f"{own}:Mine"], seeds=1, out=tmp_path / "b", **options)
 
 
 BROKEN = {
@@ -217,7 +219,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_method_that_cannot_do_a_step_says_so_before_there_is_a_run(tmp_path, name):
+def test_a_method_that_cannot_do_a_step_says_so_before_there_is_a_run(tmp_path, name, few_digits):
     given, said = BROKEN[name]
     file = tmp_path / "broken.py"
     file.write_text(
@@ -225,7 +227,7 @@ def test_a_method_that_cannot_do_a_step_says_so_before_there_is_a_run(tmp_path, 
         f'    """b"""\n    def forward(self, net, batch):\n        return {given}\n'
     )
     with pytest.raises(UserError, match=said):
-        fewlabels.fit("digits", method=str(file), labels_per_class=4, steps=2, threads=1, out=tmp_path / "run")
+        fewlabels.fit(few_digits, method=str(file), labels_per_class=4, steps=2, threads=1, out=tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 

@@ -15,7 +15,7 @@ from fewlabels.classify.reference import NAME, Reference
 from fewlabels.cli import main
 from fewlabels.models.classifier import Outputs
 
-pytestmark = pytest.mark.versions
+pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
 STEPS = 200  # seconds; enough to tell digits from noise
 

@@ -79,10 +79,18 @@ def arrays():
             "x_test": rng.integers(0, 255, (10, 8, 8), np.uint8), "y_test": np.arange(10) % 2}  # fmt: skip
 
 
+@pytest.fixture
+def few_probed(monkeypatch):
+    """Probe 28 rows in place of 400, which of these arrays are the same ones again, and draw no figure."""
+    monkeypatch.setattr("fewlabels.classify.preparation.ROWS", 28)
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
+
+
 class Mine(FixMatch):
     """A method of the user's own."""
 
 
+@pytest.mark.usefixtures("few_probed")
 def test_data_and_methods_that_no_file_has_are_asked_for(tmp_path):
     run = fewlabels.fit(arrays(), method=Mine(threshold=0.1), steps=4, batch=4, baseline=False, out=tmp_path / "r")
     with pytest.raises(fewlabels.UserError, match="made from data in memory: give it"):
@@ -97,6 +105,7 @@ def test_data_and_methods_that_no_file_has_are_asked_for(tmp_path):
         fewlabels.probe(run.path, other, method=Mine())
 
 
+@pytest.mark.usefixtures("few_probed")
 def test_a_backbone_of_the_users_own_is_asked_for_and_filled_from_the_checkpoint(tmp_path):
     torch.manual_seed(0)
     run = fewlabels.fit(arrays(), model=SmallCNN(1, (8, 16)), steps=4, batch=4, baseline=False, out=tmp_path / "r",
@@ -107,12 +116,13 @@ def test_a_backbone_of_the_users_own_is_asked_for_and_filled_from_the_checkpoint
     assert list(found["layers"]) == found["history"][-1]["layers"]
 
 
+@pytest.mark.usefixtures("few_probed")
 def test_a_run_begun_with_weights_needs_them_no_more(tmp_path):
     first = fewlabels.fit(arrays(), steps=4, batch=4, baseline=False, out=tmp_path / "first")
     weights = tmp_path / "w.safetensors"
     weights.write_bytes((first.path / "model.safetensors").read_bytes())
     words = {"steps": 4, "batch": 4, "baseline": False, "out": tmp_path / "second", "probe_every": 4}
-    run = fewlabels.fit(arrays(), weights=weights, **words)
+    run = fewlabels.fit(arrays(), weights=weights, classify_calibrate="no", **words)
     weights.unlink()
     found = fewlabels.probe(run.path, arrays())
     assert list(found["layers"]) == found["history"][-1]["layers"]
@@ -130,12 +140,14 @@ def test_moved_data_is_asked_for(tmp_path):
     assert fewlabels.probe(out, tmp_path / "moved")["against"] == "hidden"
 
 
+@pytest.mark.usefixtures("few_probed")
 def test_a_method_that_cannot_be_probed_is_said_before_the_training(tmp_path):
     with pytest.raises(fewlabels.UserError, match="Silent cannot be probed"):
         fewlabels.fit(arrays(), method=Silent(), steps=4, batch=4, probe_every=2, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.usefixtures("few_probed")
 def test_a_batch_too_large_for_the_memory_is_halved_before_the_training_too(tmp_path, monkeypatch):
     tries, real = [], loop.update
 
@@ -199,6 +211,7 @@ def test_wrong_options_leave_no_folder(tmp_path, capsys, words, said):
     assert said in " ".join(capsys.readouterr().err.split()) and not out.exists()
 
 
+@pytest.mark.usefixtures("few_probed")
 def test_strategies_from_the_command_line_for_every_threshold(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays())
     small = ["--batch", "4", "--steps", "2", "--no-baseline", "--threads", "1"]

@@ -10,6 +10,8 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs.host import host_settings_kept
 from fewlabels.training import rehearsal
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = {"labels_per_class": 4, "steps": 4, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "baseline": False}
 
 
@@ -55,9 +57,9 @@ class EnoughError(Exception):
     """What follows the training is left out."""
 
 
-def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkeypatch):
+def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkeypatch, few_digits):
     monkeypatch.setattr(rehearsal.Rehearsal, "fastest_threads", lambda self, stop: (2, "measured"))
-    fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
+    fewlabels.fit(few_digits, out=tmp_path / "run", **SMALL)
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (config["where"]["threads"], config["why"]["threads"]) == (2, "measured")
     assert torch.get_num_threads() == 2
@@ -71,15 +73,15 @@ def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path, two_threads, monkey
 
     monkeypatch.setattr("fewlabels.runs.fit.train", train)
     with pytest.raises(EnoughError):
-        fewlabels.fit("digits", out=tmp_path / "run", **SMALL)
+        fewlabels.fit(few_digits, out=tmp_path / "run", **SMALL)
     assert seen == [2]
 
 
-def test_a_run_leaves_the_settings_of_the_program_that_calls_it(tmp_path, two_threads, monkeypatch):
+def test_a_run_leaves_the_settings_of_the_program_that_calls_it(tmp_path, two_threads, monkeypatch, few_digits):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = torch.get_rng_state()
-    fewlabels.fit("digits", method="fixmatch", out=tmp_path / "run", threads=1, **SMALL)
+    fewlabels.fit(few_digits, method="fixmatch", out=tmp_path / "run", threads=1, **SMALL)
     assert torch.get_num_threads() == 2
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
     assert torch.equal(before, torch.get_rng_state())

@@ -249,7 +249,7 @@ def test_each_option_changes_the_training(small_job, name, options):
 
 @pytest.mark.parametrize("name", [name for name in WITH_UNLABELED if name not in MIXES])
 def test_the_memory_of_averaged_centers_changes_the_training_of_every_method(small_job, vector_job, name):
-    job = (small_job if name in ON_IMAGES else vector_job)(steps=40)
+    job = (small_job if name in ON_IMAGES else vector_job)(steps=15)
     found = [train(dataclasses.replace(job, center_memory=share), eager(name)) for share in (0.0, 0.1, 1.0)]
     heads = [parameters["network.classifier.head.weight"] for parameters in found]
     assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[1], heads[2])

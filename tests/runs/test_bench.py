@@ -13,16 +13,18 @@ from fewlabels.errors import Interrupted
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.runs import bench as module
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = {"labels_per_class": 2, "steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu", "threads": 1}
 WORDS = ["--labels-per-class", "2", "--steps", "8", "--batch", "8", "--unlabeled-ratio", "2", "--device", "cpu"]
 WORDS += ["--threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, few_digits):
     """Two methods, of which one has an option, over three seeds."""
     out = tmp_path_factory.mktemp("bench") / "digits"
-    return fewlabels.bench("digits", methods="fixmatch,layermatch:threshold=fixed", seeds=3, out=out, **SMALL)
+    return fewlabels.bench(few_digits, methods="fixmatch,layermatch:threshold=fixed", seeds=3, out=out, **SMALL)
 
 
 def count_fits(monkeypatch, stop_after=None):
@@ -61,8 +63,8 @@ def test_the_rows_are_the_runs(done):
     assert by_name["fixmatch", "supervised"].mean.value == pytest.approx(np.mean(values))
 
 
-def test_supervised_is_that_of_a_single_run(done, tmp_path):
-    run = fewlabels.fit("digits", method="fixmatch", seed=1, out=tmp_path / "r", **SMALL)
+def test_supervised_is_that_of_a_single_run(done, tmp_path, few_digits):
+    run = fewlabels.fit(few_digits, method="fixmatch", seed=1, out=tmp_path / "r", **SMALL)
     rows = {row["name"]: row["test"]["accuracy"] for row in run.summary["rows"]}
     assert rows["supervised"] == done.rows[0].values[1] and rows["fixmatch"] == done.rows[-2].values[1]
 
@@ -73,24 +75,24 @@ def test_what_is_written(done):
     assert found["setting"]["measure"] == "test accuracy" and found["setting"]["threads"] == [1]
     assert found["rows"][0]["pace"] == 1 and found["words"] == done.lines
     text = (done.path / "bench.md").read_text()
-    assert text.startswith("digits: 2 labels a class, 1422 unlabeled, 355 test, budget normal (8 steps), seeds 0 to 2,")
+    assert text.startswith("digits: 2 labels a class, 305 unlabeled, 75 test, budget normal (8 steps), seeds 0 to 2,")
     assert "| supervised |" in text and "fixmatch minus supervised" in text
     assert any("noise" in line for line in done.lines)
 
 
-def test_given_again_nothing_is_trained_and_more_seeds_are_added(done, monkeypatch):
+def test_given_again_nothing_is_trained_and_more_seeds_are_added(done, monkeypatch, few_digits):
     before = {p: p.stat().st_mtime_ns for p in done.path.rglob("model.safetensors")}
     again = fewlabels.bench(
-        "digits", methods=["fixmatch", "layermatch:threshold=fixed"], seeds=3, out=done.path, **SMALL
+        few_digits, methods=["fixmatch", "layermatch:threshold=fixed"], seeds=3, out=done.path, **SMALL
     )
     assert [row.values for row in again.rows] == [row.values for row in done.rows]
     assert before == {p: p.stat().st_mtime_ns for p in done.path.rglob("model.safetensors")}
 
 
-def test_stopped_and_given_again_it_goes_on_with_seeds_outermost(tmp_path, monkeypatch, capsys):
+def test_stopped_and_given_again_it_goes_on_with_seeds_outermost(tmp_path, monkeypatch, capsys, few_digits):
     words = [
         "bench",
-        "digits",
+        few_digits,
         "--methods",
         "fixmatch",
         "--seeds",
@@ -114,9 +116,9 @@ def test_stopped_and_given_again_it_goes_on_with_seeds_outermost(tmp_path, monke
     assert (tmp_path / "copy.json").read_text() == (tmp_path / "b/bench.json").read_text()
 
 
-def test_a_method_that_fails_keeps_the_others(tmp_path, capsys):
+def test_a_method_that_fails_keeps_the_others(tmp_path, capsys, few_digits):
     words = ["--methods", "layermatch:passes=two,fixmatch", "--policy", "head_only", "--seeds", "7-8"]
-    assert main(["bench", "digits", *words, "--out", str(tmp_path / "b"), *WORDS]) == 2
+    assert main(["bench", few_digits, *words, "--out", str(tmp_path / "b"), *WORDS]) == 2
     captured = capsys.readouterr()
     assert "layermatch:passes=two failed; the lines above say why" in captured.err
     said = " ".join(captured.out.split())
@@ -140,10 +142,10 @@ class Late(Method):
 """
 
 
-def test_a_method_that_fails_in_the_middle_of_its_training_keeps_the_others(tmp_path, capsys):
+def test_a_method_that_fails_in_the_middle_of_its_training_keeps_the_others(tmp_path, capsys, few_digits):
     (tmp_path / "late.py").write_text(LATE)
     words = ["--methods", f"{tmp_path / 'late.py'},fixmatch", "--seeds", "1", "--out", str(tmp_path / "b")]
-    assert main(["bench", "digits", *words, *WORDS]) == 2
+    assert main(["bench", few_digits, *words, *WORDS]) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "late.py:Late, seed 0: failed." in said and "KeyError" in said and """`return {}["loss"]`""" in said
     found = json.loads((tmp_path / "b/bench.json").read_text())
@@ -213,11 +215,11 @@ def test_what_bench_sets_itself_is_refused(tmp_path):
         fewlabels.bench("digits", methods="fixmatch", stepps=3, out=tmp_path / "b")
 
 
-def test_a_folder_of_another_kind_is_refused(done, tmp_path):
+def test_a_folder_of_another_kind_is_refused(done, tmp_path, few_digits):
     with pytest.raises(UserError, match="is a run and no folder for several"):
-        fewlabels.bench("digits", methods="fixmatch", seeds=1, out=done.path / "fixmatch-0", **SMALL)
+        fewlabels.bench(few_digits, methods="fixmatch", seeds=1, out=done.path / "fixmatch-0", **SMALL)
     with pytest.raises(UserError, match="steps was 8 and is 9 now"):
-        fewlabels.bench("digits", methods="fixmatch", seeds=1, out=done.path, **SMALL | {"steps": 9})
+        fewlabels.bench(few_digits, methods="fixmatch", seeds=1, out=done.path, **SMALL | {"steps": 9})
 
 
 def test_several_processes_are_refused(monkeypatch):

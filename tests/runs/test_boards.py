@@ -21,6 +21,8 @@ from fewlabels.training.record import read_lines
 from fewlabels.training.train import Training
 from tests.prepared import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = 40
 
 

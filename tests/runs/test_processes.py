@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,18 @@ import pytest
 from PIL import Image
 
 import fewlabels
+from fewlabels.cli import main
 from fewlabels.data.sources.open import open_table
 from fewlabels.inputs.images.cache import PART
 from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.inputs.images.store import decode_all
 from fewlabels.training.record import read_lines
+from tests.training.together import CAN_FORK, together
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by Linux's /proc")
 
-STEPS = 100
+STEPS = 20
+LONG = 100  # steps of runs that are killed on the way
 SMALL = ["--steps", str(STEPS), "--batch", "8", "--unlabeled-ratio", "2", "--no-baseline"]
 DIGITS = ["digits", "--labels-per-class", "1", *SMALL]
 FILES = ("model.safetensors", "predictions.parquet", "metrics.jsonl", "split.csv", "quarantine.csv", "config.yaml")
@@ -93,13 +97,16 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def undisturbed(photos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = Launcher(photos, *SMALL, "--out", folder / "run", "--images.cache", folder / "cache")
+def train_undisturbed(photos, folder, *more):
+    process = Launcher(photos, *SMALL, *more, "--out", folder / "run", "--images.cache", folder / "cache")
     output, errors = end(process)
     assert process.returncode == 0, errors
     return folder, output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    return train_undisturbed(photos, tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_outputs_are_written_once(undisturbed):
@@ -122,10 +129,12 @@ def test_processes_decode_a_folder_together(photos, undisturbed):
 
 
 @pytest.mark.slow
-def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbed, tmp_path, monkeypatch):
+def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, tmp_path, monkeypatch):
+    long = ("--steps", str(LONG))
+    undisturbed, _ = train_undisturbed(photos, tmp_path / "undisturbed", *long)
     out, cache = tmp_path / "run", tmp_path / "cache"
     # Probes too, which must change nothing.
-    process = Launcher(photos, *SMALL, "--out", out, "--images.cache", cache, "--probe-every", 50, restarts=2)
+    process = Launcher(photos, *SMALL, *long, "--out", out, "--images.cache", cache, "--probe-every", 50, restarts=2)
     wait_until(lambda: any(cache.glob("*.part")), process)
     kill(process, 1)
     wait_until(lambda: trains(out), process)
@@ -134,9 +143,9 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbe
     assert process.returncode == 0, errors
     assert "layermatch: continued from step" in output and "Traceback" not in errors
     for name in FILES:
-        assert (out / name).read_bytes() == (undisturbed[0] / "run" / name).read_bytes(), name
+        assert (out / name).read_bytes() == (undisturbed / "run" / name).read_bytes(), name
     steps = [line["step"] for line in read_lines(out / "probe.jsonl")]
-    assert steps == [*range(50, STEPS + 1, 50)]
+    assert steps == [*range(50, LONG + 1, 50)]
     monkeypatch.setenv("FEWLABELS_CACHE", str(cache))
     found = fewlabels.probe(out)  # by one process
     for now, then in zip(found["layers"], found["history"][-1]["layers"], strict=True):
@@ -157,20 +166,48 @@ def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
     assert "Traceback" not in errors and "stopping at" not in errors
 
 
+def test_an_unknown_option_is_said_once(tmp_path):
+    process = Launcher(*DIGITS, "--out", tmp_path / "run", "--method.treshold", ".9")
+    _, errors = end(process)
+    assert process.returncode != 0
+    assert errors.count("Unrecognized options: --method.treshold") == 1 and "Traceback" not in errors, errors
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="the second process is a fork")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digits", "--labels-per-class", "1", *SMALL], "another configuration"),
+        (["digits", "--labels-per-class", "500", *SMALL], "--labels-per-class 500"),
+    ],
+)
+def test_an_error_that_all_have_is_said_by_each(undisturbed, tmp_path, words, message):
+    """By forks, which are there at once: each speaks and ends by itself, as soon as it knows."""
+    out = undisturbed[0] / "run" if message == "another configuration" else tmp_path / "run"
+
+    def task(rank):
+        with open(tmp_path / f"errors{rank}", "w") as errors, redirect_stderr(errors):
+            return main(["train", *words, "--out", str(out)])
+
+    assert together(task, join=False) == [2, 2]
+    for rank in range(2):
+        errors = (tmp_path / f"errors{rank}").read_text()
+        assert errors.startswith(f"fewlabels (process {rank}): ") and errors.count("fewlabels (process") == 1, errors
+        assert message in errors.splitlines()[0] and "Traceback" not in errors, errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_an_error_that_all_have_is_said_by_each_that_torchrun_lets_speak(undisturbed, tmp_path):
     out = undisturbed[0] / "run"
     mistakes = {  # side by side, since each takes its seconds to start
-        "Unrecognized options: --method.treshold": (
-            Launcher(*DIGITS, "--out", tmp_path / "1", "--method.treshold", ".9"), 1
-        ),
-        "another configuration": (Launcher(*DIGITS, "--out", out), 2),
-        "--labels-per-class 500": (
-            Launcher("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "3"), 2
-        ),
-    }  # fmt: skip
-    for message, (process, most) in mistakes.items():
+        "another configuration": Launcher(*DIGITS, "--out", out),
+        "--labels-per-class 500": Launcher("digits", *SMALL, "--labels-per-class", "500", "--out", tmp_path / "run"),
+    }
+    for message, process in mistakes.items():
         _, errors = end(process)
         assert process.returncode != 0
-        assert 1 <= errors.count(message) <= most and "Traceback" not in errors, errors
-        assert most == 1 or re.search(rf"^fewlabels \(process [01]\): .*{message}", errors, re.MULTILINE)
+        assert 1 <= errors.count(message) <= 2 and "Traceback" not in errors, errors
+        assert re.search(rf"^fewlabels \(process [01]\): .*{message}", errors, re.MULTILINE)
     assert not any(tmp_path.iterdir())

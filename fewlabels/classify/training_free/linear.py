@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from fewlabels.classify.training_free.problem import Prediction, Problem, balanced_accuracy
 from fewlabels.classify.training_free.space import Features, Scores
 from fewlabels.data.table import Labels, spread
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 PENALTIES = tuple(10 ** (half / 2) for half in range(-8, 6))  # of ridge regression: 1e-4 to 10^2.5 by half decades
 STRENGTHS = (1.0, 10.0, 100.0)  # C of logistic regression
@@ -82,6 +84,9 @@ def _left_out(x: Scores, labels: Labels, c: float, classes: int) -> Scores:
 
 
 def _fitted(x: Scores, labels: Labels, c: float) -> LogisticRegression:
+    from sklearn.exceptions import ConvergenceWarning  # a second to import, which other commands need not wait for
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # with a weak penalty, weights of separable rows grow long
         # Of two classes scikit-learn fits the difference of their weights, whose square is twice theirs.

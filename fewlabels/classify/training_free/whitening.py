@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from fewlabels.classify.training_free.neighbors import nearest
 from fewlabels.classify.training_free.space import Features, Scores
@@ -29,6 +28,8 @@ def whitened(x: Features, train: Labels) -> Features:
     Returns:
         [N, p], p at most `COMPONENTS`; x itself where the rows are too few or all equal.
     """
+    from sklearn.decomposition import PCA  # a second to import, which other commands need not wait for
+
     fitted = spread(train, MOST_ROWS)
     p = min(COMPONENTS, x.shape[1], len(fitted) - 1)
     if len(fitted) <= NEIGHBORS or not np.ptp(x[fitted], axis=0).any():

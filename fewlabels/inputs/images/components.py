@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from fewlabels.data.table import Labels, spread
 from fewlabels.inputs.base import Provider, chunks
@@ -19,6 +18,8 @@ def pixel_features(images: Provider, train: Labels) -> NDArray[np.float32]:
 
     At most `MOST_FITTED` bytes of pixels are held at once, however many images there are.
     """
+    from sklearn.decomposition import PCA  # a second to import, which what makes no features need not wait for
+
     count, *shape = images.shape
     pixels = int(np.prod(shape))
     fitted = spread(train, min(MOST_ROWS, max(MOST_FITTED // (4 * pixels), COMPONENTS)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewlabels.classify.training_free.knn import nearest_neighbors
 from fewlabels.classify.training_free.linear import logistic, ridge
@@ -76,15 +77,8 @@ def training_free_baselines(
     Raises:
         UserError: features that are not finite.
     """
-    if not np.isfinite(features).all():
-        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
-        raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
-    centered = (lifted if lengths_count else unit_centered)(features, train)
-    labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
-    by_class = labeled[np.argsort(labels[labeled], kind="stable")]
-    _, firsts = np.unique(labels[by_class], return_index=True)
-    few = np.union1d(by_class[firsts], spread(by_class, MOST_TRAIN // 2))  # none of the classes is lost
-    pool = np.concatenate([few, spread(unlabeled, MOST_TRAIN - len(few))])
+    centered = _centered(features, train, lengths_count)
+    labeled, unlabeled, pool = _pool(labels, train)
     out: list[Baseline] = []
     spaces: dict[bool, _Space] = {}
     for name, recipe in BASELINES.items():
@@ -96,6 +90,50 @@ def training_free_baselines(
             predicted = spaces[recipe.is_whitened].predicted(recipe)
             out.append(Baseline(name, predicted, time.perf_counter() - start))
     return out
+
+
+def propagated(
+    features: Features, labels: Labels, train: Labels, classes: int, *, lengths_count: bool = False
+) -> NDArray[np.float32]:
+    """Return the distributions [N, K] that whitened label propagation gives the training rows; others have zeros.
+
+    A labeled row has its label.
+
+    Args:
+        features: [N, D].
+        labels: int64 [N], -1 unlabeled.
+        train: rows to learn from, with and without labels; no others are in the graph.
+        classes: K.
+        lengths_count: whether the lengths of features say something, and not only their directions.
+
+    Raises:
+        UserError: features that are not finite.
+    """
+    x = unit_centered(whitened(_centered(features, train, lengths_count), train), train)
+    labeled, _, pool = _pool(labels, train)
+    space = _Space(x, labels, labeled, pool, np.setdiff1d(train, pool))
+    found = propagation(space.with_pool)
+    out = np.zeros((len(labels), classes), np.float32)
+    for rows, scores in ((pool, found.train), (space.others, found.asked)):
+        out[np.ix_(rows, space.classes)] = scores
+    out[labeled] = np.eye(classes, dtype=np.float32)[labels[labeled]]
+    return out
+
+
+def _centered(features: Features, train: Labels, lengths_count: bool) -> Features:
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+        raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
+    return (lifted if lengths_count else unit_centered)(features, train)
+
+
+def _pool(labels: Labels, train: Labels) -> tuple[Labels, Labels, Labels]:
+    """Return the rows with labels, those without, and those of both that a graph has."""
+    labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
+    by_class = labeled[np.argsort(labels[labeled], kind="stable")]
+    _, firsts = np.unique(labels[by_class], return_index=True)
+    few = np.union1d(by_class[firsts], spread(by_class, MOST_TRAIN // 2))  # none of the classes is lost
+    return labeled, unlabeled, np.concatenate([few, spread(unlabeled, MOST_TRAIN - len(few))])
 
 
 class _Space:

@@ -49,9 +49,11 @@ Trainings: TypeAlias = Generator[Stage[MethodLearner], Training[MethodLearner], 
 """yields a stage, is sent it trained, and returns what the trainings come to"""
 
 
-def row_name(method: Method) -> str:
+def row_name(preparation: Preparation, method: Method) -> str:
     """Name the row of a method."""
-    return SUPERVISED if isinstance(method, Supervised) else method_name(method)
+    if isinstance(method, Supervised):
+        return SUPERVISED
+    return method_name(method) + (" + propagation" if preparation.options.propagate else "")
 
 
 def with_baseline(preparation: Preparation, method: Method) -> bool:
@@ -72,7 +74,7 @@ def trainings(preparation: Preparation, method: Method, folds: int, seed: int, s
     Returns:
         The baseline, where it is asked for, then the method.
     """
-    folder, name = preparation.folder, row_name(method)
+    folder, name = preparation.folder, row_name(preparation, method)
     assert folder is not None
     # What another run ended with has learned from the unlabeled rows, and its labels: it judges none of them.
     anew, outcomes = replace(preparation, start=None), list[Outcome]()
@@ -262,6 +264,7 @@ def on_features_of(preparation: Preparation, given: Options, features: Features)
         held_out=preparation.held_out,
         policy=preparation.policy if only else None,
         board=preparation.board,
+        features=features,
         on=f" on {preparation.options.model} features",
     )
 
@@ -280,6 +283,7 @@ def _options_on_features(preparation: Preparation, given: Options, only: bool) -
             seed=given.seed,
             classify_labeled_in_unlabeled=given.classify_labeled_in_unlabeled,
             baseline=given.baseline,
+            propagate=given.propagate,
         )
     recipe = preparation.recipe
     return replace(options, batch=recipe.batch, unlabeled_ratio=recipe.unlabeled_batch // recipe.batch)

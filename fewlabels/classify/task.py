@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewlabels.classify.checks import check_rule, try_step
+from fewlabels.classify.checks import check_rule, check_told, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.finish import finish
 from fewlabels.classify.identity import configuration, data_difference, identity_of, method_difference
@@ -109,6 +109,7 @@ class Classify(Task[Options]):
         self.context, options, method = context, self.options, self.chosen_method
         if options.log != "none":
             check_board(options.log)  # before work is done that would be in vain
+        check_told(options, method, method_name(method))
         given, show = self.options, context.show
         found, self.digests, why = prepare(
             self.table, options, self.backbone, context.device,
@@ -237,6 +238,7 @@ class Classify(Task[Options]):
         features = embedded(found, content_of(self.digests), show) if _learns_from_features(found) else None
         if features is None:
             self._say_estimate()
+        found = replace(found, features=features)
         baselines = first_says(lambda: training_free(found, features, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None

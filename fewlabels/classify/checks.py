@@ -52,7 +52,7 @@ def check_told(options: Options, method: Method, name: str) -> None:
     Raises:
         UserError: it cannot; lists which of ours can.
     """
-    if options.propagate and not method.takes_told:
+    if options.propagate not in ("auto", 0) and not method.takes_told:
         able = ", ".join(each for each in method_names() if method_class(each).takes_told)
         raise UserError(
             f"{name} makes no targets of weak views' predictions that could begin with propagated labels: leave "

@@ -116,16 +116,22 @@ def layer_rule(preparation: Preparation, method: Method) -> LayerRule:
     )
 
 
+def begins_told(preparation: Preparation, method: Method) -> bool:
+    """Tell whether the method's targets begin with what label propagation tells."""
+    asked = preparation.options.propagate not in ("auto", 0)  # a run of an earlier version has not chosen
+    return asked and method.takes_told and len(preparation.unlabeled) > 0
+
+
 def told_by(preparation: Preparation, method: Method, folder: Path | None) -> Told | None:
     """Return what the method's targets begin with, by label propagation; None where nothing is told.
 
     It is made once, by the first of several processes, and kept in the folder of the training.
     """
-    until, device = preparation.options.propagate, preparation.store.device
-    if not until or not method.takes_told or not len(preparation.unlabeled):
+    if not begins_told(preparation, method):
         return None
+    device = preparation.store.device
     made = {"told": torch.from_numpy(_propagated(preparation, folder))} if this_process().rank == 0 else None
-    return Told(send_from_first(made, device)["told"].to(device), until)
+    return Told(send_from_first(made, device)["told"].to(device), float(preparation.options.propagate))
 
 
 def _propagated(preparation: Preparation, folder: Path | None) -> NDArray[np.float32]:

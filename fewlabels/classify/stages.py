@@ -21,7 +21,7 @@ from fewlabels.classify.choose import resolve
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
-from fewlabels.classify.preparation import Preparation, stage_of
+from fewlabels.classify.preparation import Preparation, begins_told, stage_of
 from fewlabels.classify.prepare import prepared
 from fewlabels.config import Options
 from fewlabels.console import Show
@@ -53,7 +53,7 @@ def row_name(preparation: Preparation, method: Method) -> str:
     """Name the row of a method."""
     if isinstance(method, Supervised):
         return SUPERVISED
-    return method_name(method) + (" + propagation" if preparation.options.propagate else "")
+    return method_name(method) + (" + propagation" if begins_told(preparation, method) else "")
 
 
 def with_baseline(preparation: Preparation, method: Method) -> bool:
@@ -283,10 +283,10 @@ def _options_on_features(preparation: Preparation, given: Options, only: bool) -
             seed=given.seed,
             classify_labeled_in_unlabeled=given.classify_labeled_in_unlabeled,
             baseline=given.baseline,
-            propagate=given.propagate,
         )
-    recipe = preparation.recipe
-    return replace(options, batch=recipe.batch, unlabeled_ratio=recipe.unlabeled_batch // recipe.batch)
+    recipe, propagate = preparation.recipe, preparation.options.propagate
+    ratio = recipe.unlabeled_batch // recipe.batch
+    return replace(options, batch=recipe.batch, unlabeled_ratio=ratio, propagate=propagate)
 
 
 def whole_network(preparation: Preparation, outcome: Outcome) -> Classifier:

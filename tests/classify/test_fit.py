@@ -25,7 +25,7 @@ FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
     "next_to_label.csv",
     "model.json", "predictions.parquet", "reference.safetensors", "report.html", "supervised",
-    "training_free.json", ".lock",
+    "training_free.json", ".lock", "propagated.npy",
 }  # fmt: skip
 SMALL = {"steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu"}
 
@@ -39,7 +39,7 @@ def test_a_run_writes_its_files(digits_run):
     assert {p.name for p in digits_run.path.iterdir()} == FILES
     summary = json.loads((digits_run.path / "summary.json").read_text())
     assert summary == digits_run.summary
-    assert [row["name"] for row in summary["rows"]] == ["supervised", *BASELINES, "layermatch"]
+    assert [row["name"] for row in summary["rows"]] == ["supervised", *BASELINES, "layermatch + propagation"]
     assert all(0 < row["test"]["accuracy"] <= 1 and row["seconds"] > 0 for row in summary["rows"])
     assert summary["labeled"] == 40 and summary["unlabeled"] == 1402 and summary["test"] == 355
     assert 0 < summary["chosen"]["hidden"]["accuracy"] < 1

@@ -132,7 +132,7 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, undisturbe
     kill(process, 0)
     output, errors = end(process)
     assert process.returncode == 0, errors
-    assert "layermatch: continued from step" in output and "Traceback" not in errors
+    assert "layermatch + propagation: continued from step" in output and "Traceback" not in errors
     for name in FILES:
         assert (out / name).read_bytes() == (undisturbed[0] / "run" / name).read_bytes(), name
     steps = [line["step"] for line in read_lines(out / "probe.jsonl")]

@@ -34,7 +34,7 @@ from fewlabels.methods.base import Method, Sizes
 from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
-from fewlabels.processes import ALONE, Process, send_from_first, this_process
+from fewlabels.processes import ALONE, Process, first_says, this_process
 from fewlabels.training.boards import Board, Subject, open_board
 from fewlabels.training.loop import State
 from fewlabels.training.stage import Periodic, Stage
@@ -129,9 +129,8 @@ def told_by(preparation: Preparation, method: Method, folder: Path | None) -> To
     """
     if not begins_told(preparation, method):
         return None
-    device = preparation.store.device
-    made = {"told": torch.from_numpy(_propagated(preparation, folder))} if this_process().rank == 0 else None
-    return Told(send_from_first(made, device)["told"].to(device), float(preparation.options.propagate))
+    table = torch.from_numpy(first_says(lambda: _propagated(preparation, folder)))
+    return Told(table.to(preparation.store.device), float(preparation.options.propagate))
 
 
 def _propagated(preparation: Preparation, folder: Path | None) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py digits --labels-per-class 1 --seeds 0-19
     python benchmarks/accuracy.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2
+    python benchmarks/accuracy.py digits --labels-per-class 1 --seeds 1000-1007 --methods layermatch --propagate 0.7
     python benchmarks/accuracy.py digits --seeds 1000-1019 --methods fixmatch fixmatch:passes=one fixmatch:passes=two
 
 Stopped and given again it continues: each run keeps its folder under --work. Several commands with parts of the
@@ -50,6 +51,8 @@ class Question:
     """take so many unlabeled rows of the training split, drawn by the seed"""
     budget: str = "normal"
     """as of `fewlabels train`"""
+    propagate: float = 0.0
+    """likewise; 0 is each method as published"""
     work: Path = Path("runs/benchmarks")
     """where the runs are kept"""
 
@@ -73,7 +76,7 @@ def one(question: Question, table: Table, method: str, seed: int) -> dict[str, A
     """Train one run, or read it where it is finished."""
     first = method == question.methods[0]
     name = f"{table.name}-{question.labels_per_class}-{question.rows or 'all'}-{method}-{seed}"
-    name = name.replace(":", "-").replace("=", "-")
+    name = name.replace(":", "-").replace("=", "-") + (f"-told-{question.propagate}" if question.propagate else "")
     chosen = table if question.rows is None else subset(table, question.rows, question.labels_per_class, seed)
     run = fewlabels.fit(
         chosen,
@@ -82,6 +85,7 @@ def one(question: Question, table: Table, method: str, seed: int) -> dict[str, A
         seed=seed,
         baseline=first,
         budget=question.budget,
+        propagate=question.propagate,
         threads=1,
         device="cpu",
         out=question.work / name,
@@ -136,7 +140,7 @@ def main(question: Question) -> None:
     for method, runs in found.items():
         for summary in runs.values():
             for row in summary["rows"]:
-                own = row["name"] == method.partition(":")[0]
+                own = row["name"].partition(" + ")[0] == method.partition(":")[0]
                 if method == question.methods[0] or own:
                     accuracies.setdefault(method if own else row["name"], []).append(row["test"]["accuracy"])
                     seconds.setdefault(method if own else row["name"], []).append(row["seconds"])
@@ -144,7 +148,7 @@ def main(question: Question) -> None:
     main_method = accuracies[question.methods[0]]
     result = {
         "question": {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}
-        | {"seeds": question.seeds, "budget": question.budget},
+        | {"seeds": question.seeds, "budget": question.budget, "propagate": question.propagate},
         "where": machine(),
         "accuracy": {name: interval(values) for name, values in accuracies.items()},
         "accuracy_on_hidden_labels": {name: interval(values) for name, values in hidden.items()},
@@ -158,6 +162,7 @@ def main(question: Question) -> None:
         "each_on_hidden_labels": hidden,
     }
     about = "-passes" if any("passes" in method for method in question.methods) else ""
+    about += f"-told-{question.propagate}" if question.propagate else ""
     out = HERE / "results" / f"accuracy-{table.name}-{question.labels_per_class}-{question.seeds}{about}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")

@@ -72,6 +72,9 @@ class Options(RunOptions):
     policy: str = "auto"
     """factor on the gradient of unlabeled images, by layer: all, grad_relu, backbone_only, head_only, or JSON such as
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
+    propagate: Literal["auto"] | Fraction = "auto"
+    """targets begin with what label propagation tells of the unlabeled images, and hand over to the network until this
+    part of the run is done (auto: 0.7 from scratch with up to 4 labels a class, else 0: the method as published)"""
     classify_center_memory: Fraction | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"

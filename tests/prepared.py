@@ -60,7 +60,8 @@ def small_preparation(rows, network, card, recipe, seed, views=None, **changes):
     classifier = Classifier(*network(), card)
     inputs = inputs_for(card.form)
     also = changes.pop("labeled_in_unlabeled", True)
-    options = Options(classify_labeled_in_unlabeled=also, seed=seed, images_flip="none", images_operations=2)
+    own = {"images_flip": "none", "images_operations": 2, "propagate": 0.0}
+    options = Options(classify_labeled_in_unlabeled=also, seed=seed, **own)
     if views is None:
         views = inputs.views((card.mean, card.std), rows.images, rows.table.labeled_rows, options)
     made = Preparation(

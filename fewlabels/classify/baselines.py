@@ -17,7 +17,7 @@ from fewlabels.classify.training_free.poisson import poisson
 from fewlabels.classify.training_free.problem import Prediction, Problem
 from fewlabels.classify.training_free.propagation import propagation
 from fewlabels.classify.training_free.space import Features as Features
-from fewlabels.classify.training_free.space import lifted, unit_centered
+from fewlabels.classify.training_free.space import Scores, lifted, unit_centered
 from fewlabels.classify.training_free.whitening import whitened
 from fewlabels.data.table import UNLABELED, Labels, spread
 from fewlabels.errors import UserError
@@ -88,8 +88,32 @@ def training_free_baselines(
 
 def _timed(rows: PooledRows, recipe: BaselineRecipe, asked: Labels) -> tuple[Labels, float]:
     start = time.perf_counter()
-    predicted = rows.predicted(recipe, asked)
+    predicted = rows.classes[rows.scores(recipe, asked).argmax(1)]
     return predicted, time.perf_counter() - start
+
+
+def propagated(
+    features: Features, labels: Labels, train: Labels, classes: int, *, lengths_count: bool = False
+) -> Features:
+    """Return the distributions [N, K] that whitened label propagation gives the training rows; others have zeros.
+
+    A labeled row has its label.
+
+    Args:
+        features: [N, D].
+        labels: int64 [N], -1 unlabeled.
+        train: rows to learn from, with and without labels; no others are in the graph.
+        classes: K.
+        lengths_count: whether the lengths of features say something, and not only their directions.
+
+    Raises:
+        UserError: features that are not finite.
+    """
+    rows = PooledRows(features, labels, train, lengths_count=lengths_count)
+    out = np.zeros((len(labels), classes), np.float32)
+    out[np.ix_(train, rows.classes)] = rows.scores(BASELINES["label_propagation_whitened"], train)
+    out[rows.labeled] = np.eye(classes, dtype=np.float32)[labels[rows.labeled]]
+    return out
 
 
 class PooledRows:
@@ -132,17 +156,15 @@ class PooledRows:
         labels, count = self.given[self.rows], len(self.classes)
         return Pool(Problem(x, x[:0], labels, count), Problem(w, w[:0], labels, count))
 
-    def predicted(self, recipe: BaselineRecipe, asked: Labels) -> Labels:
-        """Return the classes of the rows that are asked for."""
+    def scores(self, recipe: BaselineRecipe, asked: Labels) -> Scores:
+        """Return the scores [n, K] of the rows that are asked for, of the classes that have labels."""
         x = self.whitened if recipe.is_whitened else self.x
         rows = self.rows if recipe.takes_unlabeled else self.labeled
         others = np.setdiff1d(asked, rows)
         problem = Problem(x[rows], x[others], self.given[rows], len(self.classes))
         if recipe.takes_unlabeled:
-            of_pool = self.pool.whitened if recipe.is_whitened else self.pool.plain
-            problem = problem.on_graph_of(of_pool)
+            problem = problem.on_graph_of(self.pool.whitened if recipe.is_whitened else self.pool.plain)
         found = recipe.fit(problem)
         places = np.concatenate([rows, others])
-        classes = self.classes[np.concatenate([found.train.argmax(1), found.asked.argmax(1)])]
         order = np.argsort(places)
-        return classes[order[np.searchsorted(places, asked, sorter=order)]]
+        return np.concatenate([found.train, found.asked])[order[np.searchsorted(places, asked, sorter=order)]]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.preparation import Preparation, layer_rule, stage_of
+from fewlabels.config import Options
 from fewlabels.errors import Interrupted, UserError
-from fewlabels.methods import is_ours
+from fewlabels.methods import is_ours, method_class, method_names
 from fewlabels.methods.base import Method
 from fewlabels.models.layers import preset_of, scales_of
 from fewlabels.own_file import where_it_failed
@@ -43,12 +46,28 @@ def check_rule(preparation: Preparation, method: Method, name: str) -> None:
         raise UserError(f"the policy {preset_of(policy)} names only layers that --classify.freeze keeps as they are")
 
 
+def check_told(options: Options, method: Method, name: str) -> None:
+    """Check that a method can begin with what label propagation tells, where that is asked for.
+
+    Raises:
+        UserError: it cannot; lists which of ours can.
+    """
+    if options.propagate not in ("auto", 0) and not method.takes_told:
+        able = ", ".join(each for each in method_names() if method_class(each).takes_told)
+        raise UserError(
+            f"{name} makes no targets of weak views' predictions that could begin with propagated labels: leave "
+            f"--propagate out, or take one of {able}"
+        )
+
+
 def try_step(preparation: Preparation, method: Method, name: str) -> Rehearsal[MethodLearner]:
     """Do a step on copies: what a method cannot do it says now.
 
     Raises:
         UserError: what it says; or how a method of the user's own fails, and in which line of its file.
     """
+    # What is told takes a while to make, and changes nothing in what a step can do.
+    preparation = replace(preparation, options=replace(preparation.options, propagate=0.0))
     try:
         return Rehearsal(stage_of(preparation, method, name, None, quiet=True))
     except (UserError, Interrupted, torch.OutOfMemoryError):

@@ -18,7 +18,7 @@ from fewlabels.classify.metrics import Gain, gain
 from fewlabels.classify.next_labels import write_next
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
 from fewlabels.classify.outputs import Judgment, write_predictions
-from fewlabels.classify.preparation import Preparation, layer_rule
+from fewlabels.classify.preparation import Preparation, begins_told, layer_rule
 from fewlabels.classify.reference import NAME, make_reference, suspects
 from fewlabels.classify.report.findings import Findings
 from fewlabels.classify.report.health import warnings_of
@@ -258,6 +258,7 @@ def _setting(
         "data": table.name,
         "rows_are": preparation.inputs.many,
         "method": method_name(method),
+        "propagate": options.propagate if begins_told(preparation, method) else 0.0,
         "seed": options.seed,
         "budget": options.budget,
         "begun_with_weights": begins_with_weights(options),

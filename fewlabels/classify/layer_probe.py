@@ -113,7 +113,8 @@ class Probe:
     def _add(self, sums: _Sums, method: Method, number: int, step: Tensor) -> None:
         # The batches are the same each time, and the method is told how far the run is.
         batch = self.feed.batch(number, torch.full_like(step, number))
-        batch = replace(batch, step=step, progress=step.to(torch.float32) / self.feed.steps)
+        progress = step.to(torch.float32) / self.feed.steps
+        batch = replace(batch, step=step, progress=progress, told=self.feed.told_of(batch.rows, progress))
         # A copy each time: what the method remembers is as the next step of the training would find it.
         found: dict[str, Tensor] = deepcopy(method).forward(sums.network, batch)
         if missing := [name for name in _READ if name not in found]:

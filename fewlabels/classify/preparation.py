@@ -6,15 +6,17 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fewlabels.averaging.batch_norm import set_batch_norm_memory
+from fewlabels.classify.baselines import Features, propagated
 from fewlabels.classify.layer_probe import ROWS, Probe
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.metrics import metrics_of
@@ -23,20 +25,22 @@ from fewlabels.config import Options
 from fewlabels.data.samplers import Epochs
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.errors import UserError
+from fewlabels.files import replace_file
 from fewlabels.inputs.base import Inputs, Provider
 from fewlabels.inputs.batch import KINDS, Viewer, Views
-from fewlabels.inputs.feed import RowFeed
+from fewlabels.inputs.feed import RowFeed, Told
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method, Sizes
 from fewlabels.models.classifier import Classifier, load_tensors
 from fewlabels.models.layers import Policy
 from fewlabels.models.network import LayerRule, Network
-from fewlabels.processes import ALONE, Process, this_process
+from fewlabels.processes import ALONE, Process, first_says, this_process
 from fewlabels.training.boards import Board, Subject, open_board
 from fewlabels.training.loop import State
 from fewlabels.training.stage import Periodic, Stage
 
 PROBE = "probe"
+PROPAGATED = "propagated.npy"
 TESTED_ROWS = 10_000  # of the test rows, while training; all at the end
 HIDDEN_ROWS = 2000  # of the hidden rows, likewise
 
@@ -63,6 +67,8 @@ class Preparation:
         key: of all that is drawn.
         policy, center_memory: take the place of what a method's own layer rule says.
         folder: of the trainings; None keeps nothing on disk.
+        features: [N, D], of a backbone that begins with weights: labels spread between like ones; None where they
+            spread between like rows.
         on: what follows the names of the trainings: what the network sees, where that is not the rows themselves.
         board: where the metrics are written too.
     """
@@ -81,6 +87,7 @@ class Preparation:
     policy: Policy | None = None
     center_memory: float | None = None
     folder: Path | None = None
+    features: Features | None = None
     on: str = ""
     board: OpenBoard | None = None
 
@@ -109,8 +116,41 @@ def layer_rule(preparation: Preparation, method: Method) -> LayerRule:
     )
 
 
+def begins_told(preparation: Preparation, method: Method) -> bool:
+    """Tell whether the method's targets begin with what label propagation tells."""
+    asked = preparation.options.propagate not in ("auto", 0)  # a run of an earlier version has not chosen
+    return asked and method.takes_told and len(preparation.unlabeled) > 0
+
+
+def told_by(preparation: Preparation, method: Method, folder: Path | None) -> Told | None:
+    """Return what the method's targets begin with, by label propagation; None where nothing is told.
+
+    It is made once, by the first of several processes, and kept in the folder of the training.
+    """
+    if not begins_told(preparation, method):
+        return None
+    table = torch.from_numpy(first_says(lambda: _propagated(preparation, folder)))
+    return Told(table.to(preparation.store.device), float(preparation.options.propagate))
+
+
+def _propagated(preparation: Preparation, folder: Path | None) -> NDArray[np.float32]:
+    path = None if folder is None else folder / PROPAGATED
+    if path is not None and path.is_file():
+        return np.load(path)
+    table, inputs = preparation.table, preparation.inputs
+    train = np.concatenate([preparation.labeled, preparation.unlabeled])
+    given, labels = preparation.features, np.full(len(table), UNLABELED)
+    labels[preparation.labeled] = table.labels[preparation.labeled]
+    features = inputs.features_of(preparation.store, train) if given is None else given
+    lengths_count = inputs.lengths_count and given is None
+    found = propagated(features, labels, train, len(table.classes), lengths_count=lengths_count)
+    if path is not None:
+        replace_file(path, lambda aside: np.save(aside, found))
+    return found
+
+
 def begin(
-    preparation: Preparation, method: Method, recipe: ClassifierRecipe | None = None
+    preparation: Preparation, method: Method, recipe: ClassifierRecipe | None = None, told: Told | None = None
 ) -> tuple[State[MethodLearner], RowFeed]:
     """Make the state before the first step, and the feed; neither the preparation nor the method is changed."""
     recipe, method = recipe or preparation.recipe, copy.deepcopy(method)
@@ -145,7 +185,7 @@ def begin(
     state = State(MethodLearner(network, method.to(classifier.device)), recipe)
     state.learner.look_at(state.averaged)
     batches = recipe.batch, recipe.unlabeled_batch
-    return state, _feed(preparation, labeled, unlabeled, batches, method.views(), preparation.key, process)
+    return state, _feed(preparation, labeled, unlabeled, batches, method.views(), preparation.key, process, told)
 
 
 def _feed(
@@ -156,6 +196,7 @@ def _feed(
     wanted: Views,
     key: Key,
     process: Process = ALONE,
+    told: Told | None = None,
 ) -> RowFeed:
     return RowFeed(
         preparation.store,
@@ -167,6 +208,7 @@ def _feed(
         views=preparation.views,
         key=key,
         process=process,
+        told=told,
     )
 
 
@@ -183,13 +225,14 @@ def stage_of(
         probed: whether the layer probe is asked now and then.
         changes: of other fields of the stage.
     """
+    told = cache(lambda: told_by(preparation, method, folder))
     every = preparation.options.probe_every if probed else None
-    periodic = (Periodic(PROBE, every, _Probing(preparation, method)),) if every else ()
+    periodic = (Periodic(PROBE, every, _Probing(preparation, method, told)),) if every else ()
     stage = Stage(
         name=name + preparation.on,
         folder=folder,
         recipe=preparation.recipe,
-        begin=lambda recipe: begin(preparation, method, cast(ClassifierRecipe, recipe)),
+        begin=lambda recipe: begin(preparation, method, cast(ClassifierRecipe, recipe), told()),
         evaluate=partial(evaluate, preparation),
         periodic=periodic,
         board=preparation.board,
@@ -200,14 +243,14 @@ def stage_of(
 class _Probing:
     """Probes the layers of a training; the probe is made when it is first asked."""
 
-    def __init__(self, preparation: Preparation, method: Method) -> None:
-        self.preparation, self.method = preparation, method
+    def __init__(self, preparation: Preparation, method: Method, told: Callable[[], Told | None]) -> None:
+        self.preparation, self.method, self.told = preparation, method, told
         self.probe: Probe | None = None
 
     def __call__(self, state: State[MethodLearner]) -> dict[str, Any]:
         # The parts of a batch may be more than they were in the beginning.
         parts = state.recipe.accumulate
-        self.probe = self.probe or probe_of(self.preparation, self.method, parts)
+        self.probe = self.probe or probe_of(self.preparation, self.method, parts, self.told())
         return asdict(self.probe(state.learner.network, state.learner.method, state.step))
 
 
@@ -254,7 +297,7 @@ def predict_rows(classifier: Classifier, store: Provider, chosen: Labels) -> np.
     return classifier.probabilities(store, chosen).numpy()
 
 
-def probe_of(preparation: Preparation, method: Method, parts: int | None = None) -> Probe:
+def probe_of(preparation: Preparation, method: Method, parts: int | None = None, told: Told | None = None) -> Probe:
     """Make the layer probe of a training; each of several processes makes the whole of it.
 
     True labels are the hidden ones of unlabeled rows, or else those of the test split.
@@ -263,6 +306,7 @@ def probe_of(preparation: Preparation, method: Method, parts: int | None = None)
         preparation: of the run.
         method: that trains.
         parts: of a batch in the training, the recipe's by default.
+        told: what the method's targets begin with.
 
     Raises:
         UserError: the method uses no unlabeled rows, there are none, or no label is known that is not learned from.
@@ -280,7 +324,7 @@ def probe_of(preparation: Preparation, method: Method, parts: int | None = None)
     labeled = preparation.labeled
     if len(hidden):
         truth = torch.from_numpy(preparation.table.truth).to(store.device)
-        return Probe(_feed(preparation, labeled, hidden, sizes, wanted, key), truth, None, batches)
+        return Probe(_feed(preparation, labeled, hidden, sizes, wanted, key, told=told), truth, None, batches)
     test = preparation.test
     if not len(test):
         raise UserError(
@@ -290,4 +334,4 @@ def probe_of(preparation: Preparation, method: Method, parts: int | None = None)
     learning = max(wanted.unlabeled, key=KINDS.index)  # the view that learns from the others
     one_view, other_key = Views(labeled=(learning,)), key.fold("held out")
     held_out = _feed(preparation, test, test[:0], (sizes[1], sizes[1]), one_view, other_key)
-    return Probe(_feed(preparation, labeled, unlabeled, sizes, wanted, key), None, held_out, batches)
+    return Probe(_feed(preparation, labeled, unlabeled, sizes, wanted, key, told=told), None, held_out, batches)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fewlabels.classify.identity import given_options, resolved_options
-from fewlabels.classify.preparation import PROBE, Preparation, begin, probe_of
+from fewlabels.classify.preparation import PROBE, Preparation, begin, probe_of, told_by
 from fewlabels.classify.prepare import prepared
 from fewlabels.classify.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
 from fewlabels.classify.tables import agreement_table
@@ -85,7 +85,7 @@ def probe(
             parts *= int(found.notes["processes"])  # batch norm saw a process's own rows
         try:
             torch.set_num_threads(int(config["where"]["threads"]))
-            result = _probed(preparation, made, found, parts)
+            result = _probed(preparation, made, found, parts, folder.path)
         except torch.OutOfMemoryError as error:
             raise UserError(f"out of memory in the layer probe: give --device cpu ({error})") from error
     result = {"run": str(folder.path), "method": config["method"]["name"]} | result
@@ -186,9 +186,11 @@ def _own_class(config: dict[str, Any], name: str, elsewhere: str | None) -> type
     return method_class(spec)
 
 
-def _probed(preparation: Preparation, method: Method, found: checkpoint.Checkpoint, parts: int) -> dict[str, Any]:
+def _probed(
+    preparation: Preparation, method: Method, found: checkpoint.Checkpoint, parts: int, folder: Path
+) -> dict[str, Any]:
     state, _ = begin(preparation, method)
     state.load({name: tensor for name, tensor in found.tensors.items() if not name.startswith("record/")})
     state.learner.train()
-    probe = probe_of(preparation, method, parts)
+    probe = probe_of(preparation, method, parts, told_by(preparation, method, folder))
     return asdict(probe(state.learner.network, state.learner.method, state.step))

@@ -19,7 +19,7 @@ from fewlabels.classify.embedding import extractor
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
-from fewlabels.classify.preparation import Preparation, stage_of
+from fewlabels.classify.preparation import Preparation, begins_told, stage_of
 from fewlabels.classify.prepare import prepared
 from fewlabels.config import Options
 from fewlabels.console import Show
@@ -46,9 +46,11 @@ Trainings: TypeAlias = Generator[Stage[MethodLearner], Training[MethodLearner], 
 """yields a stage, is sent it trained, and returns what the trainings come to"""
 
 
-def row_name(method: Method) -> str:
+def row_name(preparation: Preparation, method: Method) -> str:
     """Name the row of a method."""
-    return SUPERVISED if isinstance(method, Supervised) else method_name(method)
+    if isinstance(method, Supervised):
+        return SUPERVISED
+    return method_name(method) + (" + propagation" if begins_told(preparation, method) else "")
 
 
 def with_baseline(preparation: Preparation, method: Method) -> bool:
@@ -69,7 +71,7 @@ def trainings(preparation: Preparation, method: Method, folds: int, seed: int, s
     Returns:
         The baseline, where it is asked for, then the method.
     """
-    folder, name = preparation.folder, row_name(method)
+    folder, name = preparation.folder, row_name(preparation, method)
     assert folder is not None
     # What another run ended with has learned from the unlabeled rows, and its labels: it judges none of them.
     anew, outcomes = replace(preparation, start=None), list[Outcome]()
@@ -213,6 +215,7 @@ def on_features_of(preparation: Preparation, given: Options, features: Features)
         held_out=preparation.held_out,
         policy=preparation.policy if only else None,
         board=preparation.board,
+        features=features,
         on=f" on {preparation.options.model} features",
     )
 
@@ -232,8 +235,9 @@ def _options_on_features(preparation: Preparation, given: Options, only: bool) -
             classify_labeled_in_unlabeled=given.classify_labeled_in_unlabeled,
             baseline=given.baseline,
         )
-    recipe = preparation.recipe
-    return replace(options, batch=recipe.batch, unlabeled_ratio=recipe.unlabeled_batch // recipe.batch)
+    recipe, propagate = preparation.recipe, preparation.options.propagate
+    ratio = recipe.unlabeled_batch // recipe.batch
+    return replace(options, batch=recipe.batch, unlabeled_ratio=ratio, propagate=propagate)
 
 
 def whole_network(preparation: Preparation, outcome: Outcome) -> Classifier:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewlabels.classify.checks import check_rule, try_step
+from fewlabels.classify.checks import check_rule, check_told, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.embedding import embedded
 from fewlabels.classify.finish import finish
@@ -111,6 +111,7 @@ class Classify(Task[Options]):
         check_choice(options.choose, on_features=True)  # before work is done that would be in vain
         if options.log != "none":
             check_board(options.log)
+        check_told(options, method, method_name(method))
         given, show = self.options, context.show
         found, self.digests, why = prepare(
             self.table, options, self.backbone, context.device,
@@ -240,6 +241,7 @@ class Classify(Task[Options]):
         features = embedded(found, content_of(self.digests), show) if _learns_from_features(found) else None
         if features is None:
             self._say_estimate()
+        found = replace(found, features=features)
         baselines = first_says(lambda: training_free(found, features, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None

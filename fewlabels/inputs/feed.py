@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -27,6 +28,23 @@ class StepRows(NamedTuple):
     unlabeled: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What targets of rows begin with, and how long it counts.
+
+    Attributes:
+        table: float32 [N, K], a distribution of each row that is learned from without its label.
+        until: the share of the run at which nothing of it is left.
+    """
+
+    table: Tensor
+    until: float
+
+    def of(self, rows: Tensor, progress: Tensor) -> Tensor:
+        """Return a times the distributions of these rows [M, K], where a falls from 1 to 0: max(1 - t / until, 0)."""
+        return (1 - progress / self.until).clamp(min=0) * self.table[rows]
+
+
 _Seen: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """the views of labeled and of unlabeled rows"""
 
@@ -43,6 +61,7 @@ class RowFeed(Feed[Batch]):
         views: makes them.
         key: the run's key.
         process: which of the run's this is: it makes its part of the batch.
+        told: what targets begin with.
     """
 
     def __init__(
@@ -57,8 +76,9 @@ class RowFeed(Feed[Batch]):
         views: Viewer,
         key: Key,
         process: Process = ALONE,
+        told: Told | None = None,
     ) -> None:
-        self.store = store
+        self.store, self.told = store, told
         self.labels = torch.from_numpy(labels).to(store.device)
         places = torch.zeros(len(labels), dtype=torch.int64)
         places[torch.from_numpy(labeled.rows)] = torch.arange(len(labeled.rows))
@@ -128,7 +148,12 @@ class RowFeed(Feed[Batch]):
         first = self.process.slots(batch).start
         return self.views.make(taken, kinds, key.each(range(first, first + len(taken)), taken.device))
 
+    def told_of(self, rows: Tensor, progress: Tensor) -> Tensor | None:
+        """Return what is told of these rows [M, K] when this part of the run is done."""
+        return None if self.told is None else self.told.of(rows, progress)
+
     def _put_together(self, inputs: StepRows, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
+        progress = step_tensor.to(torch.float32) / self.steps
         return Batch(
             labeled=seen[0],
             labels=self.labels[inputs.labeled_rows],
@@ -136,8 +161,9 @@ class RowFeed(Feed[Batch]):
             unlabeled=seen[1],
             rows=inputs.unlabeled_rows,
             step=step_tensor,
-            progress=step_tensor.to(torch.float32) / self.steps,
+            progress=progress,
             key=key.fold("method"),
+            told=self.told_of(inputs.unlabeled_rows, progress),
         )
 
     def _key(self, step: int | Tensor, branch: int) -> Key:

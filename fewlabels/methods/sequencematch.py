@@ -50,7 +50,11 @@ class SequenceMatch(WeakStrong):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor), its part `passed_loss`, and `kept`."""
         f, f_w, (f_m, f_s) = self.features(net, batch)
-        p, z_m, z_s = target_logits(net, f_w).softmax(1), net.unlabeled_logits(f_m), net.unlabeled_logits(f_s)
+        p, z_m, z_s = (
+            target_logits(net, f_w, batch.told).softmax(1),
+            net.unlabeled_logits(f_m),
+            net.unlabeled_logits(f_s),
+        )
         target, row_weight = p.argmax(1), self.row_weight(p, batch.rows)
 
         labeled_loss = self.supervise(net.logits(f), batch.labels)

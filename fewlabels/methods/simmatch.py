@@ -61,6 +61,8 @@ class SimMatch(Method):
     bank_momentum: Fraction = 0.0
     """how much of a labeled row's embedding in the bank stays when it comes again"""
 
+    takes_told = True
+
     def setup(self, sizes: Sizes) -> None:
         """Make the projector, the bank and the average that predictions are aligned by."""
         self.projector = Projector(sizes.features, self.embedding)
@@ -101,7 +103,7 @@ class SimMatch(Method):
             of_labeled = target_features(teacher, batch.labeled[0])
         self.bank.take_in(projector(of_labeled), batch.labels, batch.places, self.bank_momentum)
         of_weak = target_features(teacher, batch.unlabeled[0])
-        p = target_logits(teacher, of_weak).softmax(1)
+        p = target_logits(teacher, of_weak, batch.told).softmax(1)
         p = align(p, 1.0, self.average(p))
         q = self.bank.similarity(projector(of_weak), self.temperature).softmax(1)
         classes = self.bank.classes(p.shape[1])

@@ -2,12 +2,13 @@
 
 import platform
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fewlabels.classify.choose import fast_bfloat16
+from fewlabels.classify.choose import PROPAGATE, PROPAGATE_TO, fast_bfloat16
 from fewlabels.classify.recipe import ClassifierRecipe
 from fewlabels.config import Options
 from fewlabels.data.sources.open import from_arrays
@@ -70,6 +71,7 @@ def test_every_choice_has_a_reason():
         "images_operations",
         "classify_features",
         "classify_calibrate",
+        "propagate",
     } | {field.name for kind in (ClassifierRecipe, OptimizerRecipe) for field in fields(kind)}
     averaging = {"ema_memory", "batch_norm_memory"}
     named = (named - {"unlabeled_batch", "kind"} - averaging) | {"unlabeled_ratio"}
@@ -96,6 +98,18 @@ def test_what_is_given_is_taken():
     optimizer = recipe.optimizer
     assert (optimizer.kind, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.5, 0.0)
     assert (optimizer.schedule, optimizer.clip_norm) == ("linear", 2.0)
+
+
+def test_targets_begin_with_propagated_labels_from_scratch_and_with_few_labels():
+    """The rule looks at labels and options alone."""
+    few = table_of(28)
+    most = from_arrays({"x": np.zeros((40, 28, 28), np.uint8), "y": np.arange(40) % 2, "classes": ("cat", "dog")})
+    for kept, expected in ((PROPAGATE_TO, PROPAGATE), (PROPAGATE_TO + 1, 0.0)):
+        assert resolved(Options(), draw_split(most, kept, 0), CPU).propagate == expected
+    assert resolved(Options(propagate=0.0), few, CPU).propagate == 0
+    assert resolved(Options(propagate=0.3), draw_split(most, PROPAGATE_TO + 1, 0), CPU).propagate == 0.3
+    assert resolved(Options(start=Path("a run")), few, CPU).propagate == 0
+    assert resolved(Options(model="resnet18", weights=Path("weights.safetensors")), few, CPU).propagate == 0
 
 
 def test_the_budget_is_one_dial():

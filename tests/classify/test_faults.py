@@ -66,7 +66,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_run_goes_on_when_there_is_room
             assert all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
         change(f"size={8 * one}")
         assert main([*map(str, DIGITS), "--out", str(place / "run")]) == 0
-        assert "layermatch: continued from step 4" in capsys.readouterr().out
+        assert "layermatch + propagation: continued from step 4" in capsys.readouterr().out
         assert_equal_outcome(undisturbed, place / "run")
 
 

@@ -25,7 +25,7 @@ FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
     "next_to_label.csv",
     "model.json", "predictions.parquet", "reference.safetensors", "report.html", "supervised",
-    "training_free.json", ".lock",
+    "training_free.json", ".lock", "propagated.npy",
 }  # fmt: skip
 SMALL = {"steps": 8, "batch": 8, "unlabeled_ratio": 2, "device": "cpu"}
 
@@ -39,7 +39,7 @@ def test_a_run_writes_its_files(digits_run):
     assert {p.name for p in digits_run.path.iterdir()} == FILES
     summary = json.loads((digits_run.path / "summary.json").read_text())
     assert summary == digits_run.summary
-    assert [row["name"] for row in summary["rows"]] == ["supervised", *BASELINES, "layermatch"]
+    assert [row["name"] for row in summary["rows"]] == ["supervised", *BASELINES, "layermatch + propagation"]
     assert all(0 < row["test"]["accuracy"] <= 1 and row["seconds"] > 0 for row in summary["rows"])
     assert summary["labeled"] == 40 and summary["unlabeled"] == 1402 and summary["test"] == 355
     assert 0 < summary["chosen"]["hidden"]["accuracy"] < 1
@@ -125,8 +125,8 @@ def test_the_same_call_gives_the_same_bytes_elsewhere(digits_run, tmp_path):
 def test_supervised_and_the_method_begin_with_the_same_parameters_but_end_apart(tmp_path, rng_images, monkeypatch):
     begun, begin = {}, preparation.begin
 
-    def noted(job, method, recipe):
-        state, feed = begin(job, method, recipe)
+    def noted(job, method, recipe, told):
+        state, feed = begin(job, method, recipe, told)
         parameters = {name: t.clone() for name, t in state.learner.network.classifier.state_dict().items()}
         begun.setdefault(type(method).__name__, []).append(parameters)
         return state, feed

@@ -136,7 +136,7 @@ def test_a_training_does_not_hold_the_memory_of_the_one_before(tmp_path, monkeyp
 
     monkeypatch.setattr(module, "train", watched)
     fewlabels.fit("digits", method=FixMatch(), out=tmp_path / "run", **SMALL | {"baseline": True})
-    assert [name for name, _ in states] == ["supervised", "fixmatch"]
+    assert [name for name, _ in states] == ["supervised", "fixmatch + propagation"]
     assert alive == [[], []]
 
 

@@ -69,7 +69,7 @@ def test_a_run_killed_twice_ends_in_the_same_bytes(undisturbed, tmp_path):
         assert process.wait() == -signal.SIGKILL
     done = subprocess.run(command(out), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "layermatch: continued from step " in done.stdout
+    assert "layermatch + propagation: continued from step " in done.stdout
     assert_equal_outcome(undisturbed, out)
 
 

@@ -141,7 +141,7 @@ def test_killed_processes_come_back_and_end_in_the_same_bytes(photos, tmp_path, 
     kill(process, 0)
     output, errors = end(process)
     assert process.returncode == 0, errors
-    assert "layermatch: continued from step" in output and "Traceback" not in errors
+    assert "layermatch + propagation: continued from step" in output and "Traceback" not in errors
     for name in FILES:
         assert (out / name).read_bytes() == (undisturbed / "run" / name).read_bytes(), name
     steps = [line["step"] for line in read_lines(out / "probe.jsonl")]

@@ -19,6 +19,18 @@ def sharpen(p: Tensor, temperature: float) -> Tensor:
     return (p.clamp(min=torch.finfo(p.dtype).tiny).log() / temperature).softmax(1)
 
 
+def with_told(logits: Tensor, told: Tensor | None) -> Tensor:
+    """Give the logits [n, K] of the distribution (1 - a) softmax(logits) + told, a the sum of each row of told [n, K].
+
+    Their softmax is that distribution, so whatever is made of logits can be made of these. None tells nothing.
+    """
+    if told is None:
+        return logits
+    told = told.to(logits.dtype)
+    p = (1 - told.sum(1, keepdim=True)) * logits.softmax(1) + told
+    return p.clamp(min=torch.finfo(p.dtype).tiny).log()
+
+
 def align(p: Tensor, wished: Tensor | float, average: Tensor) -> Tensor:
     """Give p * wished / average, normalized, of each row [n, K] (Berthelot et al. 2020).
 

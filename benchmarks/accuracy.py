@@ -53,6 +53,8 @@ class Question:
     """as of `fewlabels train`"""
     propagate: float = 0.0
     """likewise; 0 is each method as published"""
+    model: str = "small_cnn"
+    """likewise"""
     work: Path = Path("runs/benchmarks")
     """where the runs are kept"""
 
@@ -86,6 +88,7 @@ def one(question: Question, table: Table, method: str, seed: int) -> dict[str, A
         baseline=first,
         budget=question.budget,
         propagate=question.propagate,
+        model=question.model,
         threads=1,
         device="cpu",
         out=question.work / name,

@@ -74,6 +74,7 @@ def one(question: Question, whole: Any, labels: int, how: str, seed: int) -> dic
     table = whole if question.rows is None else subset(whole, question.rows, labels, seed)
     run = fewlabels.fit(
         table,
+        model="small_cnn",
         method=question.method,
         labels_per_class=labels,
         classify_calibrate=how,

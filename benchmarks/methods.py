@@ -113,7 +113,7 @@ def train(question: Question, table: Table, method: str, seed: int) -> None:
         out = Path(folder) / "run"
         done = fewlabels.fit(
             chosen, method=method, labels_per_class=labels, seed=seed, steps=question.steps, baseline=False,
-            propagate=0.0, threads=1, device="cpu", out=out,
+            model="small_cnn", propagate=0.0, threads=1, device="cpu", out=out,
         )  # fmt: skip
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     (row,) = [row for row in done.summary["rows"] if row["name"] == method]

@@ -2,11 +2,10 @@ r"""Accuracy of the training-free baselines over seeds, on the splits of `fewlab
 
     python benchmarks/training_free.py digits --labels-per-class 1 --seeds 0-19
     python benchmarks/training_free.py fashion_mnist.npz --rows 5000 --labels-per-class 4 --seeds 0-2
-    python benchmarks/training_free.py photos --labels-per-class 10 --seeds 1000-1004 --weights lite0.safetensors \\
-        --model tf_efficientnet_lite0 --size 224
+    python benchmarks/training_free.py photos --labels-per-class 10 --seeds 1000-1004 --model efficientnet_lite0
 
-With --weights the features are those of a backbone, else those that cost nothing: principal components of pixels, or
-the vectors themselves. The JSON goes to benchmarks/results/.
+With a model that begins with weights the features are its own, else those that cost nothing: principal components of
+pixels, or the vectors themselves. The JSON goes to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ import torch
 import tyro
 from accuracy import HERE, interval, machine, subset
 
+from fewlabels.classify.embedding import embedded
 from fewlabels.classify.prepare import prepare
 from fewlabels.classify.split import with_split
-from fewlabels.classify.stages import embedded, fitted_training_free
+from fewlabels.classify.stages import fitted_training_free
 from fewlabels.config import Options
 from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
@@ -42,8 +42,8 @@ class Question:
     """first and last seed; 1000 and up are for development, 0 and up to report"""
     rows: int | None = None
     """take so many unlabeled rows of the training split, drawn by the seed"""
-    model: str = "auto"
-    """backbone, with --weights"""
+    model: str = "small_cnn"
+    """backbone: one that begins with weights gives the features"""
     weights: Path | None = None
     """parameters of the backbone"""
     size: int | None = None
@@ -59,7 +59,7 @@ def one(question: Question, table: Table, seed: int) -> list[dict[str, Any]]:
         images_size=question.size, device="cpu", threads=1,
     )  # fmt: skip
     found, digests, _ = prepare(with_split(table, options), options, None, torch.device("cpu"))
-    features = None if question.weights is None else embedded(found, content_of(digests), Show(None))
+    features = None if found.options.classify_features == "no" else embedded(found, content_of(digests), Show(None))
     return [each.row for each in fitted_training_free(found, features)]
 
 
@@ -79,7 +79,7 @@ def main(question: Question) -> None:
     runs = [one(question, table, seed) for seed in range(int(first), int(last or first) + 1)]
     result: dict[str, Any] = {
         "question": {"data": table.name, "labels_per_class": question.labels_per_class, "unlabeled": question.rows}
-        | {"seeds": question.seeds, "model": question.model if question.weights else None, "size": question.size},
+        | {"seeds": question.seeds, "model": question.model, "size": question.size},
         "where": machine(),
     }
     for split in ("test", "hidden"):
@@ -91,7 +91,7 @@ def main(question: Question) -> None:
                 print(f"{split} {name}: {row} {each['mean']:.1f} ({low:.1f} to {high:.1f}), n = {n}")
     result["seconds"] = {row["name"]: [round(run[i]["seconds"], 2) for run in runs] for i, row in enumerate(runs[0])}
     name = f"training-free-{table.name}-{question.labels_per_class}-{question.seeds}"
-    name += f"-{question.model}" if question.weights else ""
+    name += f"-{question.model}" if question.model != "small_cnn" else ""
     (HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -40,7 +40,9 @@ DEVELOPMENT = 1000  # and up are the seeds to choose by; there the classes witho
 STRANGE = 0.1  # of the unlabeled images
 NEW = 2 / 7  # of the images, never seen by the run
 FLIPPED = 0.1  # of the labels
-HOW: dict[str, Any] = {"method": "layermatch", "budget": "quick", "baseline": False, "threads": 1, "device": "cpu"}
+HOW: dict[str, Any] = {
+    "method": "layermatch", "model": "small_cnn", "budget": "quick", "baseline": False, "threads": 1, "device": "cpu",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

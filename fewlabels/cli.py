@@ -163,6 +163,11 @@ class Methods:
 
 
 @dataclass(frozen=True)
+class Models:
+    """List the networks for images: which begin with weights, which are at hand, and what each costs."""
+
+
+@dataclass(frozen=True)
 class Data:
     """Say what is in a data set: rows of each class and split, sizes of the images."""
 
@@ -183,6 +188,7 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Data, tyro.conf.subcommand("data")]
 )
 
@@ -247,13 +253,11 @@ def _again(words: list[str]) -> str:
 def _train(command: Train, method_words: list[str]) -> None:
     method = _method_of(command.method, method_words)
 
-    from rich.console import Console
-
     from fewlabels.classify.fit import fit
-    from fewlabels.console import Show
+    from fewlabels.console import Show, console
 
     options = {key: value for key, value in asdict(command).items() if key not in ("data", "method")}
-    fit(command.data, method=method, show=Show(Console()), **options)
+    fit(command.data, method=method, show=Show(console()), **options)
 
 
 def _method_of(name: str, words: list[str]) -> Any:
@@ -276,14 +280,12 @@ def _bench(command: Bench, words: list[str]) -> None:
         raise UserError(f"{words[0]}: in `fewlabels bench` options go with the method, as fixmatch:threshold=0.9")
     _check_json(command.json)
 
-    from rich.console import Console
-
     from fewlabels.classify.bench import OF_ONE_RUN, bench
-    from fewlabels.console import Show
+    from fewlabels.console import Show, console
     from fewlabels.files import replace_text
 
     options = {name: value for name, value in asdict(command).items() if name not in ("json", *OF_ONE_RUN)}
-    result = bench(options.pop("data"), show=Show(Console()), **options)
+    result = bench(options.pop("data"), show=Show(console()), **options)
     if command.json is not None:
         replace_text(command.json, result.as_json())
     check_none_failed(result.failed)
@@ -321,13 +323,11 @@ def _next(command: Next, words: list[str]) -> None:
 def _add_labels(command: AddLabels, words: list[str]) -> None:
     _no_method(words)
 
-    from rich.console import Console
-
     from fewlabels.classify.add_labels import add_labels
-    from fewlabels.console import Show
+    from fewlabels.console import Show, console
 
     options = {name: value for name, value in asdict(command).items() if value is not None}
-    add_labels(options.pop("run"), options.pop("labels"), show=Show(Console()), **options)
+    add_labels(options.pop("run"), options.pop("labels"), show=Show(console()), **options)
 
 
 def _export(command: Export, words: list[str]) -> None:
@@ -356,10 +356,8 @@ def _export(command: Export, words: list[str]) -> None:
 def _probe(command: Probe, words: list[str]) -> None:
     _no_method(words)
 
-    from rich.console import Console
-
     from fewlabels.classify.probe import probe
-    from fewlabels.console import Show
+    from fewlabels.console import Show, console
     from fewlabels.files import replace_text
 
     _check_json(command.json)
@@ -370,7 +368,7 @@ def _probe(command: Probe, words: list[str]) -> None:
         root=command.root,
         method=command.method,
         device=command.device,
-        show=Show(Console()),
+        show=Show(console()),
     )
     if command.json is not None:
         replace_text(command.json, json.dumps(found, indent=2, allow_nan=False) + "\n")
@@ -381,6 +379,13 @@ def _methods(command: Methods, words: list[str]) -> None:
     from fewlabels.methods.describe import describe_method, list_methods
 
     print(list_methods() if command.name is None else describe_method(command.name))
+
+
+def _models(command: Models, words: list[str]) -> None:
+    _no_method(words)
+    from fewlabels.models.describe import list_models
+
+    print(list_models())
 
 
 def _data(command: Data, words: list[str]) -> None:
@@ -399,5 +404,6 @@ _RUNNERS: dict[type, Callable[[Any, list[str]], None]] = {
     Export: _export,
     Probe: _probe,
     Methods: _methods,
+    Models: _models,
     Data: _data,
 }

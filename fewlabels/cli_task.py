@@ -72,14 +72,12 @@ def run_task(name: str, words: list[str], parse: Parse) -> None:
     if not words or words[0] not in ("train", "bench"):
         raise UserError(f"--task goes with `fewlabels train` and `fewlabels bench`, not with {' '.join(words[:1])!r}")
 
-    from rich.console import Console
-
-    from fewlabels.console import Show
+    from fewlabels.console import Show, console
     from fewlabels.runs.bench import bench
     from fewlabels.runs.fit import fit
     from fewlabels.runs.task import find_task
 
-    task, show = find_task(name), Show(Console())
+    task, show = find_task(name), Show(console())
     command, *rest = words
     own: list[Any] = [("data", Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="as the task takes it")])]
     if command == "bench":

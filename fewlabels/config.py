@@ -78,7 +78,8 @@ class Options(RunOptions):
     classify_center_memory: Fraction | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
-    """small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 or any timm name; of vectors mlp"""
+    """efficientnet_lite0 (trained on ImageNet, installed with this), small_cnn, wrn_28_2, wrn_28_8, wrn_37_2 (from
+    scratch), or any timm name; of vectors mlp. `fewlabels models` lists what is at hand"""
     pretrained: bool = False
     """begin with timm's published weights"""
     weights: MaybePath = None

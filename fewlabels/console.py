@@ -12,6 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table as RichTable
 
 PLAIN_LINES = 10  # of progress, where the output is not a terminal
+WIDE = 200  # letters, likewise
+
+
+def console() -> Console:
+    """Make the console of a command: where the output is no terminal, tables have the width that they need."""
+    made = Console()
+    return made if made.is_terminal else Console(width=WIDE)
 
 
 class Show:

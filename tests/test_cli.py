@@ -95,6 +95,13 @@ def test_predict_ends_well_where_nobody_reads_on(trained, tmp_path):
     process.stderr.close()
 
 
+def test_models_say_which_are_at_hand_and_what_they_cost(capsys):
+    assert run("models") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert "installed, 19 MB, Apache-2.0" in lines["efficientnet_lite0"] and "224" in lines["efficientnet_lite0"]
+    assert "scratch" in lines["small_cnn"] and "wrn_28_2" in lines and "mlp" not in lines
+
+
 def test_methods_and_data(capsys):
     assert run("methods") == 0
     listed = capsys.readouterr().out

@@ -92,7 +92,7 @@ def finish(
         },
         "before": _before(preparation, predicted),
         "gain": _gain(preparation, groups[best], predicted),
-        "gain_over_training_free": _gain_over(preparation, training_free, predicted),
+        "gain_over_training_free": _gain_over(preparation, [*training_free, *groups[best][:-1]], predicted),
         "rows": [outcome.row for outcome in _rows(training_free, groups, best)],
         "calibration": _calibration_of(preparation, chosen, calibration, findings),
         "unknown": int(findings.unknown[preparation.unlabeled].sum()),
@@ -140,14 +140,14 @@ def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tupl
     """Choose the group that the run ends with: the last, unless labels that were left out say otherwise."""
     before, after = groups[0][-1], groups[-1][-1]
     last = len(groups) - 1
-    if before is after or not len(before.unseen) or not np.array_equal(before.unseen, after.unseen):
+    both = np.intersect1d(before.unseen, after.unseen)
+    if before is after or not len(both):
         return last, None
-    labels = preparation.table.labels[before.unseen]
-    was, became = (float((each.unseen_logits.argmax(1) == labels).mean()) for each in (before, after))
+    was, became = (float(each.right_on(both, preparation.table.labels).mean()) for each in (before, after))
     if became > was:
         return last, None
     return 0, (
-        f"training the whole network added nothing on {len(labels)} labels that were left out ({percent(became)} after "
+        f"training the whole network added nothing on {len(both)} labels that were left out ({percent(became)} after "
         f"{percent(was)}): the features are kept as they were"
     )
 
@@ -232,9 +232,10 @@ def _gain(preparation: Preparation, group: Sequence[Outcome], predicted: Labels)
     return _said(gain(predicted[test], baseline.logits[test].argmax(1), preparation.table.labels[test]))
 
 
-def _gain_over(preparation: Preparation, training_free: Sequence[Outcome], predicted: Labels) -> dict[str, Any] | None:
+def _gain_over(preparation: Preparation, outcomes: Sequence[Outcome], predicted: Labels) -> dict[str, Any] | None:
     """Compare the classes [N] that are predicted with those of the best training-free baseline, on the test split."""
-    test, there = preparation.test, [each for each in training_free if each.test is not None]
+    free = [each for each in outcomes if each.kind == "training_free"]
+    test, there = preparation.test, [each for each in free if each.test is not None]
     if not there:
         return None
     best = max(there, key=lambda each: each.test["accuracy"] if each.test else 0.0)

@@ -84,11 +84,11 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
     if choose in (LABELS, BLEND):
         parts = parted(table, labeled, folds, preparation.options.seed)
         found = blend(pool, ON_FEATURES, [np.flatnonzero(np.isin(labeled, part)) for part in parts])
-        head, name, label = found.head, BLEND, "blend of training-free classifiers"
+        head, name, label = found.head, BLEND, "blend, linear head"
         if found.left_out is not None:
             unseen, logits = labeled, found.left_out.astype(np.float32)
     else:
-        head, name, label = _head_of_row(rows, choose), f"{choose}_head", f"linear head of {BASELINES[choose].words}"
+        head, name, label = _head_of_row(rows, choose), f"{choose}_head", f"{BASELINES[choose].words}, linear head"
     of_all = head(rows.x).astype(np.float32)
     if len(preparation.held_out):
         unseen, logits = preparation.held_out, of_all[preparation.held_out]
@@ -96,9 +96,9 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
     made_by = extractor(preparation)
     center = unit(features)[rows.train].mean(0, dtype=np.float64)
     return Outcome(
-        name, f"{label} on {preparation.options.model} features", "training_free", test, hidden,
-        time.perf_counter() - start,
+        name, f"{label} on features", "training_free", test, hidden, time.perf_counter() - start,
         on_features=True,
+        predicted=of_all[preparation.test].argmax(1).tolist(),
         classifier=linear_classifier(made_by.backbone, made_by.card, *_tensors(center, head)),
         features=rows.x,
         logits=of_all,
@@ -142,7 +142,7 @@ def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str)
             None,
             _accuracy(head, labels),
         )
-    right = np.stack([_right(each, both, labels) for each in (head, trained)])
+    right = np.stack([each.right_on(both, labels) for each in (head, trained)])
     better = _is_trained_better(right)
     names = (head.name, trained.name)
     first, second = names[better], names[1 - better]
@@ -160,12 +160,6 @@ def _is_trained_better(right: Scores) -> int:
     difference = right[1] - right[0]
     error = difference.std() / max(len(difference), 1) ** 0.5
     return int(difference.mean() > error)
-
-
-def _right(outcome: Outcome, rows: Labels, labels: Labels) -> Scores:
-    places = np.flatnonzero(np.isin(outcome.unseen, rows))
-    places = places[np.argsort(outcome.unseen[places])]
-    return (outcome.unseen_logits[places].argmax(1) == labels[outcome.unseen[places]]).astype(np.float64)
 
 
 def _accuracy(outcome: Outcome, labels: Labels) -> float | None:

@@ -59,6 +59,17 @@ class Outcome:
         names = ("name", "label", "kind", "test", "hidden", "seconds", "added", "on_features")
         return {name: getattr(self, name) for name in names}
 
+    def right_on(self, rows: Labels, labels: Labels) -> NDArray[np.float64]:
+        """Tell for each of these rows, which are among `unseen`, whether it was judged rightly: 1 or 0, [n].
+
+        Args:
+            rows: in ascending order.
+            labels: of all rows.
+        """
+        order = np.argsort(self.unseen)
+        places = order[np.searchsorted(self.unseen, rows, sorter=order)]
+        return (self.unseen_logits[places].argmax(1) == labels[rows]).astype(np.float64)
+
     @property
     def reached(self) -> float | None:
         """The accuracy that it is compared with others by; None where none is known."""

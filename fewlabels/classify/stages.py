@@ -138,7 +138,7 @@ def fitted_training_free(preparation: Preparation, features: Features | None) ->
     """Fit the training-free baselines; see `training_free`."""
     inputs, table = preparation.inputs, preparation.table
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
-    on = inputs.features if features is None else f"{preparation.options.model} features"
+    on = inputs.features if features is None else "features"
     given = features is not None
     if features is None:
         features = inputs.features_of(preparation.store, train)
@@ -216,7 +216,7 @@ def on_features_of(preparation: Preparation, given: Options, features: Features)
         policy=preparation.policy if only else None,
         board=preparation.board,
         features=features,
-        on=f" on {preparation.options.model} features",
+        on=" on features",
     )
 
 

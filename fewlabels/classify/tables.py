@@ -15,7 +15,8 @@ def result_table(summary: dict[str, Any]) -> RichTable:
     counts = ", ".join(f"{summary[name]} {name}" for name in ("labeled", "unlabeled", "test"))
     steps = any(row["added"] is not None for row in summary["rows"])
     caption = "added: to the step before; by the first step to the best training-free baseline" if steps else None
-    table = RichTable(title=f"{summary['data']}: {counts}", caption=caption)
+    features = f"; features of {summary['model'].partition('+')[0]}" if summary["rows"][-1]["on_features"] else ""
+    table = RichTable(title=f"{summary['data']}: {counts}{features}", caption=caption)
     table.add_column("method", no_wrap=True)
     metrics = columns_of(summary["rows"])
     columns = [*metrics, *(["added"] if steps else []), "seconds"]

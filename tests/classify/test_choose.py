@@ -105,10 +105,12 @@ def test_targets_begin_with_propagated_labels_from_scratch_and_with_few_labels()
     few = table_of(28)
     most = from_arrays({"x": np.zeros((40, 28, 28), np.uint8), "y": np.arange(40) % 2, "classes": ("cat", "dog")})
     for kept, expected in ((PROPAGATE_TO, PROPAGATE), (PROPAGATE_TO + 1, 0.0)):
-        assert resolved(Options(), draw_split(most, kept, 0), CPU).propagate == expected
-    assert resolved(Options(propagate=0.0), few, CPU).propagate == 0
-    assert resolved(Options(propagate=0.3), draw_split(most, PROPAGATE_TO + 1, 0), CPU).propagate == 0.3
-    assert resolved(Options(start=Path("a run")), few, CPU).propagate == 0
+        assert resolved(Options(model="small_cnn"), draw_split(most, kept, 0), CPU).propagate == expected
+    assert resolved(Options(model="small_cnn", propagate=0.0), few, CPU).propagate == 0
+    assert (
+        resolved(Options(model="small_cnn", propagate=0.3), draw_split(most, PROPAGATE_TO + 1, 0), CPU).propagate == 0.3
+    )
+    assert resolved(Options(model="small_cnn", start=Path("a run")), few, CPU).propagate == 0
     assert resolved(Options(model="resnet18", weights=Path("weights.safetensors")), few, CPU).propagate == 0
 
 

@@ -327,7 +327,7 @@ def test_a_backbone_with_weights_trains_on_its_features(of_arrays, tmp_path):
     options = {**SMALL["options"], "weights": tmp_path / "model.safetensors", "classify_features": "only"}
     found = FewLabelClassifier(**SMALL | {"model": "small_cnn", "options": options}).fit(IMAGES, some_labels())
     assert found.history_[-1]["step"] == SMALL["steps"]  # nothing else is trained
-    assert found.classifier_.card.model == "small_cnn+mlp"
+    assert found.classifier_.card.model == "small_cnn+unit"
     assert found.predict(IMAGES[:3]).shape == (3,)
 
 

@@ -65,7 +65,7 @@ def test_budget_quick_ends_with_the_features_and_says_why(quick):
     assert names(quick) == ["supervised", *BASELINES, "layermatch", "blend"]
     last = quick.summary["rows"][-1]
     assert "budget quick ends with the features" in quick.summary["chosen"]["why"]
-    assert all("on small_cnn features" in row["label"] for row in quick.summary["rows"])
+    assert all("on features" in row["label"] for row in quick.summary["rows"])
     best = max(row["test"]["accuracy"] for row in quick.summary["rows"][1:-2])
     assert last["added"] == pytest.approx(last["test"]["accuracy"] - best)
     assert quick.accuracy > 0.6
@@ -159,10 +159,12 @@ def test_the_whole_network_comes_after_the_features_and_the_table_says_what_it_a
     )  # fmt: skip
     rows = {row["name"]: row for row in run.summary["rows"]}
     assert [*rows] == [
-        "supervised", *BASELINES, "supervised_of_another_stage", "fixmatch_of_another_stage", "fixmatch"
+        "supervised", *BASELINES, "supervised_of_another_stage", "fixmatch_of_another_stage",
+        "blend_of_another_stage", "fixmatch",
     ]  # fmt: skip
-    before, last = rows["fixmatch_of_another_stage"], rows["fixmatch"]
-    assert before["label"] == "fixmatch on small_cnn features" and last["label"] == "fixmatch"
+    before, last = rows["blend_of_another_stage"], rows["fixmatch"]
+    assert before["label"] == "blend, linear head on features" and last["label"] == "fixmatch"
+    assert run.summary["chosen"]["cross_validated"] is None  # the choice was made before
     assert last["added"] == pytest.approx(last["test"]["accuracy"] - before["test"]["accuracy"])
     assert fewlabels.load(run.path).card.model == "small_cnn"
 
@@ -199,8 +201,8 @@ def test_features_of_a_backbone_of_ones_own(data, tmp_path):
         classify_calibrate="no",
         **QUICK,
     )
-    assert run.accuracy > 0.6 and names(run)[-1] == "fixmatch"
-    assert fewlabels.load(run.path, backbone=module).card.model == "custom+mlp"
+    assert run.accuracy > 0.6 and names(run)[-2:] == ["fixmatch", "blend"]
+    assert fewlabels.load(run.path, backbone=module).card.model == "custom+unit"
     with pytest.raises(UserError, match="a backbone of your own: give it again"):
         fewlabels.load(run.path)
 
@@ -212,7 +214,7 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
     run = fewlabels.fit(
         data, model=function, labels_per_class=5, out=tmp_path / "run", classify_calibrate="no", **QUICK
     )
-    assert run.accuracy > 0.6 and "on custom features" in run.summary["rows"][-1]["label"]
+    assert run.accuracy > 0.6 and "on features" in run.summary["rows"][-1]["label"]
     labels, _ = fewlabels.load(run.path, backbone=function).predict(data[0][:5])
     assert len(labels) == 5
     same = dict(labels_per_class=5, out=tmp_path / "run", classify_calibrate="no", **QUICK)
@@ -296,7 +298,7 @@ def test_where_labels_are_left_out_in_turn_they_judge_both_stages(weights, data,
         method="fixmatch", classify_calibrate="cross", out=tmp_path / "run", baseline=False, **QUICK,
     )  # fmt: skip
     assert "added nothing on 25 labels that were left out" in run.summary["chosen"]["why"]
-    assert fewlabels.load(run.path).card.model == "small_cnn+mlp"
+    assert fewlabels.load(run.path).card.model == "small_cnn+unit"
 
 
 def test_two_parts_make_the_whole(weights):

@@ -208,7 +208,7 @@ def test_weights_and_freeze(tmp_path, rng_images, digits_run):
     first, second = digits_run.classifier.backbone.state_dict(), run.classifier.backbone.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)  # parameters and batch statistics
     names = [row["label"] for row in run.summary["rows"]]
-    assert "linear probe on small_cnn features" in names
+    assert "linear probe on features" in names
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path, rng_images, digits_run):

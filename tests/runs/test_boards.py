@@ -186,7 +186,7 @@ def test_supervised_and_the_method_are_told_apart(service, tmp_path):
     options = {"method": "fixmatch", "labels_per_class": 1, "steps": 4, "device": "cpu", "threads": 1}
     fewlabels.fit("digits", out=tmp_path / "run", log="wandb", **options)
     runs = {run.name: run for run in service.runs.values()}
-    assert set(runs) == {"run supervised", "run fixmatch"}
+    assert set(runs) == {"run supervised", "run fixmatch + propagation"}
     assert all((run.group, run.project, run.ends) == ("run", "fewlabels", [True]) for run in runs.values())
     facts = runs["run supervised"].facts
     assert (facts["data"], facts["labeled"], facts["training"]) == ("digits", 10, "supervised")

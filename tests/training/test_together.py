@@ -70,7 +70,7 @@ def test_a_lost_process_is_said_in_one_sentence():
 
     for error in together(task):
         assert isinstance(error, Interrupted)
-        assert "(Connection closed by peer [::1])" in str(error)
+        assert "Connection closed by peer" in str(error) and "\n" not in str(error)
 
 
 def test_another_error_stays_what_it_is():

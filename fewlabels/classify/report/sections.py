@@ -102,7 +102,8 @@ def _bases(summary: Mapping[str, Any], split: str) -> dict[str, tuple[str, float
     """Return what gains are measured from: names of columns, with the kind of row and its accuracy."""
     found: dict[str, tuple[str, float]] = {}
     for title, kind in (("gain over training-free", "training_free"), ("gain over supervised", "supervised")):
-        values = [metric(row, split) for row in summary["rows"] if row["kind"] == kind]
+        others = [row for row in summary["rows"] if row["name"] != summary["chosen"]["name"]]
+        values = [metric(row, split) for row in others if row["kind"] == kind]
         if there := [value for value in values if value is not None]:
             found[title] = kind, max(there)
     return found

@@ -85,8 +85,8 @@ class Blend:
     Attributes:
         weights: of the members.
         scores: logits of the training rows [N, K], then of the other rows [A, K].
-        left_out: logits of the labeled rows [n, K], each without its label, weights and all; None where there were no
-            parts.
+        left_out: logits of the labeled rows [n, K] by a head that was learned without their part; None where there were
+            no parts. Its weights were fitted to the other parts alone, whose logits knew the labels of this one.
         head: learned from the scores.
     """
 

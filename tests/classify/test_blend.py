@@ -1,0 +1,132 @@
+"""The blend of training-free classifiers: against slow references, and blind to what is left out."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.datasets import load_digits
+from sklearn.linear_model import Ridge
+
+from fewlabels.classify.training_free.blend import (
+    CONFIDENCE,
+    MEMBERS,
+    ON_FEATURES,
+    ON_ROWS,
+    PENALTY,
+    Pool,
+    blend,
+    divided_by_classes,
+    head_of,
+    tempered,
+)
+from fewlabels.classify.training_free.problem import Problem
+from fewlabels.classify.training_free.space import unit_centered
+from fewlabels.classify.training_free.whitening import SHRINK, whitened
+
+K = 10
+
+
+def pool_of(per_class, rows=400, seed=0):
+    """Digits, some of them labeled; with the true classes."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:rows].astype(np.float32), y[:rows]
+    rng, labels = np.random.default_rng(seed), np.full(rows, -1)
+    for k in range(K):
+        labels[rng.permutation(np.flatnonzero(y == k))[:per_class]] = k
+    plain = unit_centered(x, np.arange(rows))
+    white = unit_centered(whitened(plain, np.arange(rows)), np.arange(rows))
+    return Pool(Problem(plain, plain[:0], labels, K), Problem(white, white[:0], labels, K)), y
+
+
+def parts_of(pool, count):
+    given = pool.plain.given
+    place = np.zeros(len(given), int)
+    for k in range(K):
+        place[given == k] = np.arange((given == k).sum())
+    return [np.flatnonzero(place % count == part) for part in range(count)]
+
+
+@pytest.fixture(scope="module")
+def four():
+    pool, truth = pool_of(4)
+    return pool, truth, blend(pool, ON_ROWS, parts_of(pool, 4))
+
+
+def test_it_is_far_above_the_linear_probe_and_its_head_follows_it(four):
+    pool, truth, found = four
+    hidden = pool.plain.labels < 0
+    linear = MEMBERS["linear"].fit(pool.plain).train
+    right = {
+        name: (scores.argmax(1) == truth)[hidden].mean()
+        for name, scores in {"linear": linear, "blend": found.scores, "head": found.head(pool.plain.train)}.items()
+    }
+    assert right["blend"] > right["linear"] + 0.03 and right["head"] > right["linear"]
+    left_out = (found.left_out.argmax(1) == pool.plain.given).mean()
+    assert abs(left_out - right["head"]) < 0.2
+
+
+def test_weights_are_fitted_where_labels_can_tell_and_are_the_prior_where_not(four):
+    assert four[2].weights != {name: ON_ROWS.get(name, 0.0) for name in MEMBERS}
+    assert all(weight >= 0 for weight in four[2].weights.values())
+    pool, _ = pool_of(2)
+    found = blend(pool, ON_FEATURES, parts_of(pool, 2))
+    assert found.weights == {name: ON_FEATURES.get(name, 0.0) for name in MEMBERS}
+    assert found.left_out is not None
+    alone, _ = pool_of(1)
+    assert blend(alone, ON_FEATURES, []).left_out is None
+
+
+def test_a_label_that_is_left_out_changes_nothing_of_what_is_said_of_its_row():
+    """Where the weights are the prior; else they know it a little, by what it did to others that were left out."""
+    pool, _ = pool_of(2)
+    parts = parts_of(pool, 2)
+    found, row = blend(pool, ON_ROWS, parts), parts[0][0]
+    labels = pool.plain.labels.copy()
+    labels[pool.plain.labeled[row]] = (pool.plain.given[row] + 1) % K
+    turned = Pool(*(Problem(p.train, p.asked, labels, K) for p in (pool.plain, pool.whitened)))
+    again = blend(turned, ON_ROWS, parts)
+    np.testing.assert_allclose(again.left_out[parts[0]], found.left_out[parts[0]], atol=1e-9)
+    assert not np.allclose(again.left_out[parts[1]], found.left_out[parts[1]])
+
+
+def test_the_head_is_ridge_regression_of_the_targets_with_true_labels_where_there_are_some(four):
+    pool, _, found = four
+    targets = softmax(found.scores / 2, axis=1)
+    head = head_of(pool.plain, targets)
+    expected = targets.copy()
+    expected[pool.plain.labeled] = np.eye(K)[pool.plain.given]
+    ridge = Ridge(PENALTY).fit(pool.plain.train.astype(np.float64), expected)
+    said, raw = head(pool.plain.train), ridge.predict(pool.plain.train)
+    scale = (said * raw).sum() / (raw * raw).sum()
+    np.testing.assert_allclose(said, scale * raw, atol=1e-4)
+    assert softmax(said, axis=1).max(1).mean() == pytest.approx(expected.max(1).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("are_logits", [True, False])
+def test_all_members_are_brought_to_the_same_confidence(are_logits):
+    scores = np.random.default_rng(0).normal(size=(50, 4))
+    scores = scores if are_logits else softmax(3 * scores, axis=1)
+    found = tempered(scores, 40, are_logits=are_logits)
+    assert softmax(found[:40], axis=1).max(1).mean() == pytest.approx(CONFIDENCE, abs=1e-6)
+    assert np.array_equal(found.argmax(1), scores.argmax(1))
+    np.testing.assert_allclose(found.mean(1), 0, atol=1e-9)
+
+
+def test_scores_that_are_all_alike_stay_so():
+    assert np.array_equal(tempered(np.full((5, 3), 1 / 3), 5, are_logits=False), np.zeros((5, 3)))
+
+
+def test_rows_are_divided_by_the_spread_within_classes():
+    rng = np.random.default_rng(0)
+    x = unit_centered(rng.normal(size=(60, 4)).astype(np.float32), np.arange(60))
+    classes = rng.integers(0, 3, 60)
+    scatter = np.zeros((4, 4))
+    for k in range(3):
+        for row in x[classes == k].astype(np.float64):
+            apart = row - x[classes == k].astype(np.float64).mean(0)
+            scatter += np.outer(apart, apart) / 60
+    scatter += SHRINK * np.trace(scatter) / 4 * np.eye(4)
+    values, vectors = np.linalg.eigh(scatter)
+    expected = x @ (vectors / np.sqrt(values) @ vectors.T)
+    found = divided_by_classes(Problem(x, x[:5], np.full(60, -1), 3), classes)
+    np.testing.assert_allclose(found.train, unit_centered(expected.astype(np.float32), np.arange(60)), atol=1e-5)
+    np.testing.assert_allclose(found.asked, found.train[:5], atol=1e-6)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -13,15 +16,21 @@ import torch
 from fewlabels.classify.preparation import Preparation
 from fewlabels.classify.training_free.space import Features
 from fewlabels.console import Show
+from fewlabels.data.table import Labels
 from fewlabels.inputs.base import chunks
 from fewlabels.inputs.images.cache import KeptArray, default_folder
+from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.build import CUSTOM, digest_of_parameters, mirrored
 from fewlabels.models.classifier import EVALUATED, Classifier
+from fewlabels.models.fused import fused
 from fewlabels.processes import send_from_first, this_process
 
 SAID_EVERY = 10.0  # seconds
-AT_ONCE = 32  # images on a CPU: more only need more memory
-CHUNK = 512  # images from one line of progress to the next, at least
+AT_ONCE = 8  # images on a CPU: what they become in the network stays in the cache of a core
+
+
+Part: TypeAlias = tuple[int, Labels, Features]
+"""rows that are done, those of this part, and their features"""
 
 
 def extractor(preparation: Preparation) -> Classifier:
@@ -67,20 +76,48 @@ def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
 
 
 def _made(preparation: Preparation, classifier: Classifier, show: Show) -> Features:
-    device, rows = preparation.store.device, np.arange(len(preparation.table))
+    store, rows = preparation.store, np.arange(len(preparation.table))
     made = np.empty((len(rows), classifier.head.in_features), np.float32)
     start = said = time.perf_counter()
-    classifier.to(device)
-    for part in chunks(rows, CHUNK):
-        made[part] = classifier.outputs(
-            preparation.store, part, AT_ONCE if device.type == "cpu" else EVALUATED
-        ).features
-        now, done = time.perf_counter(), int(part[-1]) + 1
+    parts = _by_threads if store.device.type == "cpu" and classifier.card.model != CUSTOM else _one_by_one
+    for done, part, features in parts(preparation, classifier, rows):
+        made[part] = features
+        now = time.perf_counter()
         if now - said > SAID_EVERY and done < len(rows):
             said, left = now, (now - start) / done * (len(rows) - done)
             show.line(f"features: {done:,} of {len(rows):,} images, {left:.0f} s left")
-    classifier.cpu()
     return made
+
+
+def _one_by_one(preparation: Preparation, classifier: Classifier, rows: Labels) -> Iterator[Part]:
+    classifier.to(preparation.store.device)
+    for part in chunks(rows, EVALUATED):
+        yield int(part[-1]) + 1, part, classifier.outputs(preparation.store, part).features.numpy()
+    classifier.cpu()
+
+
+def _by_threads(preparation: Preparation, classifier: Classifier, rows: Labels) -> Iterator[Part]:
+    """Yield features part by part, each on one thread: the same for any number of threads, and faster (docs/LOG.md)."""
+    store, card, workers = preparation.store, classifier.card, torch.get_num_threads()
+    normalize = inputs_for(card.form).normalize(card.mean, card.std)
+    network = fused(classifier.backbone.eval(), normalize(store.take(rows[:2])))
+
+    def of(part: Labels) -> tuple[Labels, Features]:
+        with torch.inference_mode():
+            return part, network(normalize(store.take(part))).numpy()
+
+    # Few parts wait at a time: each holds its images.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = deque[Future[tuple[Labels, Features]]]()
+        for part in chunks(rows, AT_ONCE):
+            waiting.append(pool.submit(of, part))
+            if len(waiting) > 2 * workers:
+                done = waiting.popleft().result()
+                yield int(done[0][-1]) + 1, *done
+        for future in waiting:
+            done = future.result()
+            yield int(done[0][-1]) + 1, *done
+    torch.set_num_threads(workers)
 
 
 def _place(preparation: Preparation, classifier: Classifier, content: str) -> KeptArray | None:

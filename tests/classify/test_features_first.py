@@ -13,6 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
+from fewlabels.classify import embedding
 from fewlabels.classify.baselines import BASELINES
 from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
@@ -21,7 +22,6 @@ from fewlabels.inputs.images.cache import KeptArray
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, on_features
-from fewlabels.models.classifier import Classifier
 
 pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
@@ -125,8 +125,8 @@ def test_probabilities_are_calibrated_by_labels_that_were_left_out(quick):
 
 def test_features_are_made_once(weights, data, tmp_path, monkeypatch):
     made = []
-    outputs = Classifier.outputs
-    monkeypatch.setattr(Classifier, "outputs", lambda self, *given: made.append(self) or outputs(self, *given))
+    make = embedding._made
+    monkeypatch.setattr(embedding, "_made", lambda *given: made.append(given) or make(*given))
     options = QUICK | {
         "weights": weights,
         "model": "small_cnn",
@@ -138,8 +138,21 @@ def test_features_are_made_once(weights, data, tmp_path, monkeypatch):
     for method, cache in (("supervised", "a"), ("fixmatch", "a"), ("supervised", "b")):
         made.clear()
         fewlabels.fit(data, out=tmp_path / f"{method}{cache}", images_cache=tmp_path / cache, method=method, **options)
-        counts.append(sum(isinstance(each.backbone, nn.Module) and each.card.model == "small_cnn" for each in made))
+        counts.append(len(made))
     assert counts == [1, 0, 1]
+
+
+def test_features_are_the_same_for_any_number_of_threads(weights, data, tmp_path):
+    """Each part of the images is on one thread, and the features are those that the classifier itself gives."""
+    found = []
+    for threads in (1, 2):
+        fewlabels.fit(
+            data, weights=weights, model="small_cnn", labels_per_class=2, baseline=False, steps=2,
+            classify_features="only", images_cache=tmp_path / f"{threads}", out=tmp_path / f"run{threads}",
+            **QUICK | {"threads": threads},
+        )  # fmt: skip
+        found.append(np.load(next((tmp_path / f"{threads}").glob("*/array.npy"))))
+    assert len(found[0]) == len(data[0]) and found[0].std() > 0 and np.array_equal(*found)
 
 
 def test_an_array_that_was_cut_is_made_anew(tmp_path):

@@ -2,7 +2,7 @@
 
 The same backbone as ours, as its authors evaluate it (timm's transform: resize, center crop), features of unit length,
 and each classifier's numbers chosen by stratified cross-validation on the labels. It sees the pool and the labels, and
-is asked once for the test rows. What learns from the pool works on 128 principal components, since it is fitted 75 times.
+is asked once for the test rows. What learns from the pool works on 128 principal components: it is fitted 75 times.
 """
 
 from __future__ import annotations

@@ -218,13 +218,6 @@ def _other(summary: Mapping[str, Any], *methods: str) -> str:
     return f"`--method {next(name for name in methods if name != summary['method'])}`"
 
 
-def _pretrained(summary: Mapping[str, Any], before: str) -> str:
-    """Suggest a pretrained backbone, where the run's began from nothing."""
-    ours = summary["model"] == "small_cnn" or summary["model"].startswith("wrn_")
-    nothing = ours and not summary.get("begun_with_weights")
-    return f"{before} a pretrained backbone (`--model resnet18 --pretrained`)" if nothing else ""
-
-
 def _more_work(summary: Mapping[str, Any]) -> str:
     """Suggest a longer training, or where there is none more labels."""
     if summary.get("budget") != "full":
@@ -255,8 +248,7 @@ def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[He
             "pseudo_labels_wrong",
             "high",
             f"Of the surest pseudo-labels, as many as were kept, {percent(1 - crowd.right)} are wrong: the network "
-            f"learns its own mistakes. More labels mend it most surely (`fewlabels next` names {things(summary)})"
-            f"{_pretrained(summary, '; also try')}.",
+            f"learns its own mistakes. More labels mend it most surely (`fewlabels next` names {things(summary)}).",
         )
 
 
@@ -305,8 +297,7 @@ def _training_free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarni
             "high",
             f"{best['label'][0].upper()}{best['label'][1:]}, which needs no training, is better by "
             f"{-100 * gain['value']:.1f} points. "
-            f"Try {keep if trained else _more_work(summary)}"
-            f"{_pretrained(summary, ', or')}.",
+            f"Try {keep if trained else _more_work(summary)}.",
         )
 
 

@@ -75,6 +75,7 @@ def one(question: Question, whole: Any, labels: int, how: str, seed: int) -> dic
     run = fewlabels.fit(
         table,
         model="small_cnn",
+        propagate=0.0,
         method=question.method,
         labels_per_class=labels,
         classify_calibrate=how,

@@ -41,8 +41,14 @@ STRANGE = 0.1  # of the unlabeled images
 NEW = 2 / 7  # of the images, never seen by the run
 FLIPPED = 0.1  # of the labels
 HOW: dict[str, Any] = {
-    "method": "layermatch", "model": "small_cnn", "budget": "quick", "baseline": False, "threads": 1, "device": "cpu",
-}  # fmt: skip
+    "method": "layermatch",
+    "model": "small_cnn",
+    "propagate": 0.0,
+    "budget": "quick",
+    "baseline": False,
+    "threads": 1,
+    "device": "cpu",
+}
 
 
 @dataclass(frozen=True)

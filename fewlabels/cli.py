@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from fewlabels.cli_task import CLASSIFY, check_none_failed, grouped, run_task, task_of
 from fewlabels.cli_words import check_renamed, split_method_words
-from fewlabels.config import Budget, MaybePath, Options
+from fewlabels.config import Budget, Fraction, MaybePath, Options
 from fewlabels.errors import Interrupted, UserError
 from fewlabels.version import __version__
 
@@ -53,6 +53,10 @@ class Bench(Options):
     """folder of the runs and of bench.md and bench.json (runs/bench-DATA)"""
     json: MaybePath = None
     """write bench.json here too"""
+    choose: str = "method"
+    """as of `fewlabels train`; what is compared is each method's network"""
+    propagate: Literal["auto"] | Fraction = 0.0
+    """as of `fewlabels train`; 0 is each method as published"""
     # What `bench` itself sets for each run is no option here.
     method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "auto"
     seed: Annotated[int, tyro.conf.Fixed, tyro.conf.Suppress] = 0

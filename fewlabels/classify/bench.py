@@ -35,6 +35,7 @@ from fewlabels.runs.bench import (
 from fewlabels.runs.folder import RUNS, RunFolder
 
 OF_ONE_RUN = ("method", "seed", "baseline")  # options that differ from run to run, and so are no options here
+AS_PUBLISHED: dict[str, Any] = {"choose": "method", "propagate": 0.0}  # unless the user says otherwise
 _OF_UNLABELED = ("classify_center_memory", "probe_every")  # options that the supervised baseline refuses
 
 
@@ -76,12 +77,14 @@ def bench(
     _check_measured(table)
     folder = RunFolder(Path(out) if out is not None else RUNS / f"bench-{table.name}")
     check_for_runs(folder.path)
-    given = {"baseline": False, "choose": "method", **options}
+    given = {**AS_PUBLISHED, "baseline": False, **options}
 
     def make(name: str, seed: int) -> Classify:
         own = given | {"seed": seed, "out": folder / f"{folder_name(name)}-{seed}"}
         if name == SUPERVISED:
-            return make_task(data, made[name], model, unlabeled, "auto", own | dict.fromkeys(_OF_UNLABELED))
+            return make_task(
+                data, made[name], model, unlabeled, "auto", own | dict.fromkeys(_OF_UNLABELED) | {"propagate": 0.0}
+            )
         return make_task(data, made[name], model, unlabeled, policy, own)
 
     def reason(error: Exception, name: str) -> str | None:
@@ -90,7 +93,7 @@ def bench(
         kind = type(made[name])
         return where_it_failed(error, kind) if own_file(kind) else None
 
-    setting = {"labels_per_class": _labels_per_class(table), "budget": chosen.budget}
+    setting = {"labels_per_class": _labels_per_class(table), "budget": chosen.budget, "propagate": given["propagate"]}
     with folder.alone():
         return Comparison(
             folder, Classify.metric, list(made), numbers, make, show or Show(None), setting, facts, reason
@@ -106,6 +109,7 @@ def facts(setting: Mapping[str, Any]) -> list[str]:
         f"{setting['unlabeled']} unlabeled",
         f"{setting['test']} test",
         f"budget {setting['budget']} ({setting['steps']} steps)",
+        *([f"propagate {setting['propagate']}"] if setting["propagate"] else []),
     ]
 
 

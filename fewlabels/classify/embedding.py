@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, TypeAlias, cast
@@ -107,7 +108,7 @@ def _by_threads(preparation: Preparation, classifier: Classifier, rows: Labels) 
             return part, network(normalize(store.take(part))).numpy()
 
     # Few parts wait at a time: each holds its images.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with _threads_kept(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting = deque[Future[tuple[Labels, Features]]]()
         for part in chunks(rows, AT_ONCE):
             waiting.append(pool.submit(of, part))
@@ -117,7 +118,16 @@ def _by_threads(preparation: Preparation, classifier: Classifier, rows: Labels) 
         for future in waiting:
             done = future.result()
             yield int(done[0][-1]) + 1, *done
-    torch.set_num_threads(workers)
+
+
+@contextmanager
+def _threads_kept() -> Generator[None]:
+    """Leave the number of threads of torch as it was."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _place(preparation: Preparation, classifier: Classifier, content: str) -> KeptArray | None:

@@ -73,10 +73,15 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
         choose: as of `--choose`.
 
     Returns:
-        What it comes to; None where there are no unlabeled rows, or where the method is asked for.
+        What it comes to; None where the method is asked for, or nothing and there are no unlabeled rows.
+
+    Raises:
+        UserError: what is asked for needs unlabeled rows.
     """
-    if choose == METHOD or not len(preparation.unlabeled):
+    if choose == METHOD or (choose == LABELS and not len(preparation.unlabeled)):
         return None
+    if not len(preparation.unlabeled) and (choose == BLEND or BASELINES[choose].takes_unlabeled):
+        raise UserError(f"--choose {choose} learns from unlabeled rows, and there are none; give {LABELS} or {METHOD}")
     start, table = time.perf_counter(), preparation.table
     rows = PooledRows(features, table.labels, np.concatenate([preparation.labeled, preparation.unlabeled]))
     pool, labeled = rows.pool, rows.rows[rows.pool.plain.labeled]

@@ -117,6 +117,15 @@ def test_only_rows_that_are_there_can_be_chosen(weights, data, tmp_path):
         fewlabels.fit(data, choose="knn", labels_per_class=5, out=tmp_path / "run", **QUICK)
 
 
+def test_what_learns_from_unlabeled_rows_cannot_be_chosen_without_any(weights, data, tmp_path):
+    options = dict(weights=weights, model="small_cnn", steps=2, baseline=False, classify_features="only", **QUICK)
+    for choose in ("blend", "poisson"):
+        with pytest.raises(UserError, match=f"--choose {choose} learns from unlabeled rows, and there are none"):
+            fewlabels.fit(data, choose=choose, out=tmp_path / choose, **options)
+    assert names(fewlabels.fit(data, choose="ridge", out=tmp_path / "ridge", **options))[-1] == "ridge_head"
+    assert names(fewlabels.fit(data, out=tmp_path / "none", **options))[-1] == "layermatch"
+
+
 def test_probabilities_are_calibrated_by_labels_that_were_left_out(quick):
     found = quick.summary["calibration"]
     assert (found["how"], found["rows"], found["promised"]) == ("cross-fitted", 25, False)

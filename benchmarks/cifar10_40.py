@@ -56,7 +56,7 @@ def words(question: Question, out: Path) -> list[str]:
         "method": question.method, "labels-per-class": 4, "seed": question.seed, "steps": question.steps,
         "model": question.model, "batch": question.batch, "unlabeled-ratio": question.unlabeled_ratio,
         "lr": question.lr, "warm-up": question.warm_up, "optimizer": question.optimizer, "compile": question.compile,
-        "images.flip": "horizontal", "out": out,
+        "images.flip": "horizontal", "propagate": 0, "out": out,
     }  # fmt: skip
     options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "fewlabels", "train", question.data, *options, "--no-baseline"]

@@ -197,7 +197,13 @@ class Trainings:
         question, chosen = self.question, self.table
         if question.rows is not None:
             chosen = subset(self.table, question.rows, question.labels_per_class, self.seed)
-        options = Options(labels_per_class=question.labels_per_class, seed=self.seed, steps=question.steps)
+        options = Options(
+            labels_per_class=question.labels_per_class,
+            seed=self.seed,
+            steps=question.steps,
+            model="small_cnn",
+            propagate=0.0,
+        )
         return prepare(with_split(chosen, options), options, None, torch.device("cpu"))[0]
 
     def outcome(self, cell: Cell) -> dict[str, Any]:

@@ -191,7 +191,9 @@ def costs(table: Table, question: Question) -> dict[str, Any]:
 
 def preparation_of(table: Table, question: Question) -> Preparation:
     """Prepare a training as `fewlabels train` would."""
-    options = Options(labels_per_class=question.labels_per_class, steps=question.steps)
+    options = Options(
+        labels_per_class=question.labels_per_class, steps=question.steps, model="small_cnn", propagate=0.0
+    )
     return prepare(with_split(table, options), options, None, torch.device("cpu"))[0]
 
 

@@ -57,7 +57,7 @@ def rows(x: Floats, y: Ints, labeled: Ints, unlabeled: Ints, test: Ints) -> dict
 
     def best(make: Callable[..., Any], grid: dict[str, list[Any]]) -> Any:
         if folds < 2:
-            return make(**{name: values[len(values) // 2] for name, values in grid.items()})
+            return make(**{name: values[0] for name, values in grid.items()})
         search = GridSearchCV(make(), grid, cv=StratifiedKFold(folds, shuffle=True, random_state=0))
         return make(**search.fit(x[labeled], y[labeled]).best_params_)
 
@@ -82,7 +82,7 @@ def rows(x: Floats, y: Ints, labeled: Ints, unlabeled: Ints, test: Ints) -> dict
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        logistic = best(LogisticRegression, {"C": [1.0, 10.0, 100.0, 1000.0], "max_iter": [2000]})
+        logistic = best(LogisticRegression, {"C": [10.0, 1.0, 100.0, 1000.0], "max_iter": [2000]})
         neighbors = best(KNeighborsClassifier, {"n_neighbors": [1, 3, 5, 9], "metric": ["cosine"]})
 
         def spreading(value: tuple[int, float]) -> Any:

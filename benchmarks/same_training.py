@@ -37,7 +37,7 @@ def trained(data: Any, method: str, out: Path, own: dict[str, Any] | None = None
     kind = method_class(method)
     fewlabels.fit(
         data, method=kind(**own or {}), labels_per_class=4, steps=STEPS, seed=1000, baseline=False, device="cpu",
-        threads=1, out=out, **options,
+        threads=1, propagate=0.0, out=out, **options,
     )  # fmt: skip
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == STEPS

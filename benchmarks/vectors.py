@@ -48,7 +48,7 @@ class Question:
 
     data: tyro.conf.Positional[tuple[str, ...]]
     """digits, wine, breast_cancer, or .npz files"""
-    settings: tuple[str, ...] = ("auto",)
+    settings: tuple[str, ...] = ("propagate=0",)
     """options, as vectors_noise=0.6:vectors_replaced=0.4"""
     methods: tuple[str, ...] = ("supervised", "fixmatch", "layermatch")
     """which are trained with each setting"""

@@ -55,7 +55,7 @@ def resolve(
     trained = brings_statistics(model, begins_with_weights(options), options.weights)
     form, chosen = inputs.choose(options, table, size, reasons, wanted_by(model, trained=trained))
     if inputs is IMAGES:
-        chosen["classify_features"] = pick("classify_features", options.classify_features, *_features(options, device))
+        chosen["classify_features"] = pick("classify_features", options.classify_features, *_features(options))
     chosen |= {
         "model": model,
         "propagate": pick("propagate", options.propagate, *_propagate(options, table)),
@@ -109,14 +109,14 @@ def _steps(options: Options, inputs: Inputs[Any], size: Size) -> tuple[int, str]
     return steps, f"budget {options.budget}{'' if inputs.are_pictures else ', fewer for vectors than for images'}"
 
 
-def _features(options: Options, device: torch.device) -> tuple[FeaturesFirst, str]:
+def _features(options: Options) -> tuple[FeaturesFirst, str]:
     if not begins_with_weights(options):
         return "no", "the backbone begins with nothing"
     if options.budget == "quick" and options.steps is None:
         return "only", "budget quick ends with the features; --budget normal also trains the backbone"
-    if device.type == "cpu" and options.model in EMBEDDED and options.steps is None:
+    if options.model in EMBEDDED and options.steps is None:
         return "only", (
-            "on a CPU training the whole network takes hours, and lost accuracy where it was measured; "
+            "training the whole network takes hours on a CPU, and lost accuracy where it was measured; "
             "--classify.features first trains it"
         )
     return "first", "the backbone begins with weights"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +18,7 @@ from fewlabels.classify.preparation import Preparation
 from fewlabels.classify.training_free.space import Features
 from fewlabels.console import Show
 from fewlabels.data.table import Labels
+from fewlabels.errors import Interrupted
 from fewlabels.inputs.base import chunks
 from fewlabels.inputs.images.cache import KeptArray, default_folder
 from fewlabels.inputs.kinds import inputs_for
@@ -41,19 +42,22 @@ def extractor(preparation: Preparation) -> Classifier:
     return mirrored(classifier) if may else classifier
 
 
-def embedded(preparation: Preparation, content: str, show: Show) -> Features:
+def embedded(preparation: Preparation, content: str, show: Show, stop: Callable[[], bool] = lambda: False) -> Features:
     """Return the features [N, D] of all rows by the backbone that the run begins with.
 
     They are kept on disk, by what the rows hold and what the backbone is, where that can be written to. The first of
     several processes makes them for all.
+
+    Raises:
+        Interrupted: a run of one process was asked to stop.
     """
     made = None
     if this_process().rank == 0:
-        made = {"features": torch.from_numpy(_embedded(preparation, content, show))}
+        made = {"features": torch.from_numpy(_embedded(preparation, content, show, stop))}
     return send_from_first(made, preparation.store.device)["features"].cpu().numpy()
 
 
-def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
+def _embedded(preparation: Preparation, content: str, show: Show, stop: Callable[[], bool]) -> Features:
     classifier = extractor(preparation)
     model, rows = preparation.options.model, len(preparation.table)
     kept = _place(preparation, classifier, content)
@@ -62,7 +66,7 @@ def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
         show.line(f"features of {len(found):,} images by {model}: taken from {kept.folder}")
         return found
     start = time.perf_counter()
-    made = _made(preparation, classifier, show)
+    made = _made(preparation, classifier, show, stop)
     seconds = time.perf_counter() - start
     show.line(
         f"features of {len(made):,} images by {model}, {made.shape[1]} each: {seconds:.1f} s, "
@@ -76,13 +80,15 @@ def _embedded(preparation: Preparation, content: str, show: Show) -> Features:
     return made
 
 
-def _made(preparation: Preparation, classifier: Classifier, show: Show) -> Features:
+def _made(preparation: Preparation, classifier: Classifier, show: Show, stop: Callable[[], bool]) -> Features:
     store, rows = preparation.store, np.arange(len(preparation.table))
     made = np.empty((len(rows), classifier.head.in_features), np.float32)
     start = said = time.perf_counter()
     parts = _by_threads if store.device.type == "cpu" and classifier.card.model != CUSTOM else _one_by_one
     for done, part, features in parts(preparation, classifier, rows):
         made[part] = features
+        if this_process().world_size == 1 and stop():  # others wait for what this one makes
+            raise Interrupted("stopped while features were made; none are kept")
         now = time.perf_counter()
         if now - said > SAID_EVERY and done < len(rows):
             said, left = now, (now - start) / done * (len(rows) - done)

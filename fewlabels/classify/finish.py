@@ -92,7 +92,7 @@ def finish(
         },
         "before": _before(preparation, predicted),
         "gain": _gain(preparation, groups[best], predicted),
-        "gain_over_training_free": _gain_over(preparation, [*training_free, *groups[best][:-1]], predicted),
+        "gain_over_training_free": _gain_over(preparation, [*training_free, *_others(groups, best)], predicted),
         "rows": [outcome.row for outcome in _rows(training_free, groups, best)],
         "calibration": _calibration_of(preparation, chosen, calibration, findings),
         "unknown": int(findings.unknown[preparation.unlabeled].sum()),
@@ -169,6 +169,11 @@ def _rows(training_free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]],
         steps += [*others, outcome] if number == best else [*map(_of_another, group[:-1]), _of_another(outcome)]
     steps.sort(key=lambda outcome: outcome.name == chosen.name)
     return [*baseline, *training_free, *steps]
+
+
+def _others(groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
+    """Return what was not chosen."""
+    return [each for group in groups for each in group if each is not groups[best][-1]]
 
 
 def _of_another(outcome: Outcome) -> Outcome:

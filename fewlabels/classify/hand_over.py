@@ -15,15 +15,16 @@ from fewlabels.classify.baselines import BASELINES, PooledRows
 from fewlabels.classify.embedding import extractor
 from fewlabels.classify.outcome import Outcome, scores
 from fewlabels.classify.preparation import Preparation
-from fewlabels.classify.training_free.blend import ON_FEATURES, Head, blend, head_of, tempered
+from fewlabels.classify.training_free.blend import FEW, ON_FEATURES, Head, blend, head_of, tempered
 from fewlabels.classify.training_free.space import Features, Scores, unit
-from fewlabels.data.splits import parted
+from fewlabels.data.splits import fewest_apart, parted
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
 from fewlabels.models.build import linear_classifier
 from fewlabels.report.words import percent
 
 BLEND = "blend"
+FOLDS = 5  # that the labeled rows are parted in
 LABELS, METHOD = "labels", "method"  # what chooses, beside the name of a row
 
 
@@ -34,8 +35,8 @@ class Choice:
     Attributes:
         chosen: its name.
         why: in words.
-        margin: by how much more of the labeled rows it is right on than the other, each left out; None where that is
-            not known.
+        margin: by how much more of the labeled rows it is right on than the other, of those that neither was learned
+            from; it may be negative, and None where that is not known.
         cross_validated: the accuracy on labeled rows that were left out, the choice included; None likewise.
     """
 
@@ -45,8 +46,13 @@ class Choice:
     cross_validated: float | None = None
 
 
-def check_choice(choose: str, *, on_features: bool) -> None:
+def check_choice(choose: str, *, on_features: bool, no_pool: bool = False) -> None:
     """Check what `--choose` names.
+
+    Args:
+        choose: what it names.
+        on_features: whether the run trains on features.
+        no_pool: whether there are no unlabeled rows.
 
     Raises:
         UserError: no such row, or one that cannot be handed over in this run.
@@ -56,10 +62,12 @@ def check_choice(choose: str, *, on_features: bool) -> None:
         return
     if choose not in rows:
         raise UserError(f"choose is {choose!r}; give {LABELS}, {METHOD}, or a row: {', '.join(rows)}")
+    if no_pool and (choose == BLEND or BASELINES[choose].takes_unlabeled):
+        raise UserError(f"--choose {choose} learns from unlabeled rows, and there are none; give {LABELS} or {METHOD}")
     if not on_features:
         raise UserError(
-            f"--choose {choose} hands over a linear head on the features of a pretrained backbone, and this run trains "
-            f"its network from scratch; give {LABELS} or {METHOD}, or a pretrained --model"
+            f"--choose {choose} hands over a linear head on features of a pretrained backbone, and this run does not "
+            f"train on features; give {LABELS} or {METHOD}, or another --model or --method"
         )
 
 
@@ -69,24 +77,22 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
     Args:
         preparation: of the run.
         features: of all rows.
-        folds: parts of the labeled rows, each judged by a head that was learned without their labels; 0 for none.
+        folds: parts of the labeled rows that the method's network is judged by; 0 for none, and then for the blend as
+            many as there can be.
         choose: as of `--choose`.
 
     Returns:
         What it comes to; None where the method is asked for, or nothing and there are no unlabeled rows.
-
-    Raises:
-        UserError: what is asked for needs unlabeled rows.
     """
     if choose == METHOD or (choose == LABELS and not len(preparation.unlabeled)):
         return None
-    if not len(preparation.unlabeled) and (choose == BLEND or BASELINES[choose].takes_unlabeled):
-        raise UserError(f"--choose {choose} learns from unlabeled rows, and there are none; give {LABELS} or {METHOD}")
     start, table = time.perf_counter(), preparation.table
     rows = PooledRows(features, table.labels, np.concatenate([preparation.labeled, preparation.unlabeled]))
     pool, labeled = rows.pool, rows.rows[rows.pool.plain.labeled]
     unseen, logits = preparation.held_out[:0], np.zeros((0, len(rows.classes)), np.float32)
     if choose in (LABELS, BLEND):
+        apart = fewest_apart(table, labeled)
+        folds = folds or (min(FOLDS, apart) if apart > FEW else 0)
         parts = parted(table, labeled, folds, preparation.options.seed)
         found = blend(pool, ON_FEATURES, [np.flatnonzero(np.isin(labeled, part)) for part in parts])
         head, name, label = found.head, BLEND, "blend, linear head"
@@ -143,7 +149,7 @@ def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str)
     if not len(both):
         return Choice(
             head.name,
-            "with so few labels none can tell what is best, and it was the best on development data",
+            "no labels are left that neither was learned from, and it was the better one on development data",
             None,
             _accuracy(head, labels),
         )
@@ -155,9 +161,11 @@ def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str)
     # The same choice without each row, judged by that row: the winner's own score flatters.
     without = [right[_is_trained_better(np.delete(right, row, 1)), row] for row in range(len(both))]
     why = (
-        f"of {len(both)} labeled rows, each left out in turn, {first} is right on {percent(means[better])} and "
+        f"of {len(both)} labeled rows that neither was learned from, {first} is right on {percent(means[better])} and "
         f"{second} on {percent(means[1 - better])}"
     )
+    if means[better] <= means[1 - better]:
+        why += f", not by more than a standard error; {first} was the better one on development data"
     return Choice(first, why, float(means[better] - means[1 - better]), float(np.mean(without)))
 
 

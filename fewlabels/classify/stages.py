@@ -16,11 +16,13 @@ from sklearn.preprocessing import StandardScaler
 from fewlabels.classify.baselines import BASELINES, Features, training_free_baselines
 from fewlabels.classify.choose import resolve
 from fewlabels.classify.embedding import extractor
+from fewlabels.classify.hand_over import FOLDS
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
 from fewlabels.classify.preparation import Preparation, begins_told, stage_of
 from fewlabels.classify.prepare import prepared
+from fewlabels.classify.training_free.blend import FEW
 from fewlabels.config import Options
 from fewlabels.console import Show
 from fewlabels.data.splits import fewest_apart, parted
@@ -37,8 +39,6 @@ from fewlabels.training.train import Training
 
 CROSS = "cross"
 HALVES = 2
-FEW = 2  # labels of a class, up to which none can be left out
-FOLDS = 5  # that the labeled rows are parted in to judge a training on features
 JUDGED_FROM = 100  # labeled rows, from which on one wrong in a hundred can be told from none
 LITTLE = 0.01  # of the labeled rows, judged by others, below which training the backbone could not add much
 

@@ -15,7 +15,7 @@ from fewlabels.classify.checks import check_rule, check_told, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.embedding import embedded
 from fewlabels.classify.finish import finish
-from fewlabels.classify.hand_over import Choice, arranged, check_choice, choose_outcome, linear_head
+from fewlabels.classify.hand_over import LABELS, METHOD, Choice, arranged, check_choice, choose_outcome, linear_head
 from fewlabels.classify.identity import configuration, data_difference, identity_of, method_difference
 from fewlabels.classify.outcome import Outcome
 from fewlabels.classify.preparation import PROBE, Preparation, probe_of
@@ -108,7 +108,8 @@ class Classify(Task[Options]):
     def prepare(self, context: Context) -> Mapping[str, Any]:
         """Make all that is needed before the first step; try a step of the method, and measure threads."""
         self.context, options, method = context, self.options, self.chosen_method
-        check_choice(options.choose, on_features=True)  # before work is done that would be in vain
+        few = not len(self.table.unlabeled_rows)
+        check_choice(options.choose, on_features=True, no_pool=few)  # before work is done that would be in vain
         if options.log != "none":
             check_board(options.log)
         check_told(options, method, method_name(method))
@@ -122,7 +123,7 @@ class Classify(Task[Options]):
         why = {"method": self.reason, **why}
         if _learns_from_features(found):
             found, why = self._with_features(found, given, why)
-        check_choice(options.choose, on_features=_learns_from_features(found))
+        check_choice(options.choose, on_features=_learns_from_features(found), no_pool=few)
         self.preparation = found
         threads, why["threads"] = self._rehearse(found)
         self.why = why
@@ -238,25 +239,30 @@ class Classify(Task[Options]):
     def stages(self) -> Stages:
         """Train on features where the backbone begins with weights, then the whole network; finish."""
         found, method, show = self.preparation, self.chosen_method, self.context.show
-        features = embedded(found, content_of(self.digests), show) if _learns_from_features(found) else None
-        if features is None:
+        features = None
+        if _learns_from_features(found):
+            features = embedded(found, content_of(self.digests), show, self.context.stop)
+        else:
             self._say_estimate()
         found = replace(found, features=features)
         baselines = first_says(lambda: training_free(found, features, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None
         choice: Choice | None = None
-        seed = self.options.seed
+        seed, choose = self.options.seed, self.options.choose
         if features is not None:
             on_features = on_features_of(found, self.options, features)
             folds = folds_on_features(found, self.options)
             group = yield from trainings(on_features, method, folds, seed, show)
-            head = linear_head(found, features, folds, self.options.choose)
+            # The first process alone writes what comes out.
+            head = linear_head(found, features, folds, choose) if this_process().rank == 0 else None
             if head is not None:
-                choice = choose_outcome(head, group[-1], found.table.labels, self.options.choose)
+                choice = choose_outcome(head, group[-1], found.table.labels, choose)
                 group = arranged(group, head, choice)
             groups.append(group)
             ended = self.why["classify_features"] if found.options.classify_features == "only" else None
+            if choose not in (LABELS, METHOD):
+                ended = ended or f"--choose {choose} hands over a linear head on the features"
             ended = ended or first_says(lambda: enough(found, features))
             if ended:
                 show.line(f"the backbone is not trained: {ended}")

@@ -38,7 +38,7 @@ OWN: dict[str, Callable[[int], nn.Module]] = {
 """made for images by the number of channels, and for vectors by that of dimensions"""
 TAKES = {"mlp": "vectors"}
 """what is not listed takes images"""
-SMALL, LARGE = 64, 260  # pixels that are bearable for our own networks, and for published ones
+SMALL, LARGE = 64, 224  # pixels that are bearable for our own networks, and for published ones
 ADDITIONS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
     "mirrored": Mirrored,
     "mlp": OnFeatures,
@@ -161,11 +161,13 @@ def wanted_by(model: str, *, trained: bool) -> Wanted:
         return Wanted(SMALL if model in OWN else LARGE)
     import timm
 
-    config = timm.get_pretrained_cfg(timm_name(model), allow_unregistered=True)
+    try:
+        config = timm.get_pretrained_cfg(timm_name(model), allow_unregistered=True)
+    except RuntimeError:  # `check_model` says it better
+        config = None
     if config is None:
         return Wanted(LARGE, trained=True, interpolation="bicubic")
-    smooth = config.interpolation == "bilinear"
-    return Wanted(min(config.input_size[-1], LARGE), True, "bilinear" if smooth else "bicubic")
+    return Wanted(config.input_size[-1], True, "bilinear" if config.interpolation == "bilinear" else "bicubic")
 
 
 def pretrained_statistics(module: nn.Module) -> dict[str, tuple[float, ...]]:

@@ -10,7 +10,6 @@ from fewlabels.classify.training_free.blend import (
     CONFIDENCE,
     MEMBERS,
     ON_FEATURES,
-    ON_ROWS,
     PENALTY,
     Pool,
     blend,
@@ -48,7 +47,7 @@ def parts_of(pool, count):
 @pytest.fixture(scope="module")
 def four():
     pool, truth = pool_of(4)
-    return pool, truth, blend(pool, ON_ROWS, parts_of(pool, 4))
+    return pool, truth, blend(pool, ON_FEATURES, parts_of(pool, 4))
 
 
 def test_it_is_far_above_the_linear_probe_and_its_head_follows_it(four):
@@ -65,7 +64,7 @@ def test_it_is_far_above_the_linear_probe_and_its_head_follows_it(four):
 
 
 def test_weights_are_fitted_where_labels_can_tell_and_are_the_prior_where_not(four):
-    assert four[2].weights != {name: ON_ROWS.get(name, 0.0) for name in MEMBERS}
+    assert four[2].weights != {name: ON_FEATURES.get(name, 0.0) for name in MEMBERS}
     assert all(weight >= 0 for weight in four[2].weights.values())
     pool, _ = pool_of(2)
     found = blend(pool, ON_FEATURES, parts_of(pool, 2))
@@ -79,11 +78,11 @@ def test_a_label_that_is_left_out_changes_nothing_of_what_is_said_of_its_row():
     """Where the weights are the prior; else they know it a little, by what it did to others that were left out."""
     pool, _ = pool_of(2)
     parts = parts_of(pool, 2)
-    found, row = blend(pool, ON_ROWS, parts), parts[0][0]
+    found, rows = blend(pool, ON_FEATURES, parts), pool.plain.labeled[parts[0]]
     labels = pool.plain.labels.copy()
-    labels[pool.plain.labeled[row]] = (pool.plain.given[row] + 1) % K
+    labels[rows] = (labels[rows] + 1) % K  # each class keeps its number of labels
     turned = Pool(*(Problem(p.train, p.asked, labels, K) for p in (pool.plain, pool.whitened)))
-    again = blend(turned, ON_ROWS, parts)
+    again = blend(turned, ON_FEATURES, parts)
     np.testing.assert_allclose(again.left_out[parts[0]], found.left_out[parts[0]], atol=1e-9)
     assert not np.allclose(again.left_out[parts[1]], found.left_out[parts[1]])
 

@@ -130,8 +130,12 @@ def asked(summary: Mapping[str, Any]) -> str:
     unlabeled = f"{summary['unlabeled']:,} unlabeled" if summary["unlabeled"] else "no unlabeled"
     held_out = f" ({summary['held_out']:,} more for calibration)" if summary.get("held_out") else ""
     test = f", and {count(summary['test'], tested(summary))} that chose nothing" if summary["test"] else ""
+    chosen, (backbone, *_) = summary["rows"][-1], summary["model"].split("+")
+    what = f"{summary['method']} trained {summary['model']} for {summary['steps']:,} steps"
+    if chosen["kind"] == "training_free":
+        what = f"{summary['method']} and training-free classifiers ({chosen['label']}) learned from {backbone}"
     return (
-        f"{summary['method']} trained {summary['model']} for {summary['steps']:,} steps on {summary['data']}: "
+        f"{what} on {summary['data']}: "
         f"{summary['labeled']:,} labeled{held_out} and {unlabeled} {things(summary)}{test}."
     )
 

@@ -53,8 +53,6 @@ MEMBERS: dict[str, Member] = {
 Weights = Mapping[str, float]
 ON_FEATURES: Weights = {"gaussian_em": 1 / 3, "label_propagation_whitened": 1 / 3, "poisson": 1 / 3}
 """of a pretrained backbone, where a class is about one blob"""
-ON_ROWS: Weights = {"label_propagation_whitened": 1 / 2, "poisson": 1 / 2}
-"""of pixels and vectors, where it is not"""
 
 
 @dataclass(frozen=True, eq=False)

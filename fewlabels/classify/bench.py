@@ -109,7 +109,7 @@ def facts(setting: Mapping[str, Any]) -> list[str]:
         f"{setting['unlabeled']} unlabeled",
         f"{setting['test']} test",
         f"budget {setting['budget']} ({setting['steps']} steps)",
-        *([f"propagate {setting['propagate']}"] if setting["propagate"] else []),
+        *([f"propagate {setting['propagate']}"] if setting.get("propagate") else []),
     ]
 
 

@@ -3,7 +3,7 @@
     python benchmarks/photos.py trashnet --labels-per-class 10 --seeds 20-29
     python benchmarks/photos.py cifar10.npz --rows 5000 --labels-per-class 4 --seeds 20-29
 
-Stopped and given again it continues. The features of the rival (`rival.py`) are made once for all seeds, as ours are;
+The same command resumes. The features of the rival (`rival.py`) are made once for all seeds, as ours are;
 the seconds are without them on both sides, but for our first seed.
 Regret: the row that is best on the mean over seeds, less what is handed over. The JSON goes to benchmarks/results/.
 """

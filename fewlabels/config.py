@@ -74,7 +74,7 @@ class Options(RunOptions):
     '{"head": 0, "backbone.stage3": 0.5}' (auto: the method's own)"""
     propagate: Literal["auto"] | Fraction = "auto"
     """targets begin with what label propagation tells of the unlabeled images, and hand over to the network until this
-    part of the run is done (auto: 0.7 from scratch with up to 4 labels a class, else 0: the method as published)"""
+    part of the run is done (auto: 0.7 from scratch with up to 4 labels per class, else 0: the method as published)"""
     classify_center_memory: Fraction | None = None
     """Avg-Clustering: unlabeled images are drawn to class centers averaged over this part of the run (0: not at all)"""
     model: str = "auto"
@@ -86,7 +86,8 @@ class Options(RunOptions):
     """begin with the backbone in this .safetensors file"""
     classify_features: Literal["auto"] | FeaturesFirst = "auto"
     """embed each image once and train on these features, in seconds: before the network is trained (first), in its
-    place (only), or not (auto: where the backbone begins with weights; only, with --budget quick)"""
+    place (only), or not (auto: only for efficientnet_lite0 and its like, and with --budget quick for other backbones
+    that begin with weights; else first for these)"""
     choose: str = "labels"
     """what a run on features hands over: the linear head of a blend of training-free classifiers unless labels that
     were left out say that the method's network is better (labels), the method's network (method), or the linear head of

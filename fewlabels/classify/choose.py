@@ -30,7 +30,7 @@ PAPER_EMA = 1000.0  # steps: the papers' .999
 PAPER_BATCH_NORM = 1000.0  # steps: the papers' momentum of .001
 
 PROPAGATE = 0.7  # of the run
-PROPAGATE_TO = 4  # labels a class
+PROPAGATE_TO = 4  # labels per class
 
 HELD_OUT_FROM = 50  # labels a class, from which on a fifth of them is spared for the calibration
 
@@ -112,13 +112,13 @@ def _steps(options: Options, inputs: Inputs[Any], size: Size) -> tuple[int, str]
 def _features(options: Options) -> tuple[FeaturesFirst, str]:
     if not begins_with_weights(options):
         return "no", "the backbone begins with nothing"
-    if options.budget == "quick" and options.steps is None:
-        return "only", "budget quick ends with the features; --budget normal also trains the backbone"
-    if options.model in EMBEDDED and options.steps is None:
+    if options.model in EMBEDDED:
         return "only", (
             "training the whole network takes hours on a CPU, and lost accuracy where it was measured; "
             "--classify.features first trains it"
         )
+    if options.budget == "quick" and options.steps is None:
+        return "only", "budget quick ends with the features; --budget normal also trains the backbone"
     return "first", "the backbone begins with weights"
 
 

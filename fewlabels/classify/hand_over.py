@@ -149,7 +149,7 @@ def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str)
     if not len(both):
         return Choice(
             head.name,
-            "no labels are left that neither was learned from, and it was the better one on development data",
+            "no labels were held out from both, and the linear head was better on development data",
             None,
             _accuracy(head, labels),
         )
@@ -161,11 +161,11 @@ def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str)
     # The same choice without each row, judged by that row: the winner's own score flatters.
     without = [right[_is_trained_better(np.delete(right, row, 1)), row] for row in range(len(both))]
     why = (
-        f"of {len(both)} labeled rows that neither was learned from, {first} is right on {percent(means[better])} and "
-        f"{second} on {percent(means[1 - better])}"
+        f"on {len(both)} labeled rows that were held out, {first} reaches {percent(means[better])} and {second} "
+        f"{percent(means[1 - better])}"
     )
     if means[better] <= means[1 - better]:
-        why += f", not by more than a standard error; {first} was the better one on development data"
+        why += f"; the difference is within one standard error, and {first} was better on development data"
     return Choice(first, why, float(means[better] - means[1 - better]), float(np.mean(without)))
 
 

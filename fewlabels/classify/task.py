@@ -108,8 +108,8 @@ class Classify(Task[Options]):
     def prepare(self, context: Context) -> Mapping[str, Any]:
         """Make all that is needed before the first step; try a step of the method, and measure threads."""
         self.context, options, method = context, self.options, self.chosen_method
-        few = not len(self.table.unlabeled_rows)
-        check_choice(options.choose, on_features=True, no_pool=few)  # before work is done that would be in vain
+        no_pool = not len(self.table.unlabeled_rows)
+        check_choice(options.choose, on_features=True, no_pool=no_pool)  # before work is done that would be in vain
         if options.log != "none":
             check_board(options.log)
         check_told(options, method, method_name(method))
@@ -123,7 +123,7 @@ class Classify(Task[Options]):
         why = {"method": self.reason, **why}
         if _learns_from_features(found):
             found, why = self._with_features(found, given, why)
-        check_choice(options.choose, on_features=_learns_from_features(found), no_pool=few)
+        check_choice(options.choose, on_features=_learns_from_features(found), no_pool=no_pool)
         self.preparation = found
         threads, why["threads"] = self._rehearse(found)
         self.why = why

@@ -53,7 +53,7 @@ class Batch:
         step: int64 [], updates done before this one.
         progress: float32 [], the fraction of the run that is done, 0 to 1, for ramps.
         key: the step's key, for what a method draws itself.
-        told: what targets of the unlabeled rows begin with, [M, K]: the sum of a row is its share a in the target, from
+        told: what targets of unlabeled rows begin with, [M, K]: the sum of a row is its weight a in the target, from
             1 down to 0; None where nothing is told.
     """
 

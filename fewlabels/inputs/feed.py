@@ -34,7 +34,7 @@ class Told:
 
     Attributes:
         table: float32 [N, K], a distribution of each row that is learned from without its label.
-        until: the share of the run at which nothing of it is left.
+        until: the fraction of the run after which nothing of it is left.
     """
 
     table: Tensor

@@ -56,6 +56,8 @@ def test_images_that_are_not_tiny_are_seen_by_the_embedded_backbone_at_its_own_s
     if model != "small_cnn":
         assert (plan.form.shape, plan.form.interpolation) == ((3, 224, 224), "bicubic")
         assert plan.classify_features == "only"
+        assert resolved(Options(steps=500), table_of(side, channels), CPU).classify_features == "only"
+        assert "first" in plan.why["classify_features"] and "quick" not in plan.why["classify_features"]
     assert resolved(Options(model="small_cnn"), table_of(side, channels), CPU).classify_features == "no"
 
 

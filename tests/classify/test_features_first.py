@@ -89,7 +89,7 @@ def test_a_linear_head_of_the_blend_is_handed_over_and_says_how_good_it_is(quick
     assert fewlabels.load(quick.path).card.model == "small_cnn+unit"
     assert chosen["name"] == "blend" and chosen["test"] == quick.summary["rows"][-1]["test"]
     assert 0.5 < chosen["cross_validated"] <= 1 and 0 <= chosen["margin"] < 0.5
-    assert "of 25 labeled rows that neither was learned from, blend is right on" in chosen["why"]
+    assert "on 25 labeled rows that were held out, blend reaches" in chosen["why"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_handed_over_can_be_chosen(weights, data, tmp_path, choose, name
     )  # fmt: skip
     assert (run.summary["chosen"]["name"], names(run)[-1]) == (name, name)
     assert fewlabels.load(run.path).card.model == model
-    assert run.accuracy > (0.5 if choose != "method" else 0.1)
+    assert choose == "method" or run.accuracy > 0.5
 
 
 def test_only_rows_that_are_there_can_be_chosen(weights, data, tmp_path):

@@ -248,7 +248,7 @@ def _kept_wrong(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[He
             "pseudo_labels_wrong",
             "high",
             f"Of the surest pseudo-labels, as many as were kept, {percent(1 - crowd.right)} are wrong: the network "
-            f"learns its own mistakes. More labels mend it most surely (`fewlabels next` names {things(summary)}).",
+            f"learns its own mistakes. More labels help most (`fewlabels next` names {things(summary)}).",
         )
 
 

@@ -78,7 +78,7 @@ def one(question: Question, table: Table, method: str, seed: int) -> dict[str, A
     """Train one run, or read it where it is finished."""
     first = method == question.methods[0]
     name = f"{table.name}-{question.labels_per_class}-{question.rows or 'all'}-{method}-{seed}"
-    name = name.replace(":", "-").replace("=", "-") + (f"-told-{question.propagate}" if question.propagate else "")
+    name = name.replace(":", "-").replace("=", "-") + (f"-propagate-{question.propagate}" if question.propagate else "")
     chosen = table if question.rows is None else subset(table, question.rows, question.labels_per_class, seed)
     run = fewlabels.fit(
         chosen,
@@ -165,7 +165,7 @@ def main(question: Question) -> None:
         "each_on_hidden_labels": hidden,
     }
     about = "-passes" if any("passes" in method for method in question.methods) else ""
-    about += f"-told-{question.propagate}" if question.propagate else ""
+    about += f"-propagate-{question.propagate}" if question.propagate else ""
     out = HERE / "results" / f"accuracy-{table.name}-{question.labels_per_class}-{question.seeds}{about}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")

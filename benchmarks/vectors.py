@@ -29,7 +29,7 @@ from sklearn import datasets
 from sklearn.decomposition import PCA
 
 from fewlabels.classify.baselines import training_free_baselines
-from fewlabels.classify.preparation import Preparation, begin, predict_rows, told_by
+from fewlabels.classify.preparation import Preparation, begin, predict_rows, propagated_targets
 from fewlabels.classify.prepare import prepare
 from fewlabels.config import Options, make_options
 from fewlabels.data.sources.open import open_table
@@ -96,7 +96,7 @@ def one(question: Question, table: Table, setting: str, seed: int) -> dict[str, 
     for method in question.methods:
         start = time.process_time()
         made = make_method(method)
-        state, feed = begin(prepared, made, told=told_by(prepared, made, None))
+        state, feed = begin(prepared, made, propagated=propagated_targets(prepared, made, None))
         run(state, feed, 0, prepared.recipe.steps, watch=unwatched)
         predicted = predict_rows(state.averaged.classifier, store, hidden).argmax(1)
         found[f"{method}, {setting}"] = right(prepared, predicted)

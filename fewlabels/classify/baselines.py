@@ -92,7 +92,7 @@ def _timed(rows: PooledRows, recipe: BaselineRecipe, asked: Labels) -> tuple[Lab
     return predicted, time.perf_counter() - start
 
 
-def propagated(
+def propagated_labels(
     features: Features, labels: Labels, train: Labels, classes: int, *, lengths_count: bool = False
 ) -> Features:
     """Return the distributions [N, K] that whitened label propagation gives the training rows; others have zeros.

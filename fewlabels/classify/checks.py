@@ -46,14 +46,14 @@ def check_rule(preparation: Preparation, method: Method, name: str) -> None:
         raise UserError(f"the policy {preset_of(policy)} names only layers that --classify.freeze keeps as they are")
 
 
-def check_told(options: Options, method: Method, name: str) -> None:
+def check_propagate(options: Options, method: Method, name: str) -> None:
     """Check that a method can begin with what label propagation tells, where that is asked for.
 
     Raises:
         UserError: it cannot; lists which of ours can.
     """
-    if options.propagate not in ("auto", 0) and not method.takes_told:
-        able = ", ".join(each for each in method_names() if method_class(each).takes_told)
+    if options.propagate not in ("auto", 0) and not method.takes_propagated:
+        able = ", ".join(each for each in method_names() if method_class(each).takes_propagated)
         raise UserError(
             f"{name} makes no targets of weak views' predictions that could begin with propagated labels: leave "
             f"--propagate out, or take one of {able}"
@@ -66,7 +66,7 @@ def try_step(preparation: Preparation, method: Method, name: str) -> Rehearsal[M
     Raises:
         UserError: what it says; or how a method of the user's own fails, and in which line of its file.
     """
-    # What is told takes a while to make, and changes nothing in what a step can do.
+    # The propagated labels take a while to make, and change nothing in what a step can do.
     preparation = replace(preparation, options=replace(preparation.options, propagate=0.0))
     try:
         return Rehearsal(stage_of(preparation, method, name, None, quiet=True))

@@ -31,8 +31,8 @@ SAID_EVERY = 10.0  # seconds
 AT_ONCE = 8  # images on a CPU: what they become in the network stays in the cache of a core
 
 
-Part: TypeAlias = tuple[int, Labels, Features]
-"""rows that are done, those of this part, and their features"""
+Part: TypeAlias = tuple[Labels, Features]
+"""some rows, in order, and their features"""
 
 
 def extractor(preparation: Preparation) -> Classifier:
@@ -85,11 +85,11 @@ def _made(preparation: Preparation, classifier: Classifier, show: Show, stop: Ca
     made = np.empty((len(rows), classifier.head.in_features), np.float32)
     start = said = time.perf_counter()
     parts = _by_threads if store.device.type == "cpu" and classifier.card.model != CUSTOM else _one_by_one
-    for done, part, features in parts(preparation, classifier, rows):
+    for part, features in parts(preparation, classifier, rows):
         made[part] = features
         if this_process().world_size == 1 and stop():  # others wait for what this one makes
             raise Interrupted("stopped while features were made; none are kept")
-        now = time.perf_counter()
+        now, done = time.perf_counter(), int(part[-1]) + 1
         if now - said > SAID_EVERY and done < len(rows):
             said, left = now, (now - start) / done * (len(rows) - done)
             show.line(f"features: {done:,} of {len(rows):,} images, {left:.0f} s left")
@@ -99,7 +99,7 @@ def _made(preparation: Preparation, classifier: Classifier, show: Show, stop: Ca
 def _one_by_one(preparation: Preparation, classifier: Classifier, rows: Labels) -> Iterator[Part]:
     classifier.to(preparation.store.device)
     for part in chunks(rows, EVALUATED):
-        yield int(part[-1]) + 1, part, classifier.outputs(preparation.store, part).features.numpy()
+        yield part, classifier.outputs(preparation.store, part).features.numpy()
     classifier.cpu()
 
 
@@ -109,21 +109,19 @@ def _by_threads(preparation: Preparation, classifier: Classifier, rows: Labels) 
     normalize = inputs_for(card.form).normalize(card.mean, card.std)
     network = fused(classifier.backbone.eval(), normalize(store.take(rows[:2])))
 
-    def of(part: Labels) -> tuple[Labels, Features]:
+    def of(part: Labels) -> Part:
         with torch.inference_mode():
             return part, network(normalize(store.take(part))).numpy()
 
     # Few parts wait at a time: each holds its images.
     with _threads_kept(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting = deque[Future[tuple[Labels, Features]]]()
+        waiting = deque[Future[Part]]()
         for part in chunks(rows, AT_ONCE):
             waiting.append(pool.submit(of, part))
             if len(waiting) > 2 * workers:
-                done = waiting.popleft().result()
-                yield int(done[0][-1]) + 1, *done
+                yield waiting.popleft().result()
         for future in waiting:
-            done = future.result()
-            yield int(done[0][-1]) + 1, *done
+            yield future.result()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from torch import nn
 
 from fewlabels.classify.calibration import calibrate
-from fewlabels.classify.checks import check_rule, check_told
+from fewlabels.classify.checks import check_propagate, check_rule
 from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.fit import fit, made_method, read_options
 from fewlabels.classify.preparation import stage_of
@@ -245,7 +245,7 @@ def train_in_memory(
         torch.set_num_threads(options.threads or THREADS)
         found, _, _ = prepare(table, options, backbone, choose_device(options.device))
         name = method_name(method)
-        check_told(options, method, name)
+        check_propagate(options, method, name)
         check_rule(found, method, name)
         training = train(stage_of(found, method, name, None))
         classifier = training.state.averaged.classifier.eval()

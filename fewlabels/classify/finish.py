@@ -18,7 +18,7 @@ from fewlabels.classify.metrics import Gain, gain
 from fewlabels.classify.next_labels import write_next
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
 from fewlabels.classify.outputs import Judgment, write_predictions
-from fewlabels.classify.preparation import Preparation, begins_told, layer_rule
+from fewlabels.classify.preparation import Preparation, begins_propagated, layer_rule
 from fewlabels.classify.reference import NAME, make_reference, suspects
 from fewlabels.classify.report.findings import Findings
 from fewlabels.classify.report.health import warnings_of
@@ -154,9 +154,8 @@ def _best(preparation: Preparation, groups: Sequence[Sequence[Outcome]]) -> tupl
 
 def _rows(training_free: Sequence[Outcome], groups: Sequence[Sequence[Outcome]], best: int) -> list[Outcome]:
     """Put all rows in order, what the run ends with last; where features come first, with what each step added."""
-    *others, chosen = groups[best]
-    baseline = [each for each in others if each.name == SUPERVISED]
-    others = others[len(baseline) :]
+    *before_it, chosen = groups[best]
+    baseline, others = ([e for e in before_it if (e.name == SUPERVISED) is wanted] for wanted in (True, False))
     if len(groups) == 1 and not chosen.on_features:
         return [*baseline, *training_free, chosen]
     known = [each.reached for each in training_free if each.reached is not None]
@@ -264,7 +263,7 @@ def _setting(
         "data": table.name,
         "rows_are": preparation.inputs.many,
         "method": method_name(method),
-        "propagate": options.propagate if begins_told(preparation, method) else 0.0,
+        "propagate": options.propagate if begins_propagated(preparation, method) else 0.0,
         "seed": options.seed,
         "budget": options.budget,
         "begun_with_weights": begins_with_weights(options),

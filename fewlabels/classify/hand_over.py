@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from scipy.special import softmax
 
 from fewlabels.classify.baselines import BASELINES, PooledRows
@@ -110,7 +108,7 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
         name, f"{label} on features", "training_free", test, hidden, time.perf_counter() - start,
         on_features=True,
         predicted=of_all[preparation.test].argmax(1).tolist(),
-        classifier=linear_classifier(made_by.backbone, made_by.card, *_tensors(center, head)),
+        classifier=linear_classifier(made_by.backbone, made_by.card, center, head.weight.T, head.bias),
         features=rows.x,
         logits=of_all,
         unseen=unseen,
@@ -125,11 +123,6 @@ def _head_of_row(rows: PooledRows, name: str) -> Head:
     # Scores of some are no probabilities; all are brought to the same confidence.
     logits = tempered(found, len(found), are_logits=bool((found < 0).any()))
     return head_of(rows.pool.plain, softmax(logits, axis=1))
-
-
-def _tensors(*arrays: Any) -> list[torch.Tensor]:
-    center, head = arrays
-    return [torch.from_numpy(np.asarray(each, np.float32)) for each in (center, head.weight.T, head.bias)]
 
 
 def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str) -> Choice:

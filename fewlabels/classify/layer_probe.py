@@ -114,7 +114,7 @@ class Probe:
         # The batches are the same each time, and the method is told how far the run is.
         batch = self.feed.batch(number, torch.full_like(step, number))
         progress = step.to(torch.float32) / self.feed.steps
-        batch = replace(batch, step=step, progress=progress, told=self.feed.told_of(batch.rows, progress))
+        batch = replace(batch, step=step, progress=progress, propagated=self.feed.propagated_of(batch.rows, progress))
         # A copy each time: what the method remembers is as the next step of the training would find it.
         found: dict[str, Tensor] = deepcopy(method).forward(sums.network, batch)
         if missing := [name for name in _READ if name not in found]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewlabels.averaging.batch_norm import set_batch_norm_memory
-from fewlabels.classify.baselines import Features, propagated
+from fewlabels.classify.baselines import Features, propagated_labels
 from fewlabels.classify.layer_probe import ROWS, Probe
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.metrics import metrics_of
@@ -28,7 +28,7 @@ from fewlabels.errors import UserError
 from fewlabels.files import replace_file
 from fewlabels.inputs.base import Inputs, Provider
 from fewlabels.inputs.batch import KINDS, Viewer, Views
-from fewlabels.inputs.feed import RowFeed, Told
+from fewlabels.inputs.feed import PropagatedTargets, RowFeed
 from fewlabels.keys import Key
 from fewlabels.methods.base import Method, Sizes
 from fewlabels.models.classifier import Classifier, load_tensors
@@ -116,41 +116,44 @@ def layer_rule(preparation: Preparation, method: Method) -> LayerRule:
     )
 
 
-def begins_told(preparation: Preparation, method: Method) -> bool:
+def begins_propagated(preparation: Preparation, method: Method) -> bool:
     """Tell whether the method's targets begin with what label propagation tells."""
     asked = preparation.options.propagate not in ("auto", 0)  # a run of an earlier version has not chosen
-    return asked and method.takes_told and len(preparation.unlabeled) > 0
+    return asked and method.takes_propagated and len(preparation.unlabeled) > 0
 
 
-def told_by(preparation: Preparation, method: Method, folder: Path | None) -> Told | None:
-    """Return what the method's targets begin with, by label propagation; None where nothing is told.
+def propagated_targets(preparation: Preparation, method: Method, folder: Path | None) -> PropagatedTargets | None:
+    """Return what the method's targets begin with, by label propagation; None where they do not.
 
     It is made once, by the first of several processes, and kept in the folder of the training.
     """
-    if not begins_told(preparation, method):
+    if not begins_propagated(preparation, method):
         return None
     table = torch.from_numpy(first_says(lambda: _propagated(preparation, folder)))
-    return Told(table.to(preparation.store.device), float(preparation.options.propagate))
+    return PropagatedTargets(table.to(preparation.store.device), float(preparation.options.propagate))
 
 
 def _propagated(preparation: Preparation, folder: Path | None) -> NDArray[np.float32]:
     path = None if folder is None else folder / PROPAGATED
     if path is not None and path.is_file():
-        return np.load(path)
+        return np.load(path, allow_pickle=False)
     table, inputs = preparation.table, preparation.inputs
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
     given, labels = preparation.features, np.full(len(table), UNLABELED)
     labels[preparation.labeled] = table.labels[preparation.labeled]
     features = inputs.features_of(preparation.store, train) if given is None else given
     lengths_count = inputs.lengths_count and given is None
-    found = propagated(features, labels, train, len(table.classes), lengths_count=lengths_count)
+    found = propagated_labels(features, labels, train, len(table.classes), lengths_count=lengths_count)
     if path is not None:
         replace_file(path, lambda aside: np.save(aside, found))
     return found
 
 
 def begin(
-    preparation: Preparation, method: Method, recipe: ClassifierRecipe | None = None, told: Told | None = None
+    preparation: Preparation,
+    method: Method,
+    recipe: ClassifierRecipe | None = None,
+    propagated: PropagatedTargets | None = None,
 ) -> tuple[State[MethodLearner], RowFeed]:
     """Make the state before the first step, and the feed; neither the preparation nor the method is changed."""
     recipe, method = recipe or preparation.recipe, copy.deepcopy(method)
@@ -185,7 +188,7 @@ def begin(
     state = State(MethodLearner(network, method.to(classifier.device)), recipe)
     state.learner.look_at(state.averaged)
     batches = recipe.batch, recipe.unlabeled_batch
-    return state, _feed(preparation, labeled, unlabeled, batches, method.views(), preparation.key, process, told)
+    return state, _feed(preparation, labeled, unlabeled, batches, method.views(), preparation.key, process, propagated)
 
 
 def _feed(
@@ -196,7 +199,7 @@ def _feed(
     wanted: Views,
     key: Key,
     process: Process = ALONE,
-    told: Told | None = None,
+    propagated: PropagatedTargets | None = None,
 ) -> RowFeed:
     return RowFeed(
         preparation.store,
@@ -208,7 +211,7 @@ def _feed(
         views=preparation.views,
         key=key,
         process=process,
-        told=told,
+        propagated=propagated,
     )
 
 
@@ -225,14 +228,14 @@ def stage_of(
         probed: whether the layer probe is asked now and then.
         changes: of other fields of the stage.
     """
-    told = cache(lambda: told_by(preparation, method, folder))
+    propagated = cache(lambda: propagated_targets(preparation, method, folder))
     every = preparation.options.probe_every if probed else None
-    periodic = (Periodic(PROBE, every, _Probing(preparation, method, told)),) if every else ()
+    periodic = (Periodic(PROBE, every, _Probing(preparation, method, propagated)),) if every else ()
     stage = Stage(
         name=name + preparation.on,
         folder=folder,
         recipe=preparation.recipe,
-        begin=lambda recipe: begin(preparation, method, cast(ClassifierRecipe, recipe), told()),
+        begin=lambda recipe: begin(preparation, method, cast(ClassifierRecipe, recipe), propagated()),
         evaluate=partial(evaluate, preparation),
         periodic=periodic,
         board=preparation.board,
@@ -243,14 +246,16 @@ def stage_of(
 class _Probing:
     """Probes the layers of a training; the probe is made when it is first asked."""
 
-    def __init__(self, preparation: Preparation, method: Method, told: Callable[[], Told | None]) -> None:
-        self.preparation, self.method, self.told = preparation, method, told
+    def __init__(
+        self, preparation: Preparation, method: Method, propagated: Callable[[], PropagatedTargets | None]
+    ) -> None:
+        self.preparation, self.method, self.propagated = preparation, method, propagated
         self.probe: Probe | None = None
 
     def __call__(self, state: State[MethodLearner]) -> dict[str, Any]:
         # The parts of a batch may be more than they were in the beginning.
         parts = state.recipe.accumulate
-        self.probe = self.probe or probe_of(self.preparation, self.method, parts, self.told())
+        self.probe = self.probe or probe_of(self.preparation, self.method, parts, self.propagated())
         return asdict(self.probe(state.learner.network, state.learner.method, state.step))
 
 
@@ -297,7 +302,9 @@ def predict_rows(classifier: Classifier, store: Provider, chosen: Labels) -> np.
     return classifier.probabilities(store, chosen).numpy()
 
 
-def probe_of(preparation: Preparation, method: Method, parts: int | None = None, told: Told | None = None) -> Probe:
+def probe_of(
+    preparation: Preparation, method: Method, parts: int | None = None, propagated: PropagatedTargets | None = None
+) -> Probe:
     """Make the layer probe of a training; each of several processes makes the whole of it.
 
     True labels are the hidden ones of unlabeled rows, or else those of the test split.
@@ -306,7 +313,7 @@ def probe_of(preparation: Preparation, method: Method, parts: int | None = None,
         preparation: of the run.
         method: that trains.
         parts: of a batch in the training, the recipe's by default.
-        told: what the method's targets begin with.
+        propagated: what the method's targets begin with.
 
     Raises:
         UserError: the method uses no unlabeled rows, there are none, or no label is known that is not learned from.
@@ -324,7 +331,9 @@ def probe_of(preparation: Preparation, method: Method, parts: int | None = None,
     labeled = preparation.labeled
     if len(hidden):
         truth = torch.from_numpy(preparation.table.truth).to(store.device)
-        return Probe(_feed(preparation, labeled, hidden, sizes, wanted, key, told=told), truth, None, batches)
+        return Probe(
+            _feed(preparation, labeled, hidden, sizes, wanted, key, propagated=propagated), truth, None, batches
+        )
     test = preparation.test
     if not len(test):
         raise UserError(
@@ -334,4 +343,6 @@ def probe_of(preparation: Preparation, method: Method, parts: int | None = None,
     learning = max(wanted.unlabeled, key=KINDS.index)  # the view that learns from the others
     one_view, other_key = Views(labeled=(learning,)), key.fold("held out")
     held_out = _feed(preparation, test, test[:0], (sizes[1], sizes[1]), one_view, other_key)
-    return Probe(_feed(preparation, labeled, unlabeled, sizes, wanted, key, told=told), None, held_out, batches)
+    return Probe(
+        _feed(preparation, labeled, unlabeled, sizes, wanted, key, propagated=propagated), None, held_out, batches
+    )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fewlabels.classify.identity import given_options, resolved_options
-from fewlabels.classify.preparation import PROBE, Preparation, begin, probe_of, told_by
+from fewlabels.classify.preparation import PROBE, Preparation, begin, probe_of, propagated_targets
 from fewlabels.classify.prepare import prepared
 from fewlabels.classify.report.words import AGREEMENT_MEANING, RATIO_MEANING, TEST_MEANING, agreement_title
 from fewlabels.classify.tables import agreement_table
@@ -192,5 +192,5 @@ def _probed(
     state, _ = begin(preparation, method)
     state.load({name: tensor for name, tensor in found.tensors.items() if not name.startswith("record/")})
     state.learner.train()
-    probe = probe_of(preparation, method, parts, told_by(preparation, method, folder))
+    probe = probe_of(preparation, method, parts, propagated_targets(preparation, method, folder))
     return asdict(probe(state.learner.network, state.learner.method, state.step))

@@ -20,7 +20,7 @@ from fewlabels.classify.hand_over import FOLDS
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
 from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
-from fewlabels.classify.preparation import Preparation, begins_told, stage_of
+from fewlabels.classify.preparation import Preparation, begins_propagated, stage_of
 from fewlabels.classify.prepare import prepared
 from fewlabels.classify.training_free.blend import FEW
 from fewlabels.config import Options
@@ -50,7 +50,7 @@ def row_name(preparation: Preparation, method: Method) -> str:
     """Name the row of a method."""
     if isinstance(method, Supervised):
         return SUPERVISED
-    return method_name(method) + (" + propagation" if begins_told(preparation, method) else "")
+    return method_name(method) + (" + propagation" if begins_propagated(preparation, method) else "")
 
 
 def with_baseline(preparation: Preparation, method: Method) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewlabels.classify.checks import check_rule, check_told, try_step
+from fewlabels.classify.checks import check_propagate, check_rule, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
 from fewlabels.classify.embedding import embedded
 from fewlabels.classify.finish import finish
@@ -112,7 +112,7 @@ class Classify(Task[Options]):
         check_choice(options.choose, on_features=True, no_pool=no_pool)  # before work is done that would be in vain
         if options.log != "none":
             check_board(options.log)
-        check_told(options, method, method_name(method))
+        check_propagate(options, method, method_name(method))
         given, show = self.options, context.show
         found, self.digests, why = prepare(
             self.table, options, self.backbone, context.device,

@@ -53,8 +53,8 @@ class Batch:
         step: int64 [], updates done before this one.
         progress: float32 [], the fraction of the run that is done, 0 to 1, for ramps.
         key: the step's key, for what a method draws itself.
-        told: what targets of unlabeled rows begin with, [M, K]: the sum of a row is its weight a in the target, from
-            1 down to 0; None where nothing is told.
+        propagated: labels of the unlabeled rows by propagation, [M, K], times their weight a in the target, which
+            falls from 1 to 0; None for a method as published.
     """
 
     labeled: tuple[Tensor, ...]
@@ -65,7 +65,7 @@ class Batch:
     step: Tensor
     progress: Tensor
     key: Key
-    told: Tensor | None = None
+    propagated: Tensor | None = None
 
     def parts(self, count: int) -> list[Batch]:
         """Cut the batch into `count` equal parts, each with draws of its own."""
@@ -81,7 +81,7 @@ class Batch:
                 unlabeled=tuple(view[i] for view in unlabeled),
                 rows=self.rows.tensor_split(count)[i],
                 key=self.key.fold("part", i),
-                told=None if self.told is None else self.told.tensor_split(count)[i],
+                propagated=None if self.propagated is None else self.propagated.tensor_split(count)[i],
             )
             for i in range(count)
         ]

@@ -29,8 +29,8 @@ class StepRows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """What targets of rows begin with, and how long it counts.
+class PropagatedTargets:
+    """Propagated labels that targets begin with, and how long they count.
 
     Attributes:
         table: float32 [N, K], a distribution of each row that is learned from without its label.
@@ -61,7 +61,7 @@ class RowFeed(Feed[Batch]):
         views: makes them.
         key: the run's key.
         process: which of the run's this is: it makes its part of the batch.
-        told: what targets begin with.
+        propagated: what targets begin with.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class RowFeed(Feed[Batch]):
         views: Viewer,
         key: Key,
         process: Process = ALONE,
-        told: Told | None = None,
+        propagated: PropagatedTargets | None = None,
     ) -> None:
-        self.store, self.told = store, told
+        self.store, self.propagated = store, propagated
         self.labels = torch.from_numpy(labels).to(store.device)
         places = torch.zeros(len(labels), dtype=torch.int64)
         places[torch.from_numpy(labeled.rows)] = torch.arange(len(labeled.rows))
@@ -148,9 +148,9 @@ class RowFeed(Feed[Batch]):
         first = self.process.slots(batch).start
         return self.views.make(taken, kinds, key.each(range(first, first + len(taken)), taken.device))
 
-    def told_of(self, rows: Tensor, progress: Tensor) -> Tensor | None:
-        """Return what is told of these rows [M, K] when this part of the run is done."""
-        return None if self.told is None else self.told.of(rows, progress)
+    def propagated_of(self, rows: Tensor, progress: Tensor) -> Tensor | None:
+        """Return the weighted propagated labels of these rows [M, K] at this progress; None without any."""
+        return None if self.propagated is None else self.propagated.of(rows, progress)
 
     def _put_together(self, inputs: StepRows, seen: _Seen, step_tensor: Tensor, key: Key) -> Batch:
         progress = step_tensor.to(torch.float32) / self.steps
@@ -163,7 +163,7 @@ class RowFeed(Feed[Batch]):
             step=step_tensor,
             progress=progress,
             key=key.fold("method"),
-            told=self.told_of(inputs.unlabeled_rows, progress),
+            propagated=self.propagated_of(inputs.unlabeled_rows, progress),
         )
 
     def _key(self, step: int | Tensor, branch: int) -> Key:

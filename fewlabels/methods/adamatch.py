@@ -50,7 +50,7 @@ class AdaMatch(Method):
     weight: NotNegative = 1.0
     """factor on the unlabeled loss"""
 
-    takes_told = True
+    takes_propagated = True
 
     def setup(self, sizes: Sizes) -> None:
         """Make the averages that predictions are aligned by."""
@@ -84,7 +84,7 @@ class AdaMatch(Method):
         """Give logits of labeled rows, weak then strong [2B, K], and of weak and strong unlabeled ones [M, K]."""
         labeled, (weak, strong) = torch.cat(batch.labeled), batch.unlabeled
         if not self.interpolation or not len(weak):
-            z_w = target_logits(net, target_features(net, weak), batch.told)
+            z_w = target_logits(net, target_features(net, weak), batch.propagated)
             z = net.logits(net.features(labeled))
             return z, z_w, net.unlabeled_logits(learning_features(net, strong)[0])
         together, of_weak, of_strong = net.joint_features([labeled, weak, strong])
@@ -92,4 +92,4 @@ class AdaMatch(Method):
             alone = net.logits(net.features(labeled))
         draws = of_rows(batch.key, "interpolation", *batch.labeled).uniforms(alone.shape[1]).T.to(alone.dtype)
         z = draws * net.logits(together) + (1 - draws) * alone
-        return z, target_logits(net, of_weak, batch.told), net.unlabeled_logits(of_strong)
+        return z, target_logits(net, of_weak, batch.propagated), net.unlabeled_logits(of_strong)

@@ -57,8 +57,8 @@ class Method(nn.Module):
 
     mixes: ClassVar[bool] = False
     """whether it mixes images of labeled and unlabeled rows, so that no rule for unlabeled rows can hold"""
-    takes_told: ClassVar[bool] = False
-    """whether what is told of unlabeled rows (`Batch.told`) has its share in its targets"""
+    takes_propagated: ClassVar[bool] = False
+    """whether its targets can begin with propagated labels (`Batch.propagated`)"""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Make the annotated fields of a subclass its options."""

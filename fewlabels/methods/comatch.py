@@ -74,7 +74,7 @@ class CoMatch(WeakStrong):
         """Give `loss`, its parts (without their factors) and `kept`."""
         f, f_w, (f_1, f_2) = self.features(net, batch)
         z_s = net.unlabeled_logits(f_1)
-        q = self._targets(target_logits(net, f_w, batch.told).softmax(1), f_w, f, batch)
+        q = self._targets(target_logits(net, f_w, batch.propagated).softmax(1), f_w, f, batch)
         row_weight = at_least(q, self.threshold)
 
         labeled_loss = self.supervise(net.logits(f), batch.labels)

@@ -61,7 +61,7 @@ class CRMatch(WeakStrong):
         """Give `loss`, its parts (without their factors) and `kept`."""
         (labeled,), (weak, strong, *other) = batch.labeled, batch.unlabeled
         f, f_w, (f_s,) = features_of(net, labeled, weak, [strong], self.passes)
-        p, z_s = target_logits(net, f_w, batch.told).softmax(1), net.unlabeled_logits(f_s)
+        p, z_s = target_logits(net, f_w, batch.propagated).softmax(1), net.unlabeled_logits(f_s)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = self.supervise(net.logits(f), batch.labels)

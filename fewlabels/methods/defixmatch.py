@@ -32,7 +32,7 @@ class DeFixMatch(Method):
     weight: NotNegative = 0.5
     """factor on the loss of pseudo-labels, unlabeled and labeled"""
 
-    takes_told = True
+    takes_propagated = True
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of every row."""
@@ -43,7 +43,7 @@ class DeFixMatch(Method):
         (weak, strong), labeled = batch.unlabeled, batch.labeled
         # One pass for both, or what is taken off would not be what was put on: it has no lower bound of its own.
         f, f_s = net.joint_features(labeled)
-        z_w = target_logits(net, target_features(net, weak), batch.told)
+        z_w = target_logits(net, target_features(net, weak), batch.propagated)
         z_s = net.unlabeled_logits(learning_features(net, strong)[0])
         z, own = net.logits(torch.cat([f, f_s])), net.unlabeled_logits(f_s if len(strong) else f_s[:0])
         p, p_x = z_w.softmax(1), z[: len(own)].detach().softmax(1)

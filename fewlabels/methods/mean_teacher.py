@@ -36,7 +36,7 @@ class MeanTeacher(Method):
     rise: Rise = "linear"
     """how: x, the part of the growth that is done (linear), or exp(-5 (1 - x)^2) as in the paper"""
 
-    takes_told = True
+    takes_propagated = True
 
     def views(self) -> Views:
         """Ask for two weak views of each unlabeled row."""
@@ -47,7 +47,7 @@ class MeanTeacher(Method):
         (labeled,), (first, second) = batch.labeled, batch.unlabeled
         z = net.logits(net.features(labeled))
         z_u = net.unlabeled_logits(learning_features(net, first)[0])
-        target = target_logits(net.teacher, target_features(net.teacher, second), batch.told).softmax(1)
+        target = target_logits(net.teacher, target_features(net.teacher, second), batch.propagated).softmax(1)
 
         labeled_loss = self.supervise(z, batch.labels)
         unlabeled_loss = mean_loss(squared_error(z_u, target))

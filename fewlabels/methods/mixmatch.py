@@ -43,7 +43,7 @@ class MixMatch(Method):
     """steps, in a run of the paper's length, over which the weight grows from 0"""
 
     mixes = True
-    takes_told = True
+    takes_propagated = True
 
     def setup(self, sizes: Sizes) -> None:
         """Scale the ramp to the run, and make the table that shares are drawn from."""
@@ -57,7 +57,7 @@ class MixMatch(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factors) and `confidence`, the mean of max q."""
         (labeled,), (first, second) = batch.labeled, batch.unlabeled
-        p = [target_logits(net, target_features(net, view), batch.told).softmax(1) for view in (first, second)]
+        p = [target_logits(net, target_features(net, view), batch.propagated).softmax(1) for view in (first, second)]
         q = sharpen((p[0] + p[1]) / 2, self.temperature)
         y = one_hot(batch.labels, q.shape[1], like=q)
         images, targets = mix_rows(batch.key, [labeled, first, second], [y, q, q], self.quantiles)

@@ -12,7 +12,7 @@ from fewlabels.methods.base import Method
 from fewlabels.methods.parts.forward import learning_features
 from fewlabels.methods.parts.losses import consistency, seen
 from fewlabels.methods.parts.ramps import ramp
-from fewlabels.methods.parts.targets import with_told
+from fewlabels.methods.parts.targets import with_propagated
 from fewlabels.methods.parts.thresholds import at_least
 from fewlabels.models.network import Network
 
@@ -40,7 +40,7 @@ class PseudoLabel(Method):
     passes: Literal["one", "two"] = "one"
     """labeled and unlabeled rows share a pass through the network (one), or have one each (two)"""
 
-    takes_told = True
+    takes_propagated = True
 
     def views(self) -> Views:
         """Ask for one weak view of each row."""
@@ -54,7 +54,7 @@ class PseudoLabel(Method):
         else:
             own, (of_weak,) = net.features(labeled), learning_features(net, weak)
         z_w = net.unlabeled_logits(of_weak)
-        p = with_told(z_w.detach(), batch.told).softmax(1)
+        p = with_propagated(z_w.detach(), batch.propagated).softmax(1)
         target, row_weight = p.argmax(1), at_least(p, self.threshold)
 
         labeled_loss = self.supervise(net.logits(own), batch.labels)

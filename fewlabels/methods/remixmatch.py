@@ -56,7 +56,7 @@ class ReMixMatch(Method):
     """steps, in a run of the paper's length, over which the factors on guessed labels grow from 0"""
 
     mixes = True
-    takes_told = True
+    takes_propagated = True
 
     def setup(self, sizes: Sizes) -> None:
         """Make the rotation head, the average for the alignment, and the table that shares are drawn from."""
@@ -74,7 +74,7 @@ class ReMixMatch(Method):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `confidence`, the mean of max q."""
         (labeled,), (weak, first, second) = batch.labeled, batch.unlabeled
-        p = target_logits(net, target_features(net, weak), batch.told).softmax(1)
+        p = target_logits(net, target_features(net, weak), batch.propagated).softmax(1)
         q = sharpen(align(p, self.prior.get_buffer("value"), self.average(p)), self.temperature)
         y = one_hot(batch.labels, q.shape[1], like=q)
         images, targets = mix_rows(batch.key, [labeled, first, second, weak], [y, q, q, q], self.quantiles)

@@ -51,7 +51,7 @@ class SequenceMatch(WeakStrong):
         """Give `loss`, `labeled_loss`, `unlabeled_loss` (without its factor), its part `passed_loss`, and `kept`."""
         f, f_w, (f_m, f_s) = self.features(net, batch)
         p, z_m, z_s = (
-            target_logits(net, f_w, batch.told).softmax(1),
+            target_logits(net, f_w, batch.propagated).softmax(1),
             net.unlabeled_logits(f_m),
             net.unlabeled_logits(f_s),
         )

@@ -59,7 +59,7 @@ class ShrinkMatch(WeakStrong):
     def forward(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, its parts (without their factors) and `kept`."""
         f, f_w, (f_s,) = self.features(net, batch)
-        p, z_s = target_logits(net, f_w, batch.told).softmax(1), net.unlabeled_logits(f_s)
+        p, z_s = target_logits(net, f_w, batch.propagated).softmax(1), net.unlabeled_logits(f_s)
         p = align(p, 1.0, self.average(p)) if self.align else p
         row_weight = at_least(p, self.threshold)
 

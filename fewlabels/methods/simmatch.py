@@ -61,7 +61,7 @@ class SimMatch(Method):
     bank_momentum: Fraction = 0.0
     """how much of a labeled row's embedding in the bank stays when it comes again"""
 
-    takes_told = True
+    takes_propagated = True
 
     def setup(self, sizes: Sizes) -> None:
         """Make the projector, the bank and the average that predictions are aligned by."""
@@ -103,7 +103,7 @@ class SimMatch(Method):
             of_labeled = target_features(teacher, batch.labeled[0])
         self.bank.take_in(projector(of_labeled), batch.labels, batch.places, self.bank_momentum)
         of_weak = target_features(teacher, batch.unlabeled[0])
-        p = target_logits(teacher, of_weak, batch.told).softmax(1)
+        p = target_logits(teacher, of_weak, batch.propagated).softmax(1)
         p = align(p, 1.0, self.average(p))
         q = self.bank.similarity(projector(of_weak), self.temperature).softmax(1)
         classes = self.bank.classes(p.shape[1])

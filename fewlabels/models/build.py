@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from fewlabels.errors import UserError
 from fewlabels.inputs.base import Form, Wanted
@@ -261,7 +262,9 @@ def on_features(backbone: nn.Module, trained: Classifier, card: Card) -> Classif
     return both.eval()
 
 
-def linear_classifier(backbone: nn.Module, card: Card, center: Tensor, weight: Tensor, bias: Tensor) -> Classifier:
+def linear_classifier(
+    backbone: nn.Module, card: Card, center: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any]
+) -> Classifier:
     """Put a linear head onto the features of a backbone, of length 1, less a mean, and of length 1 again.
 
     Args:
@@ -273,9 +276,9 @@ def linear_classifier(backbone: nn.Module, card: Card, center: Tensor, weight: T
     whole = UnitCentered(backbone, len(center))
     both = Classifier(whole, len(center), replace(card, model=f"{card.model}+unit"))
     with torch.no_grad():
-        whole.mean.copy_(center)
-        both.head.weight.copy_(weight)
-        both.head.bias.copy_(bias)
+        whole.mean.copy_(torch.tensor(center))
+        both.head.weight.copy_(torch.tensor(weight))
+        both.head.bias.copy_(torch.tensor(bias))
     return both.eval()
 
 

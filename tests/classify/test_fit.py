@@ -125,8 +125,8 @@ def test_the_same_call_gives_the_same_bytes_elsewhere(digits_run, tmp_path):
 def test_supervised_and_the_method_begin_with_the_same_parameters_but_end_apart(tmp_path, rng_images, monkeypatch):
     begun, begin = {}, preparation.begin
 
-    def noted(job, method, recipe, told):
-        state, feed = begin(job, method, recipe, told)
+    def noted(job, method, recipe, propagated):
+        state, feed = begin(job, method, recipe, propagated)
         parameters = {name: t.clone() for name, t in state.learner.network.classifier.state_dict().items()}
         begun.setdefault(type(method).__name__, []).append(parameters)
         return state, feed

@@ -9,10 +9,10 @@ import torch
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify.baselines import propagated, training_free_baselines
-from fewlabels.classify.preparation import PROPAGATED, begin, stage_of, told_by
+from fewlabels.classify.baselines import propagated_labels, training_free_baselines
+from fewlabels.classify.preparation import PROPAGATED, begin, propagated_targets, stage_of
 from fewlabels.errors import Interrupted
-from fewlabels.inputs.feed import Told
+from fewlabels.inputs.feed import PropagatedTargets
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.freematch import FreeMatch
 from fewlabels.methods.layermatch import LayerMatch
@@ -38,12 +38,12 @@ def done(tmp_path_factory):
     """A short run with probes."""
     return fewlabels.fit(
         "digits", labels_per_class=2, seed=1000, steps=24, batch=10, unlabeled_ratio=2, propagate=0.5, threads=1,
-        probe_every=8, device="cpu", out=tmp_path_factory.mktemp("told") / "run",
+        probe_every=8, device="cpu", out=tmp_path_factory.mktemp("propagated") / "run",
     )  # fmt: skip
 
 
 def table_of(job):
-    return told_by(job, LayerMatch(), None).table.numpy()
+    return propagated_targets(job, LayerMatch(), None).table.numpy()
 
 
 def test_test_rows_are_nowhere_in_it_and_labeled_rows_have_their_labels(job):
@@ -82,7 +82,7 @@ def test_its_classes_are_those_of_the_baseline(job):
     made = job()
     rows = np.concatenate([made.labeled, made.unlabeled])
     features = made.inputs.features_of(made.store, rows)
-    found = propagated(features, made.table.labels, rows, 10)
+    found = propagated_labels(features, made.table.labels, rows, 10)
     baselines = training_free_baselines(features, made.table.labels, rows, made.unlabeled)
     (whitened,) = [each for each in baselines if each.name == "label_propagation_whitened"]
     np.testing.assert_array_equal(found[made.unlabeled].argmax(1), whitened.predicted)
@@ -93,7 +93,7 @@ def test_rows_beyond_the_graph_have_their_neighbors_distribution(job, monkeypatc
     rows = np.concatenate([made.labeled, made.unlabeled])
     features = made.inputs.features_of(made.store, rows)
     monkeypatch.setattr("fewlabels.classify.baselines.MOST_TRAIN", 600)
-    found = propagated(features, made.table.labels, rows, 10)
+    found = propagated_labels(features, made.table.labels, rows, 10)
     np.testing.assert_allclose(found[rows].sum(1), 1, rtol=1e-5)
     right = found[made.hidden].argmax(1) == made.table.truth[made.hidden]
     assert right.mean() > 0.85
@@ -108,40 +108,40 @@ def test_features_of_a_backbone_take_the_place_of_the_rows(job):
 
 
 def test_the_share_falls_from_1_to_0_in_a_straight_line():
-    told = Told(torch.eye(3), 0.5)
+    propagated = PropagatedTargets(torch.eye(3), 0.5)
     rows = torch.tensor([2, 0])
     for t, share in ((0.0, 1.0), (0.125, 0.75), (0.25, 0.5), (0.5, 0.0), (0.9, 0.0)):
-        torch.testing.assert_close(told.of(rows, torch.tensor(t)), share * torch.eye(3)[rows])
+        torch.testing.assert_close(propagated.of(rows, torch.tensor(t)), share * torch.eye(3)[rows])
 
 
-def test_a_batch_has_what_is_told_of_its_rows(job):
+def test_a_batch_has_the_propagated_labels_of_its_rows(job):
     made = job(steps=8)
-    told = told_by(made, LayerMatch(), None)
-    _, feed = begin(made, LayerMatch(), told=told)
+    propagated = propagated_targets(made, LayerMatch(), None)
+    _, feed = begin(made, LayerMatch(), propagated=propagated)
     for step in (0, 1, 3, 4, 7):
         batch = feed.batch(step, torch.tensor(step))
-        torch.testing.assert_close(batch.told, told.table[batch.rows] * max(1 - step / 8 / 0.5, 0))
+        torch.testing.assert_close(batch.propagated, propagated.table[batch.rows] * max(1 - step / 8 / 0.5, 0))
         for part, rows in zip(batch.parts(2), batch.rows.tensor_split(2), strict=True):
-            torch.testing.assert_close(part.told, told.of(rows, batch.progress))
-    assert begin(made, LayerMatch())[1].batch(0, torch.tensor(0)).told is None
+            torch.testing.assert_close(part.propagated, propagated.of(rows, batch.progress))
+    assert begin(made, LayerMatch())[1].batch(0, torch.tensor(0)).propagated is None
 
 
 def test_without_the_option_the_losses_are_those_of_the_method_alone(job):
     seen = []
     for propagate in (0.0, 0.5):
         made, lines = job(propagate), []
-        told = told_by(made, FixMatch(threshold=0.12), None)
-        assert (told is None) == (propagate == 0)
+        propagated = propagated_targets(made, FixMatch(threshold=0.12), None)
+        assert (propagated is None) == (propagate == 0)
         if propagate:
-            told = None
-        state, feed = begin(made, FixMatch(threshold=0.12), told=told)
+            propagated = None
+        state, feed = begin(made, FixMatch(threshold=0.12), propagated=propagated)
         run(state, feed, 0, 4, watch=lambda _, __, found, lines=lines: lines.append(float(found["loss"])))
         seen.append(lines)
     assert seen[0] == seen[1]
 
 
-def test_methods_without_such_targets_are_told_nothing(job):
-    assert told_by(job(), Supervised(), None) is None
+def test_methods_without_such_targets_get_none(job):
+    assert propagated_targets(job(), Supervised(), None) is None
 
 
 @pytest.mark.parametrize("name", ["supervised", "pi_model", "vat"])
@@ -182,14 +182,14 @@ def test_a_training_that_stopped_continues_to_the_same_bytes(job, tmp_path):
 
 def test_a_resumed_training_takes_the_table_that_was_kept(job, tmp_path, monkeypatch):
     made = job()
-    first = told_by(made, LayerMatch(), tmp_path)
-    monkeypatch.setattr("fewlabels.classify.preparation.propagated", None)
-    assert torch.equal(told_by(made, LayerMatch(), tmp_path).table, first.table)
+    first = propagated_targets(made, LayerMatch(), tmp_path)
+    monkeypatch.setattr("fewlabels.classify.preparation.propagated_labels", None)
+    assert torch.equal(propagated_targets(made, LayerMatch(), tmp_path).table, first.table)
 
 
 def test_a_step_reads_and_copies_nothing(job, as_on_a_gpu):
     made = job()
-    state, feed = begin(made, LayerMatch(outputs="averaged"), told=told_by(made, LayerMatch(), None))
+    state, feed = begin(made, LayerMatch(outputs="averaged"), propagated=propagated_targets(made, LayerMatch(), None))
     for step in range(3):
         inputs = feed.inputs(step)
         if step:
@@ -204,7 +204,7 @@ def test_compiled_it_is_the_same_step(job, graphs):
     endings = []
     for compiled in (False, True):
         made = job(steps=5, compile=compiled)
-        state, feed = begin(made, LayerMatch(), told=told_by(made, LayerMatch(), None))
+        state, feed = begin(made, LayerMatch(), propagated=propagated_targets(made, LayerMatch(), None))
         run(state, feed, 0, 5, watch=lambda *_: None)
         endings.append(parameters_of(state))
     assert len(graphs) == 2
@@ -217,7 +217,7 @@ def test_in_parts_it_has_the_gradient_of_the_whole(job):
     for parts in (1, 2):
         made = job(norm="group", accumulate=parts)
         method = FixMatch(threshold=0.3)
-        state, feed = begin(made, method, told=told_by(made, method, None))
+        state, feed = begin(made, method, propagated=propagated_targets(made, method, None))
         update(state, feed.batch(0, state.step))
         endings.append(parameters_of(state))
     for name, value in endings[0].items():
@@ -225,12 +225,12 @@ def test_in_parts_it_has_the_gradient_of_the_whole(job):
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="processes are forks here")
-def test_two_processes_are_told_what_one_is(job):
+def test_two_processes_get_what_one_gets(job):
     made = job(norm="group")
 
     def trained(_=0):
         method = FixMatch(threshold=0.3)
-        state, feed = begin(made, method, told=told_by(made, method, None))
+        state, feed = begin(made, method, propagated=propagated_targets(made, method, None))
         run(state, feed, 0, 3, watch=lambda *_: None)
         return [p.detach().numpy() for p in state.learner.parameters()]
 
@@ -246,7 +246,7 @@ def test_a_rehearsal_does_not_wait_for_it(job, monkeypatch):
     def fails(*_, **__):
         raise AssertionError("made for a step that is thrown away")
 
-    monkeypatch.setattr("fewlabels.classify.preparation.propagated", fails)
+    monkeypatch.setattr("fewlabels.classify.preparation.propagated_labels", fails)
     try_step(job(), LayerMatch(), "layermatch")
     with pytest.raises(AssertionError, match="thrown away"):
         training.train(stage_of(job(), LayerMatch(), "layermatch", None))

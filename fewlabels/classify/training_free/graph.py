@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ NEIGHBORS = 10
 POWER = 3  # of the cosine
 MOST_ROUNDS = 2000  # of conjugate gradients
 TOLERANCE = 1e-8  # of the residual, relative
-AT_ONCE = 64  # columns that are solved for at once: memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +91,3 @@ def conjugate_gradients(matrix: csr_matrix, right: Scores, diagonal: Scores) -> 
         was, size = size, (rest * ahead).sum(0)
         direction = ahead + np.divide(size, was, out=np.zeros_like(size), where=was > 0) * direction
     return out
-
-
-def batches(count: int) -> Iterator[Labels]:
-    """Yield the places of labeled rows, `AT_ONCE` at a time."""
-    rows = np.arange(count)
-    return (rows[start : start + AT_ONCE] for start in range(0, count, AT_ONCE))

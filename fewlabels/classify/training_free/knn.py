@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fewlabels.classify.training_free.neighbors import most_similar, summed
 from fewlabels.classify.training_free.problem import Prediction, Problem, balanced_accuracy
 from fewlabels.classify.training_free.space import Features, Scores
@@ -18,18 +16,17 @@ def nearest_neighbors(problem: Problem) -> Prediction:
     The smallest such k; 1 where no class has a second label. Classes with one label do not count in the choice.
     """
     labeled, given, rows = problem.train[problem.labeled], problem.given, problem.comparable
-    k, left_out = 1, np.full((len(given), problem.classes), 1 / problem.classes)
+    k = 1
     if len(rows):
         most = min(len(given) - 1, max(CANDIDATES))
         places, similarity = most_similar(labeled, labeled, most, without_self=True)
         votes = {k: _votes(places[:, :k], similarity[:, :k], problem.targets) for k in CANDIDATES if k <= most}
         k = max(votes, key=lambda each: (balanced_accuracy(votes[each][rows], given[rows]), -each))
-        left_out = votes[k]
 
     def scores(x: Features) -> Scores:
         return _votes(*most_similar(x, labeled, k), problem.targets)
 
-    return Prediction(scores(problem.train), scores(problem.asked), lambda: left_out)
+    return Prediction(scores(problem.train), scores(problem.asked))
 
 
 def _votes(places: Labels, similarity: Features, targets: Scores) -> Scores:

@@ -30,18 +30,18 @@ def ridge(problem: Problem) -> Prediction:
     targets, given = problem.targets, problem.given
     left, sizes, right = np.linalg.svd(problem.train[problem.labeled].astype(np.float64), full_matrices=False)
     weight_of_row = 1 / problem.counts[given] / problem.classes
-    best: tuple[float, Scores, float] | None = None
+    best: tuple[float, float] | None = None
     for penalty in PENALTIES:
         kept = sizes**2 / (sizes**2 + penalty)
         fitted, own = (left * kept) @ (left.T @ targets), (left**2) @ kept
         error = (targets - fitted) / (1 - own)[:, None]
         loss = float(weight_of_row @ (error**2).sum(1))
         if best is None or loss < best[0]:
-            best = loss, targets - error, penalty
+            best = loss, penalty
     assert best is not None
-    _, left_out, penalty = best
+    _, penalty = best
     weight = right.T @ ((sizes / (sizes**2 + penalty))[:, None] * (left.T @ targets))
-    return Prediction(problem.train @ weight, problem.asked @ weight, lambda: left_out)
+    return Prediction(problem.train @ weight, problem.asked @ weight)
 
 
 def logistic(problem: Problem) -> Prediction:
@@ -63,12 +63,10 @@ def logistic(problem: Problem) -> Prediction:
     def scores(rows: Features) -> Scores:
         return _probabilities(model, rows.astype(np.float64) @ basis.T, problem.classes)
 
-    return Prediction(
-        scores(problem.train), scores(problem.asked), lambda: _left_out(x, given, strength, problem.classes)
-    )
+    return Prediction(scores(problem.train), scores(problem.asked))
 
 
-def left_out_groups(labels: Labels, most: int) -> list[Labels]:
+def _left_out_groups(labels: Labels, most: int) -> list[Labels]:
     """Divide n labeled rows into up to `most` groups that are left out in turn, with classes spread over them."""
     order, count = np.argsort(labels, kind="stable"), min(most, len(labels))
     return [np.sort(order[first::count]) for first in range(count)]
@@ -76,7 +74,7 @@ def left_out_groups(labels: Labels, most: int) -> list[Labels]:
 
 def _left_out(x: Scores, labels: Labels, c: float, classes: int) -> Scores:
     out = np.full((len(labels), classes), 1 / classes)
-    for group in left_out_groups(labels, GROUPS):
+    for group in _left_out_groups(labels, GROUPS):
         kept = np.setdiff1d(np.arange(len(labels)), group)
         if len(np.unique(labels[kept])) > 1:
             out[group] = _probabilities(_fitted(x[kept], labels[kept], c), x[group], classes)

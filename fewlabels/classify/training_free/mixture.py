@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.special import softmax
 
-from fewlabels.classify.training_free.linear import left_out_groups
 from fewlabels.classify.training_free.problem import Prediction, Problem
 from fewlabels.classify.training_free.space import Scores
 from fewlabels.data.table import UNLABELED
 
-GROUPS = 40  # that labeled rows are left out in
 STEPS = 3  # of the mixture
 UNLABELED_WEIGHT = 0.1  # of a row without a label, against one with
 MEDIAN_LOGIT = 3.0
@@ -27,7 +23,7 @@ def gaussian_em(problem: Problem) -> Prediction:
     `MEDIAN_LOGIT`; Q = softmax L; then mu_k = (sum of labeled a + w sum_i Q_ik a_i) / (n_k + w sum_i Q_ik) over the
     unlabeled rows i, `STEPS` times, with w = `UNLABELED_WEIGHT` (Nigam et al. 2000).
     """
-    return _with_left_out(problem, _gaussian)
+    return Prediction(*_gaussian(problem))
 
 
 def sinkhorn_prototypes(problem: Problem) -> Prediction:
@@ -37,22 +33,7 @@ def sinkhorn_prototypes(problem: Problem) -> Prediction:
     1/M in turn, `BALANCINGS` times; then w_k = n_k / (2 n tau) sum of labeled x + 1 / tau mean_i Q_ik x_i, `ROUNDS`
     times (Silva-Rodriguez et al. 2025).
     """
-    return _with_left_out(problem, _prototypes)
-
-
-def _with_left_out(problem: Problem, fit: Callable[[Problem], tuple[Scores, Scores]]) -> Prediction:
-    def leave_one_out() -> Scores:
-        out = np.full((len(problem.labeled), problem.classes), 1 / problem.classes)
-        for group in left_out_groups(problem.given, GROUPS):
-            labels = problem.labels.copy()
-            labels[problem.labeled[group]] = UNLABELED
-            if len(np.unique(labels[labels != UNLABELED])) == problem.classes:
-                rest = Problem(problem.train, problem.asked[:0], labels, problem.classes)
-                out[group] = fit(rest)[0][problem.labeled[group]]
-        return out
-
-    train, asked = fit(problem)
-    return Prediction(train, asked, leave_one_out)
+    return Prediction(*_prototypes(problem))
 
 
 def _gaussian(problem: Problem) -> tuple[Scores, Scores]:

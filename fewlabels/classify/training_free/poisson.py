@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array
 
-from fewlabels.classify.training_free.graph import batches, carried, conjugate_gradients
+from fewlabels.classify.training_free.graph import carried, conjugate_gradients
 from fewlabels.classify.training_free.problem import Prediction, Problem
-from fewlabels.classify.training_free.space import Scores
 
 ANCHOR = 1e-4  # of the degree of each row
 
@@ -16,9 +15,8 @@ def poisson(problem: Problem) -> Prediction:
     """Solve L u = sum over labeled rows of (y_i - mean y) delta_i, with sum_i d_i u_i = 0 (Calder et al. 2020).
 
     L = D - W, d the degrees. `ANCHOR` D is added to L: where the graph falls into parts, each then takes the classes of
-    its own labels. A new row has the mean u of its neighbors, weighted by similarity. u is linear in the sources, so
-    what a labeled row gets without its own label follows from one more solution for each labeled row. A row that no
-    label reaches has the class of the most similar labeled row.
+    its own labels. A new row has the mean u of its neighbors, weighted by similarity. A row that no label
+    reaches has the class of the most similar labeled row.
     """
     graph = problem.graph
     degree = graph.degree
@@ -31,17 +29,4 @@ def poisson(problem: Problem) -> Prediction:
     lost = np.flatnonzero(~graph.reached(labeled))
     found[lost] = np.abs(found).max() * problem.of_nearest_label(lost)
 
-    def leave_one_out() -> Scores:
-        response = np.zeros((len(labeled), len(labeled)))
-        for part in batches(len(labeled)):
-            # The sources of a sum add up to 0, so what is taken from each here cancels.
-            alone = np.tile(-degree[:, None] / degree.sum(), len(part))
-            alone[labeled[part], np.arange(len(part))] += 1
-            response[:, part] = conjugate_gradients(anchored, alone, degree)[labeled]
-        out = np.zeros_like(targets)
-        for i in range(len(labeled)) if len(labeled) > 1 else ():
-            rest = np.delete(targets, i, axis=0)
-            out[i] = np.delete(response[i], i) @ (rest - rest.mean(0))
-        return out
-
-    return Prediction(found, carried(graph, found, problem.asked), leave_one_out)
+    return Prediction(found, carried(graph, found, problem.asked))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -84,12 +83,10 @@ class Prediction:
     Attributes:
         train: scores [N, K] of the training rows.
         asked: scores [A, K].
-        leave_one_out: makes scores [n, K] of the labeled rows, each by a classifier that was fitted without its label.
     """
 
     train: Scores
     asked: Scores
-    leave_one_out: Callable[[], Scores]
 
 
 def balanced_accuracy(scores: Scores, labels: Labels) -> float:

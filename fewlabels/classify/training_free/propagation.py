@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from scipy.sparse import csr_matrix, eye_array
 
-from fewlabels.classify.training_free.graph import batches, carried, conjugate_gradients
+from fewlabels.classify.training_free.graph import carried, conjugate_gradients
 from fewlabels.classify.training_free.problem import Prediction, Problem
 from fewlabels.classify.training_free.space import Scores
 
@@ -19,9 +17,8 @@ def propagation(problem: Problem, alpha: float = ALPHA) -> Prediction:
     """Let labels spread along the graph of the training rows (Zhou et al. 2003; ZLaP, Stojnic et al. 2024).
 
     (I - alpha S) F = Y, with S of `Graph.normalized` and Y one-hot on the labeled rows. A row's scores are its row of F
-    scaled to a sum of 1; a new row has the mean of its neighbors', weighted by similarity. Without its own label a
-    labeled row has F_i - M_ii y_i, M = (I - alpha S)^-1: with one label of a class nothing is left for that class. A
-    row that no label reaches has the class of the most similar labeled row.
+    scaled to a sum of 1; a new row has the mean of its neighbors', weighted by similarity. A row that no
+    label reaches has the class of the most similar labeled row.
 
     Args:
         problem: the rows.
@@ -29,24 +26,14 @@ def propagation(problem: Problem, alpha: float = ALPHA) -> Prediction:
     """
     graph = problem.graph
     matrix = csr_matrix(eye_array(len(problem.train)) - alpha * graph.normalized)
-    solve = partial(conjugate_gradients, matrix, diagonal=np.ones(len(problem.train)))
     targets = np.zeros((len(problem.train), problem.classes))
     targets[problem.labeled] = problem.targets
-    found = solve(targets)
+    found = conjugate_gradients(matrix, targets, np.ones(len(problem.train)))
     scores = to_sum_1(found)
     lost = np.flatnonzero((found.sum(1) < LEAST) | ~graph.reached(problem.labeled))
     scores[lost] = problem.of_nearest_label(lost)
 
-    def leave_one_out() -> Scores:
-        left_out = found[problem.labeled].copy()
-        for part in batches(len(left_out)):
-            alone = np.zeros((len(problem.train), len(part)))
-            alone[problem.labeled[part], np.arange(len(part))] = 1
-            own = solve(alone)[problem.labeled[part], np.arange(len(part))]
-            left_out[part, problem.given[part]] -= own
-        return to_sum_1(np.maximum(left_out, 0))
-
-    return Prediction(scores, to_sum_1(carried(graph, scores, problem.asked)), leave_one_out)
+    return Prediction(scores, to_sum_1(carried(graph, scores, problem.asked)))
 
 
 def to_sum_1(scores: Scores) -> Scores:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fewlabels.methods.parts.targets import with_told
+from fewlabels.methods.parts.targets import with_propagated
 from fewlabels.models.network import Network
 
 Passes: TypeAlias = Literal["one", "two", "three"]
@@ -43,11 +43,11 @@ def logits_of(
     weak: Tensor,
     strong: Tensor,
     passes: Passes = "three",
-    told: Tensor | None = None,
+    propagated: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give logits of labeled [B, K], weak [M, K] (see `target_logits`) and strong views [M, K]; see `features_of`."""
     own, of_weak, (of_strong,) = features_of(net, labeled, weak, [strong], passes)
-    return net.logits(own), target_logits(net, of_weak, told), net.unlabeled_logits(of_strong)
+    return net.logits(own), target_logits(net, of_weak, propagated), net.unlabeled_logits(of_strong)
 
 
 def learning_features(net: Network, *views: Tensor) -> list[Tensor]:
@@ -63,13 +63,13 @@ def target_features(net: Network, view: Tensor) -> Tensor:
         return net.unlabeled_features(view)
 
 
-def target_logits(net: Network, features: Tensor, told: Tensor | None = None) -> Tensor:
+def target_logits(net: Network, features: Tensor, propagated: Tensor | None = None) -> Tensor:
     """Give logits [M, K] that only make targets of features [M, D]: no gradient.
 
-    What is told of the rows [M, K] (`Batch.told`) has its share in them: see `parts.targets.with_told`.
+    Propagated labels of the rows [M, K] (`Batch.propagated`) are mixed in: see `parts.targets.with_propagated`.
     """
     with torch.no_grad():
-        return with_told(net.unlabeled_logits(features), told)
+        return with_propagated(net.unlabeled_logits(features), propagated)
 
 
 @contextmanager

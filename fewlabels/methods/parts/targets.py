@@ -19,15 +19,15 @@ def sharpen(p: Tensor, temperature: float) -> Tensor:
     return (p.clamp(min=torch.finfo(p.dtype).tiny).log() / temperature).softmax(1)
 
 
-def with_told(logits: Tensor, told: Tensor | None) -> Tensor:
-    """Give the logits [n, K] of the distribution (1 - a) softmax(logits) + told, a the sum of each row of told [n, K].
+def with_propagated(logits: Tensor, propagated: Tensor | None) -> Tensor:
+    """Return logits [n, K] of (1 - a) softmax(logits) + propagated, where a is the sum of a row of propagated [n, K].
 
-    Their softmax is that distribution, so whatever is made of logits can be made of these. None tells nothing.
+    Their softmax is that distribution, so whatever is made of logits can be made of these. None changes nothing.
     """
-    if told is None:
+    if propagated is None:
         return logits
-    told = told.to(logits.dtype)
-    p = (1 - told.sum(1, keepdim=True)) * logits.softmax(1) + told
+    propagated = propagated.to(logits.dtype)
+    p = (1 - propagated.sum(1, keepdim=True)) * logits.softmax(1) + propagated
     return p.clamp(min=torch.finfo(p.dtype).tiny).log()
 
 

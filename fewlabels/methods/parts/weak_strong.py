@@ -16,7 +16,7 @@ class WeakStrong(Method):
     passes: Passes = "three"
     """which views share a pass through the network: all (one), labeled and strong ones (two), none (three)"""
 
-    takes_told = True
+    takes_propagated = True
 
     def views(self) -> Views:
         """Ask for a weak and a strong view of each unlabeled row."""
@@ -25,7 +25,7 @@ class WeakStrong(Method):
     def logits(self, net: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Give logits of labeled [B, K], weak [M, K] (see `target_logits`) and strong views [M, K]."""
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        return logits_of(net, labeled, weak, strong, self.passes, batch.told)
+        return logits_of(net, labeled, weak, strong, self.passes, batch.propagated)
 
     def features(self, net: Network, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Give features of labeled [B, D], weak [M, D] (without gradient) and all further views, [M, D] each."""

@@ -163,9 +163,9 @@ def choose_outcome(head: Outcome, trained: Outcome, labels: Labels, choose: str)
 
 
 def _is_trained_better(right: Scores) -> int:
+    """Tell whether the second is right on more rows than the first, by more than a standard error (McNemar 1947)."""
     difference = right[1] - right[0]
-    error = difference.std() / max(len(difference), 1) ** 0.5
-    return int(difference.mean() > error)
+    return int(difference.sum() > np.abs(difference).sum() ** 0.5)
 
 
 def _accuracy(outcome: Outcome, labels: Labels) -> float | None:

@@ -164,6 +164,21 @@ def test_features_are_the_same_for_any_number_of_threads(weights, data, tmp_path
     assert len(found[0]) == len(data[0]) and found[0].std() > 0 and np.array_equal(*found)
 
 
+def test_making_features_can_be_stopped_and_keeps_none(weights, data, tmp_path, monkeypatch):
+    made, batches = embedding._made, []
+
+    def interrupted(preparation, classifier, show, stop):
+        return made(preparation, classifier, show, lambda: batches.append(1) or len(batches) > 2)
+
+    monkeypatch.setattr(embedding, "_made", interrupted)
+    with pytest.raises(Interrupted, match="stopped while features were made"):
+        fewlabels.fit(
+            data, weights=weights, model="small_cnn", labels_per_class=2, steps=2, classify_features="only",
+            images_cache=tmp_path / "cache", out=tmp_path / "run", **QUICK,
+        )  # fmt: skip
+    assert len(batches) == 3 and not [*(tmp_path / "cache").glob("*/array.npy")]
+
+
 def test_an_array_that_was_cut_is_made_anew(tmp_path):
     kept = KeptArray(tmp_path, "one", 2)
     kept.write(np.ones((3, 2), np.float32))

@@ -45,6 +45,11 @@ def features_of(images: list[Image.Image], name: str = "efficientnet_lite0") -> 
     return normalize(np.concatenate(out))
 
 
+def pixels_of(images: list[Image.Image]) -> Floats:
+    """Return images of one size as their pixels; unit length."""
+    return normalize(np.stack([np.asarray(image, np.float32).ravel() for image in images]))
+
+
 def rows(x: Floats, y: Ints, labeled: Ints, unlabeled: Ints, test: Ints) -> dict[str, Ints]:
     """Return the classes of the test rows by each classifier; y is read at the labeled rows alone."""
     folds = min(5, int(np.bincount(y[labeled])[np.unique(y[labeled])].min()))

@@ -11,7 +11,7 @@ pixels, or the vectors themselves. The JSON goes to benchmarks/results/.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ def one(question: Question, table: Table, seed: int) -> list[dict[str, Any]]:
         images_size=question.size, device="cpu", threads=1,
     )  # fmt: skip
     found, digests, _ = prepare(with_split(table, options), options, None, torch.device("cpu"))
-    features = None if found.options.classify_features == "no" else embedded(found, content_of(digests), Show(None))
-    return [each.row for each in fitted_training_free(found, features)]
+    if found.options.classify_features != "no":
+        found = replace(found, features=embedded(found, content_of(digests), Show(None)).last)
+    return [each.row for each in fitted_training_free(found)]
 
 
 def intervals(runs: list[list[dict[str, Any]]], split: str, name: str) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+from contextlib import contextmanager
 from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,18 +34,20 @@ LONGEST = [
     "methods/test_gradients.py",
     "methods/test_short_runs.py",
     "classify/test_fit.py",
-    "runs/test_processes.py",
+    "classify/test_estimator.py",
+    "export/test_onnx.py",
     "classify/test_probe.py",
     "classify/test_probe_command.py",
-    "classify/test_estimator.py",
-    "runs/test_bench.py",
-    "export/test_onnx.py",
     "inputs/test_workers.py",
+    "runs/test_bench.py",
+    "runs/test_processes.py",
+    "methods/test_methods_and_their_oracles.py",
+    "classify/test_own_methods.py",
+    "test_cli.py",
+    "inputs/test_bring_images.py",
+    "classify/test_propagation.py",
     "classify/test_faults.py",
     "classify/test_add_labels.py",
-    "classify/test_own_methods.py",
-    "methods/test_methods_and_their_oracles.py",
-    "test_cli.py",
 ]
 
 
@@ -65,11 +68,26 @@ def own_cache(tmp_path_factory):
     os.environ["FEWLABELS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(scope="module")
-def undrawn():
-    """Leave the figures of reports empty, which is a quarter of a small run: for files that look at none."""
+@pytest.fixture(scope="session", autouse=True)
+def unsynced():
+    """Wait for no disk: without a loss of power nobody can tell. `test_files.py` asks that it is told to, and when."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", os.fstat)  # which fails too where a file is closed
+        yield
+
+
+@contextmanager
+def without_figures():
+    """Leave the figures of reports empty, which is a quarter of a small run."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Make runs without figures: for files that look at none."""
+    with without_figures():
         yield
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from fewlabels.cli import main
 from fewlabels.cli_words import split_method_words
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = ["--steps", "6", "--batch", "8", "--unlabeled-ratio", "2", "--device", "cpu"]
 
 

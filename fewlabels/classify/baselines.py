@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,6 +121,7 @@ class PooledRows:
 
     Args:
         features, labels, train, lengths_count: as of `training_free_baselines`.
+        parts: how many features are of which part, each of which is centered by itself.
 
     Attributes:
         x: all rows in the plain space [N, D].
@@ -128,12 +129,20 @@ class PooledRows:
         has_unlabeled: whether there are rows without labels to learn from.
     """
 
-    def __init__(self, features: Features, labels: Labels, train: Labels, *, lengths_count: bool = False) -> None:
+    def __init__(
+        self,
+        features: Features,
+        labels: Labels,
+        train: Labels,
+        *,
+        lengths_count: bool = False,
+        parts: Sequence[int] = (),
+    ) -> None:
         if not np.isfinite(features).all():
             row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
             raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
         self.train = train
-        self.x = (lifted if lengths_count else unit_centered)(features, train)
+        self.x = lifted(features, train) if lengths_count else unit_centered(features, train, parts)
         self.labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
         by_class = self.labeled[np.argsort(labels[self.labeled], kind="stable")]
         _, firsts = np.unique(labels[by_class], return_index=True)

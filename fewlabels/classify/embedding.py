@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, TypeAlias, cast
 
@@ -22,9 +22,11 @@ from fewlabels.errors import Interrupted
 from fewlabels.inputs.base import chunks
 from fewlabels.inputs.images.cache import KeptArray, default_folder
 from fewlabels.inputs.kinds import inputs_for
-from fewlabels.models.build import CUSTOM, digest_of_parameters, mirrored
+from fewlabels.models.build import CUSTOM, digest_of_parameters, mirrored, staged
 from fewlabels.models.classifier import EVALUATED, Classifier
+from fewlabels.models.embedded import EMBEDDED
 from fewlabels.models.fused import fused
+from fewlabels.models.on_features import parts_of
 from fewlabels.processes import send_from_first, this_process
 
 SAID_EVERY = 10.0  # seconds
@@ -35,15 +37,41 @@ Part: TypeAlias = tuple[Labels, Features]
 """some rows, in order, and their features"""
 
 
-def extractor(preparation: Preparation) -> Classifier:
-    """Return what makes the features: the backbone, on an image and its mirror image where mirroring is allowed."""
-    classifier = preparation.classifier
-    may = preparation.options.images_flip != "none" and classifier.card.model != CUSTOM
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """What a backbone makes of all rows.
+
+    Attributes:
+        features: [N, D], its last features first.
+        parts: how many of them are of which part (`models.on_features.Staged`).
+    """
+
+    features: Features
+    parts: tuple[int, ...]
+
+    @property
+    def last(self) -> Features:
+        """The backbone's last features, those that everybody means by its features."""
+        return self.features[:, : self.parts[0]]
+
+
+def extractor(preparation: Preparation, *, last: bool = False) -> Classifier:
+    """Return what makes the features: the backbone, on an image and its mirror image where mirroring is allowed.
+
+    Args:
+        preparation: of the run.
+        last: whether it gives its last features alone, where it can also give those of earlier stages.
+    """
+    classifier, may = preparation.classifier, preparation.options.images_flip != "none"
+    if classifier.card.model == CUSTOM:
+        return classifier
+    if classifier.card.model in EMBEDDED and not last:
+        classifier = staged(classifier)
     return mirrored(classifier) if may else classifier
 
 
-def embedded(preparation: Preparation, content: str, show: Show, stop: Callable[[], bool] = lambda: False) -> Features:
-    """Return the features [N, D] of all rows by the backbone that the run begins with.
+def embedded(preparation: Preparation, content: str, show: Show, stop: Callable[[], bool] = lambda: False) -> Embedding:
+    """Return the features of all rows by the backbone that the run begins with.
 
     They are kept on disk, by what the rows hold and what the backbone is, where that can be written to. The first of
     several processes makes them for all.
@@ -51,14 +79,23 @@ def embedded(preparation: Preparation, content: str, show: Show, stop: Callable[
     Raises:
         Interrupted: a run of one process was asked to stop.
     """
-    made = None
+    made, classifier = None, extractor(preparation)
     if this_process().rank == 0:
-        made = {"features": torch.from_numpy(_embedded(preparation, content, show, stop))}
-    return send_from_first(made, preparation.store.device)["features"].cpu().numpy()
+        made = {"features": torch.from_numpy(_embedded(preparation, classifier, content, show, stop))}
+    features = send_from_first(made, preparation.store.device)["features"].cpu().numpy()
+    return Embedding(features, parts_of(classifier.backbone, classifier.head.in_features))
 
 
-def _embedded(preparation: Preparation, content: str, show: Show, stop: Callable[[], bool]) -> Features:
+def no_features(preparation: Preparation) -> Embedding:
+    """Return features that are all 0."""
     classifier = extractor(preparation)
+    zeros = np.zeros((len(preparation.table), classifier.head.in_features), np.float32)
+    return Embedding(zeros, parts_of(classifier.backbone, classifier.head.in_features))
+
+
+def _embedded(
+    preparation: Preparation, classifier: Classifier, content: str, show: Show, stop: Callable[[], bool]
+) -> Features:
     model, rows = preparation.options.model, len(preparation.table)
     kept = _place(preparation, classifier, content)
     found = None if kept is None else kept.open()

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.special import softmax
 
 from fewlabels.classify.baselines import BASELINES, PooledRows
-from fewlabels.classify.embedding import extractor
+from fewlabels.classify.embedding import Embedding, extractor
 from fewlabels.classify.outcome import Outcome, scores
 from fewlabels.classify.preparation import Preparation
-from fewlabels.classify.training_free.blend import FEW, ON_FEATURES, Head, blend, head_of, tempered
-from fewlabels.classify.training_free.space import Features, Scores, unit
+from fewlabels.classify.training_free.blend import FEW, ON_FEATURES, Head, blend_of_spaces, head_of, tempered
+from fewlabels.classify.training_free.space import Scores, center_of
 from fewlabels.data.splits import fewest_apart, parted
 from fewlabels.data.table import Labels
 from fewlabels.errors import UserError
@@ -69,12 +69,15 @@ def check_choice(choose: str, *, on_features: bool, no_pool: bool = False) -> No
         )
 
 
-def linear_head(preparation: Preparation, features: Features, folds: int, choose: str) -> Outcome | None:
-    """Learn a linear head on features [N, D] from the blend, or from the training-free classifier that is asked for.
+def linear_head(preparation: Preparation, embedding: Embedding, folds: int, choose: str) -> Outcome | None:
+    """Learn a linear head on features from the blend, or from the training-free classifier that is asked for.
+
+    The blend also learns from features of earlier stages where more than `FEW` labels of each class tell how far these
+    are to be believed.
 
     Args:
         preparation: of the run.
-        features: of all rows.
+        embedding: of all rows.
         folds: parts of the labeled rows that the method's network is judged by; 0 for none, and then for the blend as
             many as there can be.
         choose: as of `--choose`.
@@ -85,14 +88,19 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
     if choose == METHOD or (choose == LABELS and not len(preparation.unlabeled)):
         return None
     start, table = time.perf_counter(), preparation.table
-    rows = PooledRows(features, table.labels, np.concatenate([preparation.labeled, preparation.unlabeled]))
-    pool, labeled = rows.pool, rows.rows[rows.pool.plain.labeled]
+    train = np.concatenate([preparation.labeled, preparation.unlabeled])
+    rows = PooledRows(embedding.last, table.labels, train)
+    labeled, is_staged = rows.rows[rows.pool.plain.labeled], False
     unseen, logits = preparation.held_out[:0], np.zeros((0, len(rows.classes)), np.float32)
     if choose in (LABELS, BLEND):
         apart = fewest_apart(table, labeled)
         folds = folds or (min(FOLDS, apart) if apart > FEW else 0)
         parts = parted(table, labeled, folds, preparation.options.seed)
-        found = blend(pool, ON_FEATURES, [np.flatnonzero(np.isin(labeled, part)) for part in parts])
+        pools, is_staged = [rows.pool], len(embedding.parts) > 1 and apart > FEW and len(parts) > 1
+        if is_staged:
+            rows = PooledRows(embedding.features, table.labels, train, parts=embedding.parts)
+            pools.append(rows.pool)
+        found = blend_of_spaces(pools, ON_FEATURES, [np.flatnonzero(np.isin(labeled, part)) for part in parts])
         head, name, label = found.head, BLEND, "blend, linear head"
         if found.left_out is not None:
             unseen, logits = labeled, found.left_out.astype(np.float32)
@@ -102,8 +110,8 @@ def linear_head(preparation: Preparation, features: Features, folds: int, choose
     if len(preparation.held_out):
         unseen, logits = preparation.held_out, of_all[preparation.held_out]
     test, hidden = scores(preparation, of_all.argmax(1))
-    made_by = extractor(preparation)
-    center = unit(features)[rows.train].mean(0, dtype=np.float64)
+    made_by = extractor(preparation, last=not is_staged)
+    center = center_of(embedding.features, train, embedding.parts) if is_staged else center_of(embedding.last, train)
     return Outcome(
         name, f"{label} on features", "training_free", test, hidden, time.perf_counter() - start,
         on_features=True,

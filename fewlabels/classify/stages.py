@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fewlabels.classify.baselines import BASELINES, Features, training_free_baselines
 from fewlabels.classify.choose import resolve
-from fewlabels.classify.embedding import extractor
+from fewlabels.classify.embedding import Embedding, extractor
 from fewlabels.classify.hand_over import FOLDS
 from fewlabels.classify.layer_probe import COST, ROWS
 from fewlabels.classify.learner import MethodLearner
@@ -122,21 +122,21 @@ def _outcome(preparation: Preparation, method: Method, name: str, training: Trai
     )
 
 
-def training_free(preparation: Preparation, features: Features | None, folder: Any) -> list[Outcome]:
-    """Fit the training-free baselines, on features [N, D] of a backbone that begins with weights, or else on the rows.
+def training_free(preparation: Preparation, folder: Any) -> list[Outcome]:
+    """Fit the training-free baselines, on the last features of a backbone that begins with weights, or on the rows.
 
     What is found is kept in the folder of the run, `training_free.json`.
     """
     saved: list[dict[str, Any]] | None = folder.read_json("training_free.json")
     if saved is None:
-        saved = [{**each.row, "predicted": each.predicted} for each in fitted_training_free(preparation, features)]
+        saved = [{**each.row, "predicted": each.predicted} for each in fitted_training_free(preparation)]
         folder.write_json("training_free.json", saved)
     return [Outcome(**row) for row in saved]
 
 
-def fitted_training_free(preparation: Preparation, features: Features | None) -> list[Outcome]:
+def fitted_training_free(preparation: Preparation) -> list[Outcome]:
     """Fit the training-free baselines; see `training_free`."""
-    inputs, table = preparation.inputs, preparation.table
+    inputs, table, features = preparation.inputs, preparation.table, preparation.features
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
     on = inputs.features if features is None else "features"
     given = features is not None
@@ -192,16 +192,16 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def on_features_of(preparation: Preparation, given: Options, features: Features) -> Preparation:
-    """Prepare a training on features [N, D].
+def on_features_of(preparation: Preparation, given: Options, embedding: Embedding) -> Preparation:
+    """Prepare a training on features, of all parts.
 
     Args:
         preparation: of the run.
         given: the options as the user gave them.
-        features: of all rows.
+        embedding: of all rows.
     """
     table, device, only = preparation.table, preparation.store.device, preparation.options.classify_features == "only"
-    rows = VectorRows(features)
+    rows = VectorRows(embedding.features)
     options = _options_on_features(preparation, given, only)
     options, form, _ = resolve(options, replace(table, contents=rows), VECTORS, device)
     brought = VECTORS.bring(replace(table, contents=rows), form, options, device, lambda: False, Show(None))
@@ -215,7 +215,7 @@ def on_features_of(preparation: Preparation, given: Options, features: Features)
         held_out=preparation.held_out,
         policy=preparation.policy if only else None,
         board=preparation.board,
-        features=features,
+        features=embedding.last,
         on=" on features",
     )
 

@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from fewlabels.classify.checks import check_propagate, check_rule, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
-from fewlabels.classify.embedding import embedded
+from fewlabels.classify.embedding import embedded, no_features
 from fewlabels.classify.finish import finish
 from fewlabels.classify.hand_over import LABELS, METHOD, Choice, arranged, check_choice, choose_outcome, linear_head
 from fewlabels.classify.identity import configuration, data_difference, identity_of, method_difference
@@ -146,9 +145,8 @@ class Classify(Task[Options]):
         A step is tried on features that are all 0.
         """
         name = method_name(self.chosen_method)
-        zeros = np.zeros((len(found.table), found.classifier.head.in_features), np.float32)
         try:
-            try_step(on_features_of(found, given, zeros), self.chosen_method, name)
+            try_step(on_features_of(found, given, no_features(found)), self.chosen_method, name)
         except UserError as error:
             said = f"{name} does not learn from features ({error})"
             if given.classify_features == "only":
@@ -239,23 +237,23 @@ class Classify(Task[Options]):
     def stages(self) -> Stages:
         """Train on features where the backbone begins with weights, then the whole network; finish."""
         found, method, show = self.preparation, self.chosen_method, self.context.show
-        features = None
+        embedding = None
         if _learns_from_features(found):
-            features = embedded(found, content_of(self.digests), show, self.context.stop)
+            embedding = embedded(found, content_of(self.digests), show, self.context.stop)
         else:
             self._say_estimate()
-        found = replace(found, features=features)
-        baselines = first_says(lambda: training_free(found, features, self.context.folder))
+        found = replace(found, features=None if embedding is None else embedding.last)
+        baselines = first_says(lambda: training_free(found, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None
         choice: Choice | None = None
         seed, choose = self.options.seed, self.options.choose
-        if features is not None:
-            on_features = on_features_of(found, self.options, features)
+        if embedding is not None:
+            on_features = on_features_of(found, self.options, embedding)
             folds = folds_on_features(found, self.options)
             group = yield from trainings(on_features, method, folds, seed, show)
             # The first process alone writes what comes out.
-            head = linear_head(found, features, folds, choose) if this_process().rank == 0 else None
+            head = linear_head(found, embedding, folds, choose) if this_process().rank == 0 else None
             if head is not None:
                 choice = choose_outcome(head, group[-1], found.table.labels, choose)
                 group = arranged(group, head, choice)
@@ -263,7 +261,7 @@ class Classify(Task[Options]):
             ended = self.why["classify_features"] if found.options.classify_features == "only" else None
             if choose not in (LABELS, METHOD):
                 ended = ended or f"--choose {choose} hands over a linear head on the features"
-            ended = ended or first_says(lambda: enough(found, features))
+            ended = ended or first_says(lambda: enough(found, embedding.last))
             if ended:
                 show.line(f"the backbone is not trained: {ended}")
             else:

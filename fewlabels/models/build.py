@@ -20,7 +20,7 @@ from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.classifier import Card, Classifier, load_tensors
 from fewlabels.models.embedded import EMBEDDED, load_embedded, timm_name
 from fewlabels.models.feature_mlp import FeatureMLP
-from fewlabels.models.on_features import Mirrored, OnFeatures, UnitCentered
+from fewlabels.models.on_features import Mirrored, OnFeatures, Staged, UnitCentered
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
@@ -41,6 +41,7 @@ TAKES = {"mlp": "vectors"}
 """what is not listed takes images"""
 SMALL, LARGE = 64, 224  # pixels that are bearable for our own networks, and for published ones
 ADDITIONS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
+    "staged": Staged,
     "mirrored": Mirrored,
     "mlp": OnFeatures,
     "unit": UnitCentered,
@@ -235,12 +236,20 @@ def flops(classifier: Classifier) -> int:
     return counter.get_total_flops()
 
 
+def staged(classifier: Classifier) -> Classifier:
+    """Return a classifier whose features are followed by those of earlier stages; the head is a new one."""
+    module = Staged(classifier.backbone, classifier.head.in_features)
+    return Classifier(module, module.num_features, _card_with(classifier, "staged"))
+
+
 def mirrored(classifier: Classifier) -> Classifier:
     """Return a classifier whose features are the mean over an image and its mirror image; the head is a new one."""
-    dimensions, card = classifier.head.in_features, classifier.card
-    return Classifier(
-        Mirrored(classifier.backbone, dimensions), dimensions, replace(card, model=f"{card.model}+mirrored")
-    )
+    module = Mirrored(classifier.backbone, classifier.head.in_features)
+    return Classifier(module, module.num_features, _card_with(classifier, "mirrored"))
+
+
+def _card_with(classifier: Classifier, addition: str) -> Card:
+    return replace(classifier.card, model=f"{classifier.card.model}+{addition}")
 
 
 def on_features(backbone: nn.Module, trained: Classifier, card: Card) -> Classifier:
@@ -265,12 +274,12 @@ def on_features(backbone: nn.Module, trained: Classifier, card: Card) -> Classif
 def linear_classifier(
     backbone: nn.Module, card: Card, center: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any]
 ) -> Classifier:
-    """Put a linear head onto the features of a backbone, of length 1, less a mean, and of length 1 again.
+    """Put a linear head onto the features of a backbone in the space of `UnitCentered`.
 
     Args:
         backbone: maps what the card says to features [n, D].
         card: of the backbone.
-        center: [D], the mean.
+        center: [D], the mean of each part at length 1.
         weight, bias: [K, D] and [K], of the head.
     """
     whole = UnitCentered(backbone, len(center))

@@ -22,7 +22,7 @@ from fewlabels.files import csv_text, read_csv, replace_text
 
 pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
-QUICK = {"steps": 30, "device": "cpu", "threads": 1}
+QUICK = {"steps": 12, "device": "cpu", "threads": 1}
 
 
 def split_of(run):
@@ -31,15 +31,15 @@ def split_of(run):
 
 
 @pytest.fixture(scope="module")
-def truth():
-    table = open_table("digits")
+def truth(few_digits):
+    table = open_table(few_digits)
     return dict(zip(table.names, (table.classes[k] for k in table.labels), strict=True))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, few_digits):
     out = tmp_path_factory.mktemp("added") / "run"
-    return fewlabels.fit("digits", method="fixmatch", labels_per_class=2, out=out, **QUICK)
+    return fewlabels.fit(few_digits, method="fixmatch", labels_per_class=2, out=out, **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_what_the_labels_brought_is_said(run, more, filled, capsys):
     assert run.summary["before"] is None
     fewlabels.add_labels(run.path, filled, show=Show(Console(width=400)))
     was, now = (f"{100 * each.accuracy:.1f} %" for each in (run, more))
-    said = f"With 20 labels it was {was} (run), with 30 and 30 more steps it is {now}: "
+    said = f"With 20 labels it was {was} (run), with 30 and 12 more steps it is {now}: "
     assert said in capsys.readouterr().out
     assert said in (more.path / "report.html").read_text(encoding="utf-8")
 
@@ -192,10 +192,10 @@ def test_the_summary_is_plain_json(more):
     assert json.loads((more.path / "summary.json").read_text()) == more.summary
 
 
-def test_a_start_that_learned_what_only_reports_now_is_refused(run, tmp_path):
+def test_a_start_that_learned_what_only_reports_now_is_refused(run, tmp_path, few_digits):
     """Another seed draws other test rows and other labels, of which the run has seen the pixels or the labels."""
     with pytest.raises(UserError, match=r"was trained on \d+ rows that only report now, such as .* Give --split"):
-        fewlabels.fit("digits", labels_per_class=2, seed=1, start=run.path, out=tmp_path / "new", **QUICK)
+        fewlabels.fit(few_digits, labels_per_class=2, seed=1, start=run.path, out=tmp_path / "new", **QUICK)
     assert not (tmp_path / "new").exists()
 
 

@@ -14,9 +14,8 @@ from fewlabels.runs.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-STEPS = 40
+STEPS = 20
 SMALL = ["--steps", str(STEPS), "--batch", "8", "--unlabeled-ratio", "2", "--no-baseline", "--threads", "1"]
-DIGITS = ["train", "digits", "--labels-per-class", "1", *SMALL]
 FILES = ("model.safetensors", "predictions.parquet", "metrics.jsonl", "split.csv", "config.yaml")
 
 
@@ -41,9 +40,15 @@ def give(words, capsys):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def train_digits(few_digits):
+    """The words of a small run."""
+    return ["train", few_digits, "--labels-per-class", "1", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, train_digits):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert main([*DIGITS, "--out", str(out)]) == 0
+    assert main([*train_digits, "--out", str(out)]) == 0
     return out
 
 
@@ -52,49 +57,51 @@ def assert_equal_outcome(first, second):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
-def test_a_full_disk_keeps_the_checkpoint_and_the_run_goes_on_when_there_is_room(undisturbed, tmp_path, capsys):
+def test_a_full_disk_keeps_the_checkpoint_and_the_run_goes_on_when_there_is_room(
+    undisturbed, train_digits, tmp_path, capsys
+):
     one = next((undisturbed / "checkpoint").iterdir()).stat().st_size
     place = tmp_path / "disk"
     # Room for two checkpoints and the small files, not for the third beside them.
     with disk(place, int(2.7 * one)) as change:
-        code, said = give([*DIGITS, "--out", place / "run"], capsys)
+        code, said = give([*train_digits, "--out", place / "run"], capsys)
         assert code == 2
-        assert "the checkpoint of step 6 could not be written to" in said and "make room" in said
+        assert "the checkpoint of step 3 could not be written to" in said and "make room" in said
         saved = sorted((place / "run/checkpoint").iterdir())
-        assert [path.name for path in saved] == ["step-00000002.safetensors", "step-00000004.safetensors"]
+        assert [path.name for path in saved] == ["step-00000001.safetensors", "step-00000002.safetensors"]
         with safe_open(saved[-1], "pt") as file:
             assert all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
         change(f"size={8 * one}")
-        assert main([*map(str, DIGITS), "--out", str(place / "run")]) == 0
-        assert "layermatch + propagation: continued from step 4" in capsys.readouterr().out
+        assert main([*train_digits, "--out", str(place / "run")]) == 0
+        assert "layermatch + propagation: continued from step 2" in capsys.readouterr().out
         assert_equal_outcome(undisturbed, place / "run")
 
 
-def test_a_disk_that_is_full_from_the_start(tmp_path, capsys):
+def test_a_disk_that_is_full_from_the_start(train_digits, tmp_path, capsys):
     place = tmp_path / "disk"
     with disk(place, "1m"):
         (place / "full").write_bytes(bytes(1 << 20))
-        code, said = give([*DIGITS, "--out", place / "run"], capsys)
+        code, said = give([*train_digits, "--out", place / "run"], capsys)
         assert code == 2
         assert "the run cannot be written to" in said and "No space left" in said and "--out" in said
 
 
-def test_a_run_folder_that_takes_no_writing(undisturbed, tmp_path, capsys):
+def test_a_run_folder_that_takes_no_writing(undisturbed, train_digits, tmp_path, capsys):
     place = tmp_path / "disk"
     with disk(place, "20m") as change:
         change("ro")
-        code, said = give([*DIGITS, "--out", place / "run"], capsys)
+        code, said = give([*train_digits, "--out", place / "run"], capsys)
         assert code == 2 and "Read-only" in said and "--out" in said
         change("rw")
-        assert main([*DIGITS, "--out", str(place / "run")]) == 0
+        assert main([*train_digits, "--out", str(place / "run")]) == 0
         change("ro")  # a finished run is read, and nothing is written
-        assert main([*DIGITS, "--out", str(place / "run")]) == 0
+        assert main([*train_digits, "--out", str(place / "run")]) == 0
         assert "this run is finished" in capsys.readouterr().out
         change("rw")
         summary = (place / "run/summary.json").read_text()
         (place / "run/summary.json").unlink()  # as if it were not finished
         change("ro")
-        code, said = give([*DIGITS, "--out", place / "run"], capsys)
+        code, said = give([*train_digits, "--out", place / "run"], capsys)
         assert code == 2 and "Read-only" in said and str(place / "run") in said
         change("rw")
         (place / "run/summary.json").write_text(summary)
@@ -144,14 +151,14 @@ def make_photos(folder):
 # --- two commands at once ----------------------------------------------------------------------------------
 
 
-def test_a_folder_in_use_is_refused_and_free_again_after(tmp_path, capsys):
+def test_a_folder_in_use_is_refused_and_free_again_after(train_digits, tmp_path, capsys):
     with RunFolder(tmp_path).alone(), pytest.raises(UserError, match="at work in"), RunFolder(tmp_path).alone():
         pass
     out = tmp_path / "run"
-    assert main([*DIGITS, "--out", str(out), "--steps", "4"]) == 0
+    assert main([*train_digits, "--out", str(out), "--steps", "4"]) == 0
     (out / "summary.json").unlink()  # as if it were not finished
     with RunFolder(out).alone():
-        code, said = give([*DIGITS, "--out", out, "--steps", "4"], capsys)
+        code, said = give([*train_digits, "--out", out, "--steps", "4"], capsys)
     assert code == 2
     assert "another command is at work in" in said and "Traceback" not in said
-    assert main([*DIGITS, "--out", str(out), "--steps", "4"]) == 0
+    assert main([*train_digits, "--out", str(out), "--steps", "4"]) == 0

@@ -19,6 +19,7 @@ from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted
 from fewlabels.inputs.images.cache import KeptArray
+from fewlabels.inputs.kinds import VECTORS
 from fewlabels.keys import Key
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.build import build_classifier, on_features
@@ -26,6 +27,14 @@ from fewlabels.models.build import build_classifier, on_features
 pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
 QUICK = {"device": "cpu", "threads": 1, "budget": "quick"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief():
+    """Let a quick training on features be one of 40 steps, a fifth of them: enough to tell five digits apart."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(VECTORS.steps, "quick", 40)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -133,20 +142,21 @@ def test_probabilities_are_calibrated_by_labels_that_were_left_out(quick):
 
 
 def test_features_are_made_once(weights, data, tmp_path, monkeypatch):
-    made = []
+    made, few = [], tuple(each[:150] for each in data)
     make = embedding._made
     monkeypatch.setattr(embedding, "_made", lambda *given: made.append(given) or make(*given))
     options = QUICK | {
         "weights": weights,
         "model": "small_cnn",
         "labels_per_class": 5,
+        "steps": 2,
         "baseline": False,
         "classify_calibrate": "no",
     }
     counts = []
     for method, cache in (("supervised", "a"), ("fixmatch", "a"), ("supervised", "b")):
         made.clear()
-        fewlabels.fit(data, out=tmp_path / f"{method}{cache}", images_cache=tmp_path / cache, method=method, **options)
+        fewlabels.fit(few, out=tmp_path / f"{method}{cache}", images_cache=tmp_path / cache, method=method, **options)
         counts.append(len(made))
     assert counts == [1, 0, 1]
 
@@ -208,6 +218,7 @@ def test_the_whole_network_comes_after_the_features_and_the_table_says_what_it_a
 
 def test_training_on_that_adds_nothing_on_held_out_labels_is_not_kept(weights, data, tmp_path, monkeypatch):
     """A learning rate that destroys the backbone."""
+    monkeypatch.setitem(VECTORS.steps, "quick", 200)  # of fewer the blend is the better one
     monkeypatch.setattr("fewlabels.classify.task.enough", lambda work, features: None)
     run = fewlabels.fit(
         data, weights=weights, model="small_cnn", labels_per_class=60, steps=10, lr=1.0, optimizer="sgd",
@@ -268,7 +279,7 @@ def test_a_function_gives_features_and_nothing_else_is_trained(data, tmp_path):
 def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp_path, monkeypatch, features):
     """In each of its trainings: labels only, the method, and those that judge what was left out."""
     options = dict(
-        weights=weights, model="small_cnn", classify_features=features, labels_per_class=5, steps=24, method="fixmatch",
+        weights=weights, model="small_cnn", classify_features=features, labels_per_class=5, steps=12, method="fixmatch",
         classify_calibrate="cross", **QUICK,
     )  # fmt: skip
     whole, out, sittings = fewlabels.fit(data, out=tmp_path / "whole", **options), tmp_path / "run", 0
@@ -276,7 +287,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(weights, data, tmp
     @contextmanager
     def sitting():
         asked = count()
-        yield lambda: next(asked) > 40
+        yield lambda: next(asked) > 20
 
     monkeypatch.setattr("fewlabels.runs.fit.noted_signals", sitting)
     while not (out / "summary.json").exists():

@@ -19,7 +19,7 @@ from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from tests.conftest import assert_same
 
-pytestmark = pytest.mark.versions
+pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
 FILES = {
     "config.yaml", "summary.json", "split.csv", "quarantine.csv", "metrics.jsonl", "checkpoint", "model.safetensors",
@@ -275,15 +275,15 @@ def test_bad_options_get_a_clear_error(tmp_path, rng_images, options, message):
 
 def test_a_timm_model(tmp_path, rng_images):
     run = fewlabels.fit(
-        rng_images, model="resnet10t", images_size=32, labels_per_class=5, baseline=False, out=tmp_path / "r",
+        rng_images, model="test_resnet", images_size=32, labels_per_class=5, baseline=False, out=tmp_path / "r",
         **SMALL | {"steps": 2},
     )  # fmt: skip
-    assert run.classifier.card.model == "resnet10t"
+    assert run.classifier.card.model == "test_resnet"
 
 
 def test_a_timm_transformer_with_layer_decay(tmp_path, rng_images):
     run = fewlabels.fit(
-        rng_images, model="vit_tiny_patch16_224", images_size=32, optimizer="adamw", layer_decay=0.5,
+        rng_images, model="test_vit", images_size=32, optimizer="adamw", layer_decay=0.5,
         labels_per_class=5, baseline=False, out=tmp_path / "r", **SMALL | {"steps": 2},
     )  # fmt: skip
     assert run.classifier.card.form.size == (32, 32)

@@ -12,7 +12,7 @@ from fewlabels.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-QUICK = {"steps": 60, "baseline": False, "device": "cpu", "threads": 1}
+QUICK = {"steps": 12, "baseline": False, "device": "cpu", "threads": 1}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from fewlabels.models.classifier import Outputs
 
 pytestmark = [pytest.mark.versions, pytest.mark.usefixtures("undrawn")]
 
-STEPS = 200  # seconds; enough to tell digits from noise
+STEPS = 120  # seconds; enough to tell digits from noise
 
 
 @pytest.fixture(scope="module")

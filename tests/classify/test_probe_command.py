@@ -9,6 +9,7 @@ import torch
 
 import fewlabels
 from fewlabels.cli import main
+from fewlabels.inputs.kinds import VECTORS
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.runs.folder import RunFolder
@@ -17,11 +18,11 @@ from tests.classify.test_faults import make_photos
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, few_digits):
     """A finished run on digits with probes."""
     out = tmp_path_factory.mktemp("probe") / "run"
     words = ["--labels-per-class", "4", "--steps", "30", "--no-baseline", "--probe-every", "10", "--threads", "1"]
-    assert main(["train", "digits", *words, "--out", str(out)]) == 0
+    assert main(["train", few_digits, *words, "--out", str(out)]) == 0
     return out
 
 
@@ -51,10 +52,10 @@ def test_the_report_shows_the_probes(done):
     assert "Do pseudo-labels help every layer?" in page and "backbone.stage3.1" in page
 
 
-def test_probes_are_no_part_of_the_configuration(done, capsys):
+def test_probes_are_no_part_of_the_configuration(done, few_digits, capsys):
     """The same command without them continues the run: here, it is finished."""
     words = ["--labels-per-class", "4", "--steps", "30", "--no-baseline", "--threads", "1"]
-    assert main(["train", "digits", *words, "--out", str(done)]) == 0
+    assert main(["train", few_digits, *words, "--out", str(done)]) == 0
     assert "nothing is trained again" in capsys.readouterr().out
 
 
@@ -117,7 +118,8 @@ def test_a_backbone_of_the_users_own_is_asked_for_and_filled_from_the_checkpoint
 
 
 @pytest.mark.usefixtures("few_probed")
-def test_a_run_begun_with_weights_needs_them_no_more(tmp_path):
+def test_a_run_begun_with_weights_needs_them_no_more(tmp_path, monkeypatch):
+    monkeypatch.setitem(VECTORS.steps, "normal", 20)  # of the training on features before it
     first = fewlabels.fit(arrays(), steps=4, batch=4, baseline=False, out=tmp_path / "first")
     weights = tmp_path / "w.safetensors"
     weights.write_bytes((first.path / "model.safetensors").read_bytes())

@@ -34,10 +34,10 @@ def job(small_job):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, few_digits, undrawn):
     """A short run with probes."""
     return fewlabels.fit(
-        "digits", labels_per_class=2, seed=1000, steps=24, batch=10, unlabeled_ratio=2, propagate=0.5, threads=1,
+        few_digits, labels_per_class=2, seed=1000, steps=24, batch=10, unlabeled_ratio=2, propagate=0.5, threads=1,
         probe_every=8, device="cpu", out=tmp_path_factory.mktemp("propagated") / "run",
     )  # fmt: skip
 
@@ -200,10 +200,10 @@ def test_a_step_reads_and_copies_nothing(job, as_on_a_gpu):
                 update(state, feed.batch_of(inputs, state.step))
 
 
-def test_compiled_it_is_the_same_step(job, graphs):
+def test_compiled_it_is_the_same_step(vector_job, graphs):
     endings = []
     for compiled in (False, True):
-        made = job(steps=5, compile=compiled)
+        made = with_options(vector_job(steps=5, compile=compiled), propagate=0.5)
         state, feed = begin(made, LayerMatch(), propagated=propagated_targets(made, LayerMatch(), None))
         run(state, feed, 0, 5, watch=lambda *_: None)
         endings.append(parameters_of(state))

@@ -6,6 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import fewlabels
+from tests.conftest import without_figures
 
 
 @pytest.fixture(scope="session")
@@ -24,5 +25,6 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(photos):
     """The folder of a finished run on them."""
-    options = {"steps": 60, "baseline": False, "device": "cpu", "threads": 1, "images_size": 16, "model": "small_cnn"}
-    return fewlabels.fit(photos, method="fixmatch", out=photos.parent / "run", **options).path
+    options = {"steps": 40, "baseline": False, "device": "cpu", "threads": 1, "images_size": 16, "model": "small_cnn"}
+    with without_figures():
+        return fewlabels.fit(photos, method="fixmatch", out=photos.parent / "run", **options).path

@@ -30,7 +30,7 @@ from fewlabels.inputs.images.store import ResidentImages, StreamedImages
 from tests.prepared import resolved
 
 CPU = torch.device("cpu")
-SMALL = {"steps": 6, "batch": 4, "unlabeled_ratio": 2, "device": "cpu", "images_flip": "none"}
+SMALL = {"steps": 6, "batch": 4, "unlabeled_ratio": 2, "device": "cpu", "images_flip": "none", "model": "small_cnn"}
 OUTCOME = ("model.safetensors", "predictions.parquet", "split.csv", "quarantine.csv", "model.json")
 
 
@@ -70,6 +70,7 @@ def pixels_of(brought):
 # --- the outcome does not depend on where they lie ---
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_streamed_and_resident_runs_end_with_the_same_bytes(photos, tmp_path):
     runs = {
         feed: fewlabels.fit(
@@ -83,6 +84,7 @@ def test_streamed_and_resident_runs_end_with_the_same_bytes(photos, tmp_path):
     assert len(pq.read_table(tmp_path / "streamed/predictions.parquet")) == 40
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_begun_resident_is_continued_streamed(photos, tmp_path):
     options = SMALL | {"labels_per_class": 4, "out": tmp_path / "r", "baseline": False}
     fewlabels.fit(photos, images_feed="resident", **options)

@@ -228,7 +228,7 @@ def test_the_guard_sees_a_read():
     [("layermatch", "sgd"), ("freematch", "adamw"), ("supervised", "sgd")],
 )
 def test_a_run_that_stopped_at_any_step_continues_to_the_same_bytes(small_job, method, optimizer):
-    job = with_rule(small_job(optimizer=optimizer), POLICY if method == "layermatch" else None)
+    job = with_rule(small_job(steps=8, optimizer=optimizer), POLICY if method == "layermatch" else None)
     options = {"outputs": "averaged"} if method == "layermatch" else {}
     steps = job.recipe.steps
     whole, feed = begin(job, method_class(method)(**options))
@@ -249,16 +249,16 @@ def test_what_a_method_remembers_is_saved_with_the_run(small_job, vector_job, na
     # Of a teacher with batch norm it matters whether it is as in training.
     make = small_job if name.split()[0] in (*ON_IMAGES, "mean_teacher", "simmatch") else vector_job
     whole, feed = begin(make(), eager(name))
-    run(whole, feed, 0, 12, watch=lambda *_: None)
+    run(whole, feed, 0, 9, watch=lambda *_: None)
     first, feed = begin(make(), eager(name))
-    run(first, feed, 0, 7, watch=lambda *_: None)
+    run(first, feed, 0, 5, watch=lambda *_: None)
     evaluated = first.averaged.classifier.eval()  # between two steps; a teacher is none the worse for it
     assert not evaluated.training
     second, feed = begin(make(), eager(name))
     second.load({name: tensor.clone() for name, tensor in first.tensors().items()})
-    run(second, feed, 7, 12, watch=lambda *_: None)
+    run(second, feed, 5, 9, watch=lambda *_: None)
     assert_same(whole.tensors(), second.tensors())
-    run(first, feed, 7, 12, watch=lambda *_: None)
+    run(first, feed, 5, 9, watch=lambda *_: None)
     assert_same(whole.tensors(), first.tensors())
 
 
@@ -333,7 +333,7 @@ def test_norms_and_biases_do_not_decay(small_job):
 
 @pytest.mark.skipif(not CAN_FORK, reason="the second process is a fork")
 def test_two_processes_equal_one(tmp_path):
-    """The same global batch, a network without batch statistics: parameters agree to 1e-5 after 8 steps."""
+    """The same global batch, a network without batch statistics: parameters agree to 1e-5 after 5 steps."""
     two_processes.main(str(tmp_path / "one"))
     assert together(lambda rank: two_processes.main(str(tmp_path / "two")), join=False) == [None, None]
     for method in two_processes.METHODS:

@@ -46,7 +46,7 @@ def main(out: str) -> None:
     rows = Rows(table, ResidentImages(images))
     card = Card("small_cnn", table.classes, ImageForm(1, (8, 8)), (0.3,), (0.37,))
 
-    recipe = small_recipe(steps=8)
+    recipe = small_recipe(steps=5)
     rules: dict[str, Any] = {
         "layermatch": {"center_memory": 0.5},
         "policy": {"policy": {"head": 0.5, "backbone.stage1": 0.25}},

@@ -142,6 +142,43 @@ def blend(pool: Pool, prior: Weights, parts: Sequence[Labels]) -> Blend:
     return Blend(dict(zip(names, weights.tolist(), strict=True)), scores, left_out if found else None, head)
 
 
+def blend_of_spaces(pools: Sequence[Pool], prior: Weights, parts: Sequence[Labels]) -> Blend:
+    """Blend in each of several spaces, weigh the blends by labels that they did not have, and learn a linear head.
+
+    The weights minimize what those of `blend` do, with the logits of the blends' heads; their prior is equal weights.
+    The head is that of `head_of` the softmax of half of the weighed sum, in the last space.
+
+    Args:
+        pools: the same rows in each space.
+        prior: of the weights within each blend.
+        parts: places among the labeled rows that are left out together; not needed for one space.
+    """
+    blends = [blend(pool, prior, parts) for pool in pools]
+    if len(blends) == 1:
+        return blends[0]
+    given, out_of_fold = pools[0].plain.given, np.stack([_known(each.left_out) for each in blends])
+    equal = np.full(len(blends), 1 / len(blends))
+    weights = _fitted(out_of_fold, given, equal)
+    left_out = np.zeros_like(out_of_fold[0])
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(given)), part)
+        without = _fitted(out_of_fold[:, rest], given[rest], equal)
+        left_out[part] = np.tensordot(without, out_of_fold[:, part], 1)
+    scores = np.tensordot(weights, np.stack([each.scores for each in blends]), 1)
+    head = head_of(pools[-1].plain, softmax(scores / 2, axis=1))
+    of_members = {
+        f"{name} in space {place}": float(weight * within)
+        for place, (weight, each) in enumerate(zip(weights, blends, strict=True))
+        for name, within in each.weights.items()
+    }
+    return Blend(of_members, scores, left_out, head)
+
+
+def _known(left_out: Scores | None) -> Scores:
+    assert left_out is not None, "spaces are weighed by labels that are left out"
+    return left_out
+
+
 def head_of(problem: Problem, targets: Scores) -> Head:
     """Learn a linear layer from soft targets [N, K] of the training rows, and the true labels of the labeled ones.
 

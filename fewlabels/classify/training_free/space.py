@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -19,16 +20,30 @@ def unit(x: Features) -> Features:
     return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
 
-def unit_centered(features: Features, train: Labels) -> Features:
+def unit_centered(features: Features, train: Labels, parts: Sequence[int] = ()) -> Features:
     """Return rows scaled to length 1, less the mean of the training rows, scaled again (SimpleShot, Wang et al. 2019).
 
     Args:
         features: [N, D] of all rows.
         train: the rows whose mean is subtracted; test rows are not among them.
+        parts: how many features are of which part, each of which is scaled and centered by itself; one part by default.
     """
+    if len(parts) > 1:
+        each = [unit_centered(part, train) for part in _split(features, parts)]
+        return np.hstack(each) * np.float32(len(parts) ** -0.5)
     scaled = unit(features)
     scaled -= scaled[train].mean(0, dtype=np.float64).astype(np.float32)
     return unit(scaled)
+
+
+def center_of(features: Features, train: Labels, parts: Sequence[int] = ()) -> Features:
+    """Return the mean [D] that `unit_centered` subtracts."""
+    each = [unit(part)[train].mean(0, dtype=np.float64) for part in _split(features, parts)]
+    return np.concatenate(each).astype(np.float32)
+
+
+def _split(features: Features, parts: Sequence[int]) -> list[Features]:
+    return np.split(features, np.cumsum(parts)[:-1], axis=1) if parts else [features]
 
 
 def lifted(features: Features, train: Labels) -> Features:

@@ -1,0 +1,134 @@
+"""How fast a pretrained backbone embeds a folder of photos on a CPU: ours, and timm's own way, in turn.
+
+    python benchmarks/embed.py photos/ --rows 400 --json benchmarks/results/embed.json
+
+timm's way: its transform, its network as it is made, a DataLoader with two workers, 32 images at a time, float32; and
+the same with channels last, which a good user would add. Ours reads, decodes and keeps the images first, and that is
+counted; its cache is empty. Each side embeds the image alone, without its mirror image, at the same size, in a process
+of its own; two torch threads. With `--rows` twice as many, the memory shows whether it grows with the images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from accuracy import machine
+from outcome import ratios, say
+
+MODEL = "efficientnet_lite0"
+SIDES = ("fewlabels", "timm", "timm, channels last")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured."""
+
+    data: tyro.conf.Positional[Path]
+    """a folder of photos in folders of classes"""
+    rows: int = 400
+    """so many of them, evenly"""
+    repeats: int = 3
+    side: str | None = None
+    """measure one side once, and write it to the output: what this calls itself"""
+    json: Path | None = None
+
+
+def paths(question: Question) -> list[Path]:
+    """Return the photos."""
+    found = sorted(p for p in question.data.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return [found[i] for i in np.linspace(0, len(found) - 1, min(question.rows, len(found))).astype(int)]
+
+
+def by_timm(files: list[Path], *, last: bool) -> int:
+    """Embed as timm's users do; return how many."""
+    import timm
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+
+    from fewlabels.models.embedded import EMBEDDED, load_embedded
+
+    model = timm.create_model(EMBEDDED[MODEL].timm_name, num_classes=0).eval()
+    load_embedded(MODEL, model)
+    form = torch.channels_last if last else torch.contiguous_format
+    model = model.to(memory_format=form)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+
+    class Photos(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return transform(Image.open(files[index]).convert("RGB"))
+
+    with torch.inference_mode():
+        loader = DataLoader(Photos(), batch_size=32, num_workers=2)
+        return len(torch.cat([model(batch.contiguous(memory_format=form)) for batch in loader]))
+
+
+def by_fewlabels(files: list[Path]) -> int:
+    """Embed as a run does; return how many."""
+    from fewlabels.classify.embedding import embedded
+    from fewlabels.classify.prepare import prepare
+    from fewlabels.classify.split import with_split
+    from fewlabels.config import Options
+    from fewlabels.console import Show
+    from fewlabels.data.table import make_table
+    from fewlabels.inputs.base import content_of
+
+    labels = np.arange(len(files)) % 2  # two classes, as a run needs
+    options = Options(model=MODEL, images_flip="none", device="cpu")
+    table = with_split(make_table("photos", files, [*map(str, files)], labels, ("0", "1")), options)
+    found, digests, _ = prepare(table, options, None, torch.device("cpu"))
+    return len(embedded(found, content_of(digests), Show(None)))
+
+
+def measure(question: Question) -> dict[str, Any]:
+    """Measure one side; the imports and the making of the network are counted on both."""
+    files = paths(question)
+    start = time.perf_counter()
+    done = by_fewlabels(files) if question.side == SIDES[0] else by_timm(files, last=question.side == SIDES[2])
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"rows": done, "seconds": round(seconds, 2), "peak_mb": round(peak)}
+
+
+def main(question: Question) -> None:
+    """Measure all sides in turn, and say the ratios."""
+    if question.side is not None:
+        print(json.dumps(measure(question)))
+        return
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for _ in range(question.repeats):
+        for side in SIDES:
+            with tempfile.TemporaryDirectory() as cache:
+                command = [sys.executable, __file__, str(question.data), "--rows", str(question.rows), "--side", side]
+                environ = os.environ | {"FEWLABELS_CACHE": cache}
+                said = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+            found[side].append(json.loads(said.splitlines()[-1]))
+            print(side, found[side][-1], flush=True)
+    seconds = {side: [each["seconds"] for each in runs] for side, runs in found.items()}
+    result = {
+        "rows": question.rows,
+        "where": machine("CPU"),
+        "runs": found,
+        "images_a_second": {side: round(question.rows / median(each), 1) for side, each in seconds.items()},
+        "times_as_fast": {side: ratios(seconds[SIDES[0]], each) for side, each in seconds.items() if side != SIDES[0]},
+    }
+    say(result, question.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))

@@ -42,6 +42,7 @@ from fewlabels.inputs.base import GIVEN, content_of
 from fewlabels.inputs.kinds import inputs_of
 from fewlabels.methods import make_method, method_name, method_spec
 from fewlabels.methods.base import Method
+from fewlabels.models.embedded import EMBEDDED
 from fewlabels.models.of_function import Backbone, OfFunction, as_module
 from fewlabels.own_file import own_file
 from fewlabels.processes import any_of, first_says, this_process
@@ -152,7 +153,9 @@ class Classify(Task[Options]):
             if given.classify_features == "only":
                 raise UserError(said) from error
             found = replace(found, options=replace(found.options, classify_features="no"))
-            self.context.show.line(f"{said}: the whole network is trained without them", "yellow")
+            is_slow = found.options.model in EMBEDDED and found.store.device.type == "cpu"
+            slow = ", which may take hours on a CPU; --model small_cnn takes minutes" if is_slow else ""
+            self.context.show.line(f"{said}: the whole of {found.options.model} is trained{slow}", "yellow")
             return found, why | {"classify_features": said}
         return found, why
 

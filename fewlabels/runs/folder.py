@@ -19,7 +19,7 @@ from fewlabels.version import __version__
 
 # 5 had the choices apart from the options; 4 the optimizer's numbers among the recipe's; 3 warnings without an id; 2 no
 # calibration; 1 no word of what was given, and other names of layers.
-FORMAT = 8  # 7 had no choice of what is handed over
+FORMAT = 9  # 8 had no features of earlier stages
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former is many times as fast
 RUNS = Path("runs")
 LOCK = ".lock"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
@@ -11,8 +11,10 @@ from fewlabels.classify.training_free.blend import (
     MEMBERS,
     ON_FEATURES,
     PENALTY,
+    PULL,
     Pool,
     blend,
+    blend_of_spaces,
     divided_by_classes,
     head_of,
     tempered,
@@ -24,11 +26,12 @@ from fewlabels.classify.training_free.whitening import SHRINK, whitened
 K = 10
 
 
-def pool_of(per_class, rows=400, seed=0):
+def pool_of(per_class, rows=400, seed=0, noise=0.0):
     """Digits, some of them labeled; with the true classes."""
     x, y = load_digits(return_X_y=True)
     x, y = x[:rows].astype(np.float32), y[:rows]
     rng, labels = np.random.default_rng(seed), np.full(rows, -1)
+    x += noise * np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
     for k in range(K):
         labels[rng.permutation(np.flatnonzero(y == k))[:per_class]] = k
     plain = unit_centered(x, np.arange(rows))
@@ -129,3 +132,56 @@ def test_rows_are_divided_by_the_spread_within_classes():
     found = divided_by_classes(Problem(x, x[:5], np.full(60, -1), 3), classes)
     np.testing.assert_allclose(found.train, unit_centered(expected.astype(np.float32), np.arange(60)), atol=1e-5)
     np.testing.assert_allclose(found.asked, found.train[:5], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def clear_and_noisy():
+    """The same digits as they are, and with so much noise that little can be told."""
+    pools = [pool_of(4)[0], pool_of(4, noise=12.0)[0]]
+    return pools, blend_of_spaces(pools, ON_FEATURES, parts_of(pools[0], 4))
+
+
+def weights_of_spaces(found, each):
+    """Return how much each space counts: by the member that counts most in its blend."""
+    most = [max(of.weights, key=of.weights.get) for of in each]
+    return np.array(
+        [found.weights[f"{m} in space {i}"] / of.weights[m] for i, (m, of) in enumerate(zip(most, each, strict=True))]
+    )
+
+
+def test_the_space_that_labels_speak_for_counts_most(clear_and_noisy):
+    pools, found = clear_and_noisy
+    each = [blend(pool, ON_FEATURES, parts_of(pool, 4)) for pool in pools]
+    weights = weights_of_spaces(found, each)
+    assert weights[0] > 2 * weights[1]
+    truth, hidden = pool_of(4)[1], pools[0].plain.labels < 0
+    right = [(scores.argmax(1) == truth)[hidden].mean() for scores in (each[0].scores, each[1].scores, found.scores)]
+    assert right[1] < right[0] - 0.2 and right[2] > right[0] - 0.03
+    assert list(blend_of_spaces(pools[:1], ON_FEATURES, []).weights) == [*MEMBERS]
+
+
+def test_weights_of_spaces_are_those_of_least_loss_and_of_a_part_those_without_it(clear_and_noisy):
+    """Against a search of all pairs of weights, in steps of .02."""
+    pools, found = clear_and_noisy
+    parts, given = parts_of(pools[0], 4), pools[0].plain.given
+    each = [blend(pool, ON_FEATURES, parts) for pool in pools]
+    logits = np.stack([of.left_out for of in each])
+    grid = np.arange(0, 1.5, 0.02)
+
+    def best(rows):
+        counts = np.bincount(given[rows], minlength=K)
+        of_row = 1 / counts[given[rows]]
+        of_row /= of_row.mean()
+
+        def loss(a, b):
+            logged = log_softmax(a * logits[0, rows] + b * logits[1, rows], axis=1)
+            pull = PULL * ((a - 0.5) ** 2 + (b - 0.5) ** 2)
+            return -(of_row * logged[np.arange(len(rows)), given[rows]]).sum() + pull
+
+        return min((loss(a, b), a, b) for a in grid for b in grid)[1:]
+
+    rows = np.arange(len(given))
+    np.testing.assert_allclose(weights_of_spaces(found, each), best(rows), atol=0.021)
+    a, b = best(np.setdiff1d(rows, parts[0]))
+    expected = a * logits[0, parts[0]] + b * logits[1, parts[0]]
+    assert np.abs(found.left_out[parts[0]] - expected).max() < 0.05 * np.abs(expected).max()

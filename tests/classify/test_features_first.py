@@ -119,6 +119,19 @@ def test_what_is_handed_over_can_be_chosen(weights, data, tmp_path, choose, name
     assert choose == "method" or run.accuracy > 0.5
 
 
+@pytest.mark.parametrize(("labels", "model"), [(5, "efficientnet_lite0+staged+unit"), (2, "efficientnet_lite0+unit")])
+def test_earlier_stages_are_learned_from_where_labels_can_tell_what_they_are_worth(data, tmp_path, labels, model):
+    rows = np.arange(len(data[0])) % 3 == 0
+    run = fewlabels.fit(
+        (data[0][rows], data[1][rows]), model="efficientnet_lite0", images_size=32, labels_per_class=labels, steps=5,
+        baseline=False, out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    classifier = fewlabels.load(run.path)
+    assert (run.summary["chosen"]["name"], classifier.card.model) == ("blend", model)
+    said, _ = classifier.predict(data[0][rows])
+    assert run.accuracy > 0.5 and np.mean(said.astype(int) == data[1][rows]) > 0.6
+
+
 def test_only_rows_that_are_there_can_be_chosen(weights, data, tmp_path):
     with pytest.raises(UserError, match="choose is 'best'; give labels, method, or a row: blend, knn"):
         fewlabels.fit(data, choose="best", labels_per_class=5, out=tmp_path / "run", **QUICK)

@@ -163,6 +163,13 @@ def test_the_kept_share_is_or_falls_near_nothing(kept, figures):
     assert "--method freematch" in other
 
 
+def test_of_a_training_that_is_not_handed_over_nothing_is_said():
+    ours, head = row_of("fixmatch", 0.8, kind="method"), row_of("blend", 0.8)
+    summary, bad = summary_of(rows=[ours, head]), lines_of(kept=(0.01,) * 20, labeled_loss=FALLING[::-1])
+    assert warnings_of(summary, bad, findings_of(EVEN, EVEN)) == []
+    assert len(warnings_of(summary | {"rows": [head, ours]}, bad, findings_of(EVEN, EVEN))) == 2
+
+
 def test_a_kept_share_that_begins_low_and_rises_is_healthy():
     assert warnings_of(summary_of(), lines_of(kept=tuple(np.linspace(0, 0.4, 20))), findings_of(EVEN, EVEN)) == []
 

@@ -60,7 +60,7 @@ def one(question: Question, table: Table, seed: int) -> list[dict[str, Any]]:
     )  # fmt: skip
     found, digests, _ = prepare(with_split(table, options), options, None, torch.device("cpu"))
     if found.options.classify_features != "no":
-        found = replace(found, features=embedded(found, content_of(digests), Show(None)).last)
+        found = replace(found, features=embedded(found, content_of(digests), Show(None)).last.features)
     return [each.row for each in fitted_training_free(found)]
 
 

@@ -121,7 +121,7 @@ class PooledRows:
 
     Args:
         features, labels, train, lengths_count: as of `training_free_baselines`.
-        parts: how many features are of which part, each of which is centered by itself.
+        widths: as of `unit_centered`.
 
     Attributes:
         x: all rows in the plain space [N, D].
@@ -136,13 +136,13 @@ class PooledRows:
         train: Labels,
         *,
         lengths_count: bool = False,
-        parts: Sequence[int] = (),
+        widths: Sequence[int] = (),
     ) -> None:
         if not np.isfinite(features).all():
             row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
             raise UserError(f"the features of row {row} are not finite: are the backbone's parameters whole?")
         self.train = train
-        self.x = lifted(features, train) if lengths_count else unit_centered(features, train, parts)
+        self.x = lifted(features, train) if lengths_count else unit_centered(features, train, widths)
         self.labeled, unlabeled = train[labels[train] != UNLABELED], train[labels[train] == UNLABELED]
         by_class = self.labeled[np.argsort(labels[self.labeled], kind="stable")]
         _, firsts = np.unique(labels[by_class], return_index=True)

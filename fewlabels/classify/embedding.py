@@ -15,18 +15,20 @@ import numpy as np
 import torch
 
 from fewlabels.classify.preparation import Preparation
+from fewlabels.classify.training_free.blend import FEW
 from fewlabels.classify.training_free.space import Features
 from fewlabels.console import Show
+from fewlabels.data.splits import fewest_apart
 from fewlabels.data.table import Labels
 from fewlabels.errors import Interrupted
 from fewlabels.inputs.base import chunks
 from fewlabels.inputs.images.cache import KeptArray, default_folder
 from fewlabels.inputs.kinds import inputs_for
-from fewlabels.models.build import CUSTOM, digest_of_parameters, mirrored, staged
+from fewlabels.models.build import CUSTOM, digest_of_parameters, mirrored, with_stages
 from fewlabels.models.classifier import EVALUATED, Classifier
 from fewlabels.models.embedded import EMBEDDED
 from fewlabels.models.fused import fused
-from fewlabels.models.on_features import parts_of
+from fewlabels.models.on_features import widths_of
 from fewlabels.processes import send_from_first, this_process
 
 SAID_EVERY = 10.0  # seconds
@@ -42,31 +44,37 @@ class Embedding:
     """What a backbone makes of all rows.
 
     Attributes:
-        features: [N, D], its last features first.
-        parts: how many of them are of which part (`models.on_features.Staged`).
+        features: [N, D]: the pooled output of the network, then that of earlier stages where these are used.
+        widths: how many of them are of which.
     """
 
     features: Features
-    parts: tuple[int, ...]
+    widths: tuple[int, ...]
 
     @property
-    def last(self) -> Features:
-        """The backbone's last features, those that everybody means by its features."""
-        return self.features[:, : self.parts[0]]
+    def last(self) -> Embedding:
+        """The pooled output of the network alone."""
+        return Embedding(self.features[:, : self.widths[0]], self.widths[:1])
 
 
-def extractor(preparation: Preparation, *, last: bool = False) -> Classifier:
+def uses_stages(preparation: Preparation) -> bool:
+    """Tell whether earlier stages are learned from: where labels can tell whether these help."""
+    is_measured = preparation.classifier.card.model in EMBEDDED
+    return is_measured and fewest_apart(preparation.table, preparation.labeled) > FEW
+
+
+def extractor(preparation: Preparation, *, stages: bool | None = None) -> Classifier:
     """Return what makes the features: the backbone, on an image and its mirror image where mirroring is allowed.
 
     Args:
         preparation: of the run.
-        last: whether it gives its last features alone, where it can also give those of earlier stages.
+        stages: whether it also gives the features of earlier stages; by default where these are learned from.
     """
     classifier, may = preparation.classifier, preparation.options.images_flip != "none"
     if classifier.card.model == CUSTOM:
         return classifier
-    if classifier.card.model in EMBEDDED and not last:
-        classifier = staged(classifier)
+    if uses_stages(preparation) if stages is None else stages:
+        classifier = with_stages(classifier)
     return mirrored(classifier) if may else classifier
 
 
@@ -79,18 +87,21 @@ def embedded(preparation: Preparation, content: str, show: Show, stop: Callable[
     Raises:
         Interrupted: a run of one process was asked to stop.
     """
-    made, classifier = None, extractor(preparation)
+    # All that can be learned from is kept, since more labels may come.
+    made, classifier = None, extractor(preparation, stages=preparation.classifier.card.model in EMBEDDED)
     if this_process().rank == 0:
         made = {"features": torch.from_numpy(_embedded(preparation, classifier, content, show, stop))}
     features = send_from_first(made, preparation.store.device)["features"].cpu().numpy()
-    return Embedding(features, parts_of(classifier.backbone, classifier.head.in_features))
+    found = Embedding(features, widths_of(classifier.backbone, classifier.head.in_features))
+    return found if uses_stages(preparation) else found.last
 
 
-def no_features(preparation: Preparation) -> Embedding:
-    """Return features that are all 0."""
+def zero_features(preparation: Preparation) -> Embedding:
+    """Return features of the right shape, all 0."""
     classifier = extractor(preparation)
-    zeros = np.zeros((len(preparation.table), classifier.head.in_features), np.float32)
-    return Embedding(zeros, parts_of(classifier.backbone, classifier.head.in_features))
+    dimensions = classifier.head.in_features
+    zeros = np.zeros((len(preparation.table), dimensions), np.float32)
+    return Embedding(zeros, widths_of(classifier.backbone, dimensions))
 
 
 def _embedded(

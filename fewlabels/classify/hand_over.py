@@ -13,7 +13,7 @@ from fewlabels.classify.baselines import BASELINES, PooledRows
 from fewlabels.classify.embedding import Embedding, extractor
 from fewlabels.classify.outcome import Outcome, scores
 from fewlabels.classify.preparation import Preparation
-from fewlabels.classify.training_free.blend import FEW, ON_FEATURES, Head, blend_of_spaces, head_of, tempered
+from fewlabels.classify.training_free.blend import FEW, ON_FEATURES, Head, blend, head_of, tempered
 from fewlabels.classify.training_free.space import Scores, center_of
 from fewlabels.data.splits import fewest_apart, parted
 from fewlabels.data.table import Labels
@@ -72,9 +72,6 @@ def check_choice(choose: str, *, on_features: bool, no_pool: bool = False) -> No
 def linear_head(preparation: Preparation, embedding: Embedding, folds: int, choose: str) -> Outcome | None:
     """Learn a linear head on features from the blend, or from the training-free classifier that is asked for.
 
-    The blend also learns from features of earlier stages where more than `FEW` labels of each class tell how far these
-    are to be believed.
-
     Args:
         preparation: of the run.
         embedding: of all rows.
@@ -89,29 +86,30 @@ def linear_head(preparation: Preparation, embedding: Embedding, folds: int, choo
         return None
     start, table = time.perf_counter(), preparation.table
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
-    rows = PooledRows(embedding.last, table.labels, train)
-    labeled, is_staged = rows.rows[rows.pool.plain.labeled], False
-    unseen, logits = preparation.held_out[:0], np.zeros((0, len(rows.classes)), np.float32)
+    spaces = [PooledRows(embedding.last.features, table.labels, train)]
+    labeled = spaces[0].rows[spaces[0].pool.plain.labeled]
+    unseen, logits = preparation.held_out[:0], np.zeros((0, len(spaces[0].classes)), np.float32)
     if choose in (LABELS, BLEND):
         apart = fewest_apart(table, labeled)
         folds = folds or (min(FOLDS, apart) if apart > FEW else 0)
         parts = parted(table, labeled, folds, preparation.options.seed)
-        pools, is_staged = [rows.pool], len(embedding.parts) > 1 and apart > FEW and len(parts) > 1
-        if is_staged:
-            rows = PooledRows(embedding.features, table.labels, train, parts=embedding.parts)
-            pools.append(rows.pool)
-        found = blend_of_spaces(pools, ON_FEATURES, [np.flatnonzero(np.isin(labeled, part)) for part in parts])
+        if len(embedding.widths) > 1 and parts:
+            spaces.append(PooledRows(embedding.features, table.labels, train, widths=embedding.widths))
+        places = [np.flatnonzero(np.isin(labeled, part)) for part in parts]
+        found = blend([space.pool for space in spaces], ON_FEATURES, places)
         head, name, label = found.head, BLEND, "blend, linear head"
         if found.left_out is not None:
             unseen, logits = labeled, found.left_out.astype(np.float32)
     else:
-        head, name, label = _head_of_row(rows, choose), f"{choose}_head", f"{BASELINES[choose].words}, linear head"
+        head, name, label = _head_of_row(spaces[0], choose), f"{choose}_head", f"{BASELINES[choose].words}, linear head"
+    rows = spaces[-1]
     of_all = head(rows.x).astype(np.float32)
     if len(preparation.held_out):
         unseen, logits = preparation.held_out, of_all[preparation.held_out]
     test, hidden = scores(preparation, of_all.argmax(1))
-    made_by = extractor(preparation, last=not is_staged)
-    center = center_of(embedding.features, train, embedding.parts) if is_staged else center_of(embedding.last, train)
+    made_by = extractor(preparation, stages=len(spaces) > 1)
+    of_rows = embedding if len(spaces) > 1 else embedding.last
+    center = center_of(of_rows.features, train, of_rows.widths)
     return Outcome(
         name, f"{label} on features", "training_free", test, hidden, time.perf_counter() - start,
         on_features=True,

@@ -215,7 +215,7 @@ def on_features_of(preparation: Preparation, given: Options, embedding: Embeddin
         held_out=preparation.held_out,
         policy=preparation.policy if only else None,
         board=preparation.board,
-        features=embedding.last,
+        features=embedding.last.features,
         on=" on features",
     )
 

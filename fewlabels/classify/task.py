@@ -12,7 +12,7 @@ import torch
 
 from fewlabels.classify.checks import check_propagate, check_rule, try_step
 from fewlabels.classify.choose_method import AUTO, choose_method
-from fewlabels.classify.embedding import embedded, no_features
+from fewlabels.classify.embedding import embedded, zero_features
 from fewlabels.classify.finish import finish
 from fewlabels.classify.hand_over import LABELS, METHOD, Choice, arranged, check_choice, choose_outcome, linear_head
 from fewlabels.classify.identity import configuration, data_difference, identity_of, method_difference
@@ -147,15 +147,14 @@ class Classify(Task[Options]):
         """
         name = method_name(self.chosen_method)
         try:
-            try_step(on_features_of(found, given, no_features(found)), self.chosen_method, name)
+            try_step(on_features_of(found, given, zero_features(found)), self.chosen_method, name)
         except UserError as error:
             said = f"{name} does not learn from features ({error})"
             if given.classify_features == "only":
                 raise UserError(said) from error
             found = replace(found, options=replace(found.options, classify_features="no"))
-            is_slow = found.options.model in EMBEDDED and found.store.device.type == "cpu"
-            slow = ", which may take hours on a CPU; --model small_cnn takes minutes" if is_slow else ""
-            self.context.show.line(f"{said}: the whole of {found.options.model} is trained{slow}", "yellow")
+            small = "; --model small_cnn takes less time" if found.options.model in EMBEDDED else ""
+            self.context.show.line(f"{said}: the whole network is trained without them{small}", "yellow")
             return found, why | {"classify_features": said}
         return found, why
 
@@ -245,7 +244,7 @@ class Classify(Task[Options]):
             embedding = embedded(found, content_of(self.digests), show, self.context.stop)
         else:
             self._say_estimate()
-        found = replace(found, features=None if embedding is None else embedding.last)
+        found = replace(found, features=None if embedding is None else embedding.last.features)
         baselines = first_says(lambda: training_free(found, self.context.folder))
         groups: list[list[Outcome]] = []
         ended: str | None = None
@@ -264,7 +263,7 @@ class Classify(Task[Options]):
             ended = self.why["classify_features"] if found.options.classify_features == "only" else None
             if choose not in (LABELS, METHOD):
                 ended = ended or f"--choose {choose} hands over a linear head on the features"
-            ended = ended or first_says(lambda: enough(found, embedding.last))
+            ended = ended or first_says(lambda: enough(found, embedding.last.features))
             if ended:
                 show.line(f"the backbone is not trained: {ended}")
             else:

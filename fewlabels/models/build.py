@@ -20,7 +20,7 @@ from fewlabels.inputs.kinds import inputs_for
 from fewlabels.models.classifier import Card, Classifier, load_tensors
 from fewlabels.models.embedded import EMBEDDED, load_embedded, timm_name
 from fewlabels.models.feature_mlp import FeatureMLP
-from fewlabels.models.on_features import Mirrored, OnFeatures, Staged, UnitCentered
+from fewlabels.models.on_features import EarlierStages, Mirrored, OnFeatures, UnitCentered
 from fewlabels.models.small_cnn import SmallCNN
 from fewlabels.models.wide_resnet import wrn_28_2, wrn_28_8, wrn_37_2
 
@@ -41,7 +41,7 @@ TAKES = {"mlp": "vectors"}
 """what is not listed takes images"""
 SMALL, LARGE = 64, 224  # pixels that are bearable for our own networks, and for published ones
 ADDITIONS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
-    "staged": Staged,
+    "stages": EarlierStages,
     "mirrored": Mirrored,
     "mlp": OnFeatures,
     "unit": UnitCentered,
@@ -236,10 +236,10 @@ def flops(classifier: Classifier) -> int:
     return counter.get_total_flops()
 
 
-def staged(classifier: Classifier) -> Classifier:
+def with_stages(classifier: Classifier) -> Classifier:
     """Return a classifier whose features are followed by those of earlier stages; the head is a new one."""
-    module = Staged(classifier.backbone, classifier.head.in_features)
-    return Classifier(module, module.num_features, _card_with(classifier, "staged"))
+    module = EarlierStages(classifier.backbone, classifier.head.in_features)
+    return Classifier(module, module.num_features, _card_with(classifier, "stages"))
 
 
 def mirrored(classifier: Classifier) -> Classifier:

@@ -13,8 +13,9 @@ from fewlabels.classify.training_free.blend import (
     PENALTY,
     PULL,
     Pool,
+    _fitted,
+    _logits,
     blend,
-    blend_of_spaces,
     divided_by_classes,
     head_of,
     tempered,
@@ -50,7 +51,7 @@ def parts_of(pool, count):
 @pytest.fixture(scope="module")
 def four():
     pool, truth = pool_of(4)
-    return pool, truth, blend(pool, ON_FEATURES, parts_of(pool, 4))
+    return pool, truth, blend([pool], ON_FEATURES, parts_of(pool, 4))
 
 
 def test_it_is_far_above_the_linear_probe_and_its_head_follows_it(four):
@@ -67,25 +68,25 @@ def test_it_is_far_above_the_linear_probe_and_its_head_follows_it(four):
 
 
 def test_weights_are_fitted_where_labels_can_tell_and_are_the_prior_where_not(four):
-    assert four[2].weights != {name: ON_FEATURES.get(name, 0.0) for name in MEMBERS}
-    assert all(weight >= 0 for weight in four[2].weights.values())
+    assert four[2].weights[0] != {name: ON_FEATURES.get(name, 0.0) for name in MEMBERS}
+    assert all(weight >= 0 for weight in four[2].weights[0].values())
     pool, _ = pool_of(2)
-    found = blend(pool, ON_FEATURES, parts_of(pool, 2))
-    assert found.weights == {name: ON_FEATURES.get(name, 0.0) for name in MEMBERS}
+    found = blend([pool], ON_FEATURES, parts_of(pool, 2))
+    assert found.weights[0] == {name: ON_FEATURES.get(name, 0.0) for name in MEMBERS}
     assert found.left_out is not None
     alone, _ = pool_of(1)
-    assert blend(alone, ON_FEATURES, []).left_out is None
+    assert blend([alone], ON_FEATURES, []).left_out is None
 
 
 def test_a_label_that_is_left_out_changes_nothing_of_what_is_said_of_its_row():
     """Where the weights are the prior; else they know it a little, by what it did to others that were left out."""
     pool, _ = pool_of(2)
     parts = parts_of(pool, 2)
-    found, rows = blend(pool, ON_FEATURES, parts), pool.plain.labeled[parts[0]]
+    found, rows = blend([pool], ON_FEATURES, parts), pool.plain.labeled[parts[0]]
     labels = pool.plain.labels.copy()
     labels[rows] = (labels[rows] + 1) % K  # each class keeps its number of labels
     turned = Pool(*(Problem(p.train, p.asked, labels, K) for p in (pool.plain, pool.whitened)))
-    again = blend(turned, ON_FEATURES, parts)
+    again = blend([turned], ON_FEATURES, parts)
     np.testing.assert_allclose(again.left_out[parts[0]], found.left_out[parts[0]], atol=1e-9)
     assert not np.allclose(again.left_out[parts[1]], found.left_out[parts[1]])
 
@@ -135,53 +136,64 @@ def test_rows_are_divided_by_the_spread_within_classes():
 
 
 @pytest.fixture(scope="module")
-def clear_and_noisy():
-    """The same digits as they are, and with so much noise that little can be told."""
-    pools = [pool_of(4)[0], pool_of(4, noise=12.0)[0]]
-    return pools, blend_of_spaces(pools, ON_FEATURES, parts_of(pools[0], 4))
+def spaces():
+    """The same digits as they are, and beside them noise in which little can be told."""
+    pools = [pool_of(4, rows=250)[0], pool_of(4, rows=250, noise=12.0)[0]]
+    return pools[::-1], blend(pools[::-1], ON_FEATURES, parts_of(pools[0], 4))
 
 
-def weights_of_spaces(found, each):
-    """Return how much each space counts: by the member that counts most in its blend."""
-    most = [max(of.weights, key=of.weights.get) for of in each]
-    return np.array(
-        [found.weights[f"{m} in space {i}"] / of.weights[m] for i, (m, of) in enumerate(zip(most, each, strict=True))]
-    )
-
-
-def test_the_space_that_labels_speak_for_counts_most(clear_and_noisy):
-    pools, found = clear_and_noisy
-    each = [blend(pool, ON_FEATURES, parts_of(pool, 4)) for pool in pools]
-    weights = weights_of_spaces(found, each)
-    assert weights[0] > 2 * weights[1]
-    truth, hidden = pool_of(4)[1], pools[0].plain.labels < 0
-    right = [(scores.argmax(1) == truth)[hidden].mean() for scores in (each[0].scores, each[1].scores, found.scores)]
-    assert right[1] < right[0] - 0.2 and right[2] > right[0] - 0.03
-    assert list(blend_of_spaces(pools[:1], ON_FEATURES, []).weights) == [*MEMBERS]
-
-
-def test_weights_of_spaces_are_those_of_least_loss_and_of_a_part_those_without_it(clear_and_noisy):
+def test_the_weights_of_spaces_are_those_of_least_loss(spaces):
     """Against a search of all pairs of weights, in steps of .02."""
-    pools, found = clear_and_noisy
+    pools, found = spaces
     parts, given = parts_of(pools[0], 4), pools[0].plain.given
-    each = [blend(pool, ON_FEATURES, parts) for pool in pools]
-    logits = np.stack([of.left_out for of in each])
+    logits = np.zeros((2, len(given), K))
+    for place, pool in enumerate(pools):
+        for part in parts:
+            alone = blend([pool.without(part)], fitted_without(pool, part, parts), [])
+            logits[place, part] = alone.scores[pool.plain.labeled[part]]
     grid = np.arange(0, 1.5, 0.02)
 
-    def best(rows):
-        counts = np.bincount(given[rows], minlength=K)
-        of_row = 1 / counts[given[rows]]
-        of_row /= of_row.mean()
+    def loss(a, b):
+        logged = log_softmax(a * logits[0] + b * logits[1], axis=1)[np.arange(len(given)), given]
+        return -logged.sum() + PULL * ((a - 0.5) ** 2 + (b - 0.5) ** 2)  # each class has as many labels
 
-        def loss(a, b):
-            logged = log_softmax(a * logits[0, rows] + b * logits[1, rows], axis=1)
-            pull = PULL * ((a - 0.5) ** 2 + (b - 0.5) ** 2)
-            return -(of_row * logged[np.arange(len(rows)), given[rows]]).sum() + pull
+    best = min((loss(a, b), a, b) for a in grid for b in grid)[1:]
+    np.testing.assert_allclose(found.space_weights, best, atol=0.021)
 
-        return min((loss(a, b), a, b) for a in grid for b in grid)[1:]
 
-    rows = np.arange(len(given))
-    np.testing.assert_allclose(weights_of_spaces(found, each), best(rows), atol=0.021)
-    a, b = best(np.setdiff1d(rows, parts[0]))
-    expected = a * logits[0, parts[0]] + b * logits[1, parts[0]]
-    assert np.abs(found.left_out[parts[0]] - expected).max() < 0.05 * np.abs(expected).max()
+def fitted_without(pool, part, parts):
+    """Return the weights of members that were fitted without a part: with 3 labels left they are fitted too."""
+    others = np.setdiff1d(np.arange(len(pool.plain.given)), part)
+    logits = np.zeros((len(MEMBERS), len(pool.plain.given), K))
+    for of in parts:
+        for place, scores in enumerate(_logits(pool.without(of))):
+            logits[place, of] = scores[pool.plain.labeled[of]]
+    weights = _fitted(logits[:, others], pool.plain.given[others], np.array([ON_FEATURES.get(m, 0.0) for m in MEMBERS]))
+    return dict(zip(MEMBERS, weights.tolist(), strict=True))
+
+
+def test_the_head_of_several_spaces_follows_the_blend_and_so_does_what_is_left_out(spaces):
+    pools, found = spaces
+    truth, hidden = pool_of(4, rows=250)[1], pools[0].plain.labels < 0
+    right = {
+        name: (scores.argmax(1) == truth)[hidden].mean()
+        for name, scores in {"blend": found.scores, "head": found.head(pools[1].plain.train)}.items()
+    }
+    assert right["blend"] > 0.85 and abs(right["head"] - right["blend"]) < 0.05
+    assert abs((found.left_out.argmax(1) == pools[0].plain.given).mean() - right["head"]) < 0.15
+
+
+def test_what_is_left_out_is_by_a_head_like_that_which_is_handed_over(spaces):
+    """A head learned in a space of noise is poor, and what is left out says so."""
+    pools, _ = spaces
+    found = blend(pools[::-1], ON_FEATURES, parts_of(pools[0], 4))
+    hidden, truth = pools[0].plain.labels < 0, pool_of(4, rows=250)[1]
+    head = (found.head(pools[0].plain.train).argmax(1) == truth)[hidden].mean()
+    assert head < (found.scores.argmax(1) == truth)[hidden].mean() - 0.1
+    assert (found.left_out.argmax(1) == pools[0].plain.given).mean() < head + 0.1
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_with_few_labels_spaces_have_equal_weights(labels):
+    pools = [pool_of(labels)[0], pool_of(labels, noise=12.0)[0]]
+    assert blend(pools, ON_FEATURES, parts_of(pools[0], labels) if labels > 1 else []).space_weights == (0.5, 0.5)

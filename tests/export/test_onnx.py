@@ -87,7 +87,7 @@ def test_own_networks_give_what_pytorch_gives(of_photos, of_digits, photos):
     assert_parity(*of_digits, sorted((photos / "test").rglob("*.png"))[::4])
 
 
-@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit", "test_efficientnet+stages+mirrored+unit"])
 def test_networks_of_timm_give_what_pytorch_gives(tmp_path, model):
     classifier = classifier_of(model, 3, (32, 32), **CALIBRATION)
     assert write_onnx(classifier, tmp_path / "m.onnx") < 1e-4

@@ -13,7 +13,7 @@ from fewlabels.inputs.base import Wanted
 from fewlabels.inputs.images.decode import ImageForm
 from fewlabels.keys import Key
 from fewlabels.models import embedded
-from fewlabels.models.build import build_classifier, check_model, mirrored, staged, wanted_by
+from fewlabels.models.build import build_classifier, check_model, mirrored, wanted_by, with_stages
 from fewlabels.models.classifier import Card
 from fewlabels.models.embedded import EMBEDDED, load_embedded, weights_file
 from fewlabels.models.on_features import UnitCentered
@@ -91,36 +91,48 @@ def test_staged_features_begin_with_the_last_and_go_on_with_means_of_earlier_sta
         classifier.backbone.blocks[place].register_forward_hook(
             lambda _, __, out, place=place: seen.update({place: out})
         )
-    both = staged(classifier).eval()
+    both = with_stages(classifier).eval()
     with torch.no_grad():
         last = classifier.backbone(x)
         expected = torch.cat([last, seen[2].mean((2, 3)), seen[4].mean((2, 3))], 1)
         torch.testing.assert_close(both.backbone(x), expected)
         assert seen[2].shape[2:] == (8, 8) and seen[4].shape[2:] == (4, 4)
-    assert both.backbone.parts == (1280, 40, 112) and both.head.in_features == 1432
-    assert mirrored(both).backbone.parts == both.backbone.parts
+    assert both.backbone.widths == (1280, 40, 112) and both.head.in_features == 1432
+    assert mirrored(both).backbone.widths == both.backbone.widths
 
 
-def test_a_network_of_these_parts_is_made_again_by_its_name(classifier):
-    both = mirrored(staged(classifier))
-    assert both.card.model == "efficientnet_lite0+staged+mirrored"
-    again = build_classifier(replace(both.card, model=f"{both.card.model}+unit"), key=Key(1))
+def test_a_network_of_these_additions_is_made_again_by_its_name(classifier):
+    both = mirrored(with_stages(classifier)).eval()
+    assert both.card.model == "efficientnet_lite0+stages+mirrored"
+    again = build_classifier(replace(both.card, model=f"{both.card.model}+unit"), key=Key(1)).eval()
     again.backbone.backbone.load_state_dict(both.backbone.state_dict())
-    assert again.backbone.parts == (1280, 40, 112) and again.head.in_features == 1432
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(again.backbone.backbone(x), both.backbone(x))
+        assert again.backbone.widths == (1280, 40, 112) and again(x).shape == (2, 2)
 
 
-@pytest.mark.parametrize("parts", [(5,), (2, 3)])
-def test_the_centered_space_of_a_network_is_that_of_the_classifiers(parts):
+def test_a_stage_that_says_nothing_adds_nothing():
+    from fewlabels.classify.training_free.space import unit_centered
+
+    x = np.random.default_rng(0).uniform(1, 2, (20, 5)).astype(np.float32)
+    x[:, 2:] = x[:, 2:3]  # of one direction
+    found = unit_centered(x, np.arange(15), (2, 3))
+    assert np.abs(found[:, 2:]).max() < 0.3 and np.abs(found[:, :2]).max() > 0.6
+
+
+@pytest.mark.parametrize("widths", [(5,), (2, 3)])
+def test_the_centered_space_of_a_network_is_that_of_the_classifiers(monkeypatch, widths):
     from fewlabels.classify.training_free.space import center_of, unit, unit_centered
 
     x = np.random.default_rng(0).normal(1, 1, (20, 5)).astype(np.float32)
     x[3] = 0
-    train, before = np.arange(15), torch.nn.Identity()
-    before.parts = parts
-    module = UnitCentered(before, 5)
-    module.mean.copy_(torch.from_numpy(center_of(x, train, parts)))
-    found = unit_centered(x, train, parts)
+    train = np.arange(15)
+    monkeypatch.setattr("fewlabels.models.on_features.widths_of", lambda *_: widths)
+    module = UnitCentered(torch.nn.Identity(), 5)
+    module.mean.copy_(torch.from_numpy(center_of(x, train, widths)))
+    found = unit_centered(x, train, widths)
     np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), found, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    first = unit(x[:, : parts[0]]) - unit(x[:, : parts[0]])[train].mean(0)
-    np.testing.assert_allclose(unit(found[:, : parts[0]]), unit(first), atol=1e-6)
+    first = unit(x[:, : widths[0]]) - unit(x[:, : widths[0]])[train].mean(0)
+    np.testing.assert_allclose(unit(found[:, : widths[0]]), unit(first), atol=1e-6)

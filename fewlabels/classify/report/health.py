@@ -80,8 +80,7 @@ def warnings_of(summary: Mapping[str, Any], lines: Sequence[Line], findings: Fin
         lines: of `metrics.jsonl`.
         findings: of its rows.
     """
-    rows: Sequence[Mapping[str, Any]] = summary.get("rows", ())
-    if rows and rows[-1].get("kind") == "training_free":
+    if _is_head(summary):
         lines = ()  # what they record is not what is handed over
     crowd = _crowd(summary, lines, findings)
     checks = (
@@ -183,8 +182,12 @@ def _collapse(summary: Mapping[str, Any], crowd: _Crowd | None) -> Iterator[Heal
             "high",
             f"The network has collapsed: it takes {percent(share)} of the unlabeled {things(summary)} for "
             f"{crowd.named(holders)}, of {len(crowd.classes):,} classes. Try "
-            f"{_other(summary, 'debiaspl', 'adamatch')}, which takes out the bias to classes "
-            "predicted too often, or a lower `--lr`.",
+            + (
+                f"{_TRAINED}."
+                if _is_head(summary)
+                else f"{_other(summary, 'debiaspl', 'adamatch')}, which takes out the bias to classes "
+                "predicted too often, or a lower `--lr`."
+            ),
         )
 
 
@@ -200,7 +203,11 @@ def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> 
             "high",
             f"None of the unlabeled {things(summary)} is taken for {crowd.named(np.flatnonzero(never))}, {there}. "
             f"Label more of them (`fewlabels next` names {things(summary)}), or try "
-            f"{_other(summary, 'debiaspl', 'adamatch')}, which looks after classes predicted too rarely.",
+            + (
+                f"{_TRAINED}."
+                if _is_head(summary)
+                else f"{_other(summary, 'debiaspl', 'adamatch')}, which looks after classes predicted too rarely."
+            ),
         )
     if crowd.sure is None:
         return
@@ -214,6 +221,15 @@ def _without_pseudo_labels(summary: Mapping[str, Any], crowd: _Crowd | None) -> 
             f"alone. Try {_other(summary, 'flexmatch', 'freematch')}, which asks less of classes learned late, or "
             "label more of them.",
         )
+
+
+_TRAINED = "`--choose method`, which hands over the trained network instead"
+
+
+def _is_head(summary: Mapping[str, Any]) -> bool:
+    """Tell whether a linear head of training-free classifiers is handed over, and not what was trained."""
+    rows: Sequence[Mapping[str, Any]] = summary.get("rows", ())
+    return bool(rows) and rows[-1].get("kind") == "training_free"
 
 
 def _other(summary: Mapping[str, Any], *methods: str) -> str:
@@ -276,12 +292,13 @@ def _loss(lines: Sequence[Line]) -> Iterator[HealthWarning]:
 
 def _unlabeled_harmed(summary: Mapping[str, Any]) -> Iterator[HealthWarning]:
     gain = summary["gain"]
+    other = "`--choose linear`" if _is_head(summary) else _other(summary, "fixmatch", "freematch")
     if gain is not None and gain["value"] < -ERRORS * gain["standard_error"]:
         yield HealthWarning(
             "unlabeled_data_harmed",
             "high",
             f"The supervised baseline was better by {-100 * gain['value']:.1f} points: the unlabeled {things(summary)} "
-            f"did harm. Try {_other(summary, 'fixmatch', 'freematch')}, or `fewlabels bench`, which compares methods "
+            f"did harm. Try {other}, or `fewlabels bench`, which compares methods "
             "on your data. They may also show other things than the labeled ones: the report has the most doubtful; "
             "take such "
             "out.",
@@ -295,12 +312,13 @@ def _training_free_is_better(summary: Mapping[str, Any]) -> Iterator[HealthWarni
     if gain["value"] < 0 and gain["clear"]:
         keep = "`--classify.features only`, which leaves the backbone as it was"
         trained = best.get("on_features") and not summary["rows"][-1].get("on_features")
+        other = f"`--choose {best['name']}`" if _is_head(summary) else _more_work(summary)
         yield HealthWarning(
             "training_free_is_better",
             "high",
             f"{best['label'][0].upper()}{best['label'][1:]}, which needs no training, is better by "
             f"{-100 * gain['value']:.1f} points. "
-            f"Try {keep if trained else _more_work(summary)}.",
+            f"Try {keep if trained else other}.",
         )
 
 

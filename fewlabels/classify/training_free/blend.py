@@ -81,14 +81,16 @@ class Blend:
     """What a blend returns.
 
     Attributes:
-        weights: of the members.
+        weights: of the members in each space.
+        space_weights: of the spaces.
         scores: logits of the training rows [N, K], then of the other rows [A, K].
         left_out: logits of the labeled rows [n, K] by a head that was learned without their part; None where there were
-            no parts. Its weights were fitted to the other parts alone, whose logits knew the labels of this one.
+            no parts. The weights without a part were fitted to the other parts, whose logits knew its labels.
         head: learned from the scores.
     """
 
-    weights: dict[str, float]
+    weights: tuple[dict[str, float], ...]
+    space_weights: tuple[float, ...]
     scores: Scores
     left_out: Scores | None
     head: Head
@@ -106,77 +108,77 @@ class Head:
         return x.astype(np.float64) @ self.weight + self.bias
 
 
-def blend(pool: Pool, prior: Weights, parts: Sequence[Labels]) -> Blend:
-    """Weigh the members by labels that they did not have, and learn a linear head from what they say together.
+def blend(pools: Sequence[Pool], prior: Weights, parts: Sequence[Labels]) -> Blend:
+    """Weigh the members by cross-validation, in each of one or more spaces, and learn a linear head from all of it.
 
     With logits Z_m of each member (`tempered`), L = sum of w_m Z_m; the same members again in the space of
-    `divided_by_classes` of argmax L, weighed alike: W; and L + W. The weights minimize the cross-entropy of L on the
-    labeled rows, each without its own label, and each class alike, plus `PULL` |w - prior|^2; with up to `FEW` labels
-    of a class they are the prior. The head is that of `head_of` softmax((L + W) / 2).
-
-    Args:
-        pool: the rows.
-        prior: of the weights; a member that is not named has 0.
-        parts: places among the labeled rows that are left out together; none for no weights and no estimate.
-    """
-    names = [*MEMBERS]
-    start = np.array([prior.get(name, 0.0) for name in names])
-    given, few = pool.plain.given, pool.plain.counts.min() <= FEW
-    found = [(part, _logits(rest), rest) for part in parts for rest in [pool.without(part)]]
-    labeled = pool.plain.labeled
-    out_of_fold = np.zeros((len(names), len(given), pool.plain.classes))
-    for part, logits, _ in found:
-        out_of_fold[:, part] = logits[:, labeled[part]]
-
-    def weights_without(part: Labels) -> Scores:
-        rows = np.setdiff1d(np.arange(len(given)), part)
-        return start if few or not found else _fitted(out_of_fold[:, rows], given[rows], start)
-
-    weights = weights_without(np.empty(0, np.int64))
-    scores = _twice(pool, _logits(pool), weights)
-    left_out = np.zeros((len(given), pool.plain.classes))
-    for part, logits, rest in found:
-        head = head_of(rest.plain, softmax(_twice(rest, logits, weights_without(part)) / 2, axis=1))
-        left_out[part] = head(pool.plain.train[labeled[part]])
-    head = head_of(pool.plain, softmax(scores / 2, axis=1))
-    return Blend(dict(zip(names, weights.tolist(), strict=True)), scores, left_out if found else None, head)
-
-
-def blend_of_spaces(pools: Sequence[Pool], prior: Weights, parts: Sequence[Labels]) -> Blend:
-    """Blend in each of several spaces, weigh the blends by labels that they did not have, and learn a linear head.
-
-    The weights minimize what those of `blend` do, with the logits of the blends' heads; their prior is equal weights.
-    The head is that of `head_of` the softmax of half of the weighed sum, in the last space.
+    `divided_by_classes` of argmax L, with the same weights: W; and L + W. The weights minimize the cross-entropy of L
+    on the labeled rows, each without its own label, and each class alike, plus `PULL` |w - prior|^2; with up to `FEW`
+    labels of a class they are the prior. Spaces are weighed in the same way, with (L + W) / 2 of each in the place of
+    Z_m and equal weights as the prior. The head is that of `head_of` the softmax of the weighted sum, in the last
+    space.
 
     Args:
         pools: the same rows in each space.
-        prior: of the weights within each blend.
-        parts: places among the labeled rows that are left out together; not needed for one space.
+        prior: of the weights of members; one that is not named has 0.
+        parts: places among the labeled rows that are left out together. None: the weights are the prior, and there is
+            no estimate.
     """
-    blends = [blend(pool, prior, parts) for pool in pools]
-    if len(blends) == 1:
-        return blends[0]
-    given, out_of_fold = pools[0].plain.given, np.stack([_known(each.left_out) for each in blends])
-    equal = np.full(len(blends), 1 / len(blends))
-    weights = _fitted(out_of_fold, given, equal)
-    left_out = np.zeros_like(out_of_fold[0])
-    for part in parts:
+    last, given, labeled = pools[-1], pools[0].plain.given, pools[0].plain.labeled
+    spaces = [_in_space(pool, prior, parts) for pool in pools]
+    equal = np.full(len(pools), 1 / len(pools))
+    fits = len(pools) > 1 and len(parts) > 0 and not _has_few(pools[0])
+    left_out = np.stack([_left_out(space.without, parts, labeled) for space in spaces])
+    weights = _fitted(left_out, given, equal) if fits else equal
+    scores = np.tensordot(weights, np.stack([space.scores for space in spaces]), 1)
+    by_head = np.zeros_like(left_out[0])
+    for place, part in enumerate(parts):
         rest = np.setdiff1d(np.arange(len(given)), part)
-        without = _fitted(out_of_fold[:, rest], given[rest], equal)
-        left_out[part] = np.tensordot(without, out_of_fold[:, part], 1)
-    scores = np.tensordot(weights, np.stack([each.scores for each in blends]), 1)
-    head = head_of(pools[-1].plain, softmax(scores / 2, axis=1))
-    of_members = {
-        f"{name} in space {place}": float(weight * within)
-        for place, (weight, each) in enumerate(zip(weights, blends, strict=True))
-        for name, within in each.weights.items()
-    }
-    return Blend(of_members, scores, left_out, head)
+        without = _fitted(left_out[:, rest], given[rest], equal) if fits else equal
+        targets = softmax(np.tensordot(without, np.stack([space.without[place] for space in spaces]), 1), axis=1)
+        by_head[part] = head_of(last.without(part).plain, targets)(last.plain.train[labeled[part]])
+    return Blend(
+        tuple(space.weights for space in spaces),
+        tuple(weights.tolist()),
+        scores,
+        by_head if len(parts) else None,
+        head_of(last.plain, softmax(scores, axis=1)),
+    )
 
 
-def _known(left_out: Scores | None) -> Scores:
-    assert left_out is not None, "spaces are weighed by labels that are left out"
-    return left_out
+class _Space(NamedTuple):
+    """A blend in one space: weights of members, (L + W) / 2 of all labels, and without each part of them."""
+
+    weights: dict[str, float]
+    scores: Scores
+    without: list[Scores]
+
+
+def _in_space(pool: Pool, prior: Weights, parts: Sequence[Labels]) -> _Space:
+    start = np.array([prior.get(name, 0.0) for name in MEMBERS])
+    given, fits = pool.plain.given, len(parts) > 0 and not _has_few(pool)
+    rests = [pool.without(part) for part in parts]
+    logits = [_logits(rest) for rest in rests]
+    left_out = np.stack([_left_out([of[m] for of in logits], parts, pool.plain.labeled) for m in range(len(MEMBERS))])
+    weights, without = _fitted(left_out, given, start) if fits else start, list[Scores]()
+    for part, rest, of_members in zip(parts, rests, logits, strict=True):
+        others = np.setdiff1d(np.arange(len(given)), part)
+        fitted = _fitted(left_out[:, others], given[others], start) if fits else start
+        without.append(_twice(rest, of_members, fitted) / 2)
+    whole = _twice(pool, _logits(pool), weights) / 2
+    return _Space(dict(zip(MEMBERS, weights.tolist(), strict=True)), whole, without)
+
+
+def _has_few(pool: Pool) -> bool:
+    return bool(pool.plain.counts.min() <= FEW)
+
+
+def _left_out(scores: Sequence[Scores], parts: Sequence[Labels], labeled: Labels) -> Scores:
+    """Return the scores [n, K] of labeled rows, each of what was learned without its part; zeros without parts."""
+    out = np.zeros((len(labeled), scores[0].shape[1] if scores else 0))
+    for part, without in zip(parts, scores, strict=True):
+        out[part] = without[labeled[part]]
+    return out
 
 
 def head_of(problem: Problem, targets: Scores) -> Head:

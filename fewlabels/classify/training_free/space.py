@@ -9,41 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabels.data.table import Labels
+from fewlabels.models.on_features import SHORTEST
 
 Features: TypeAlias = NDArray[np.float32]
 Scores: TypeAlias = NDArray[np.float64]
 
 
-def unit(x: Features) -> Features:
-    """Return rows [N, D] scaled to length 1; a row of zeros stays one."""
+def unit(x: Features, shortest: float = 0.0) -> Features:
+    """Return rows [N, D] scaled to length 1; rows of zeros stay so, and those shorter than `shortest` stay short."""
     length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))[:, None].astype(np.float32)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+    return np.divide(x, np.maximum(length, shortest), out=np.zeros_like(x), where=length > 0)
 
 
-def unit_centered(features: Features, train: Labels, parts: Sequence[int] = ()) -> Features:
+def unit_centered(features: Features, train: Labels, widths: Sequence[int] = ()) -> Features:
     """Return rows scaled to length 1, less the mean of the training rows, scaled again (SimpleShot, Wang et al. 2019).
 
     Args:
         features: [N, D] of all rows.
         train: the rows whose mean is subtracted; test rows are not among them.
-        parts: how many features are of which part, each of which is scaled and centered by itself; one part by default.
+        widths: how many of the features are of which stage of a network, each of which is scaled and centered by itself
+            and has the same length in the end; all of one by default.
     """
-    if len(parts) > 1:
-        each = [unit_centered(part, train) for part in _split(features, parts)]
-        return np.hstack(each) * np.float32(len(parts) ** -0.5)
-    scaled = unit(features)
-    scaled -= scaled[train].mean(0, dtype=np.float64).astype(np.float32)
-    return unit(scaled)
+    means = _split(center_of(features, train, widths), widths)
+    each = [unit(unit(part) - mean, SHORTEST) for part, mean in zip(_split(features, widths), means, strict=True)]
+    return np.hstack(each) * np.float32(len(each) ** -0.5) if len(each) > 1 else each[0]
 
 
-def center_of(features: Features, train: Labels, parts: Sequence[int] = ()) -> Features:
+def center_of(features: Features, train: Labels, widths: Sequence[int] = ()) -> Features:
     """Return the mean [D] that `unit_centered` subtracts."""
-    each = [unit(part)[train].mean(0, dtype=np.float64) for part in _split(features, parts)]
+    each = [unit(part)[train].mean(0, dtype=np.float64) for part in _split(features, widths)]
     return np.concatenate(each).astype(np.float32)
 
 
-def _split(features: Features, parts: Sequence[int]) -> list[Features]:
-    return np.split(features, np.cumsum(parts)[:-1], axis=1) if parts else [features]
+def _split(features: Features, widths: Sequence[int]) -> list[Features]:
+    return np.split(features, np.cumsum(widths)[:-1], axis=-1) if widths else [features]
 
 
 def lifted(features: Features, train: Labels) -> Features:

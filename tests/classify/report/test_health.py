@@ -170,6 +170,21 @@ def test_of_a_training_that_is_not_handed_over_nothing_is_said():
     assert len(warnings_of(summary | {"rows": [head, ours]}, bad, findings_of(EVEN, EVEN))) == 2
 
 
+def test_what_to_try_is_what_changes_a_linear_head():
+    rows = [row_of("knn", 0.9), row_of("fixmatch", 0.8, kind="method"), row_of("blend", 0.8)]
+    summary = summary_of(
+        rows=rows,
+        gain={"value": -0.1, "standard_error": 0.02, "clear": True},
+        gain_over_training_free={"value": -0.1, "standard_error": 0.02, "clear": True},
+    )
+    collapsed = findings_of(np.zeros(ROWS, int), EVEN)
+    said = {each["id"]: each["text"] for each in warnings_of(summary, lines_of(), collapsed)}
+    assert set(said) == {"collapse", "unlabeled_data_harmed", "training_free_is_better"}
+    assert "--choose method" in said["collapse"] and "--choose linear" in said["unlabeled_data_harmed"]
+    assert "--choose knn" in said["training_free_is_better"]
+    assert not any(word in text for text in said.values() for word in ("--method", "--lr", "--budget"))
+
+
 def test_a_kept_share_that_begins_low_and_rises_is_healthy():
     assert warnings_of(summary_of(), lines_of(kept=tuple(np.linspace(0, 0.4, 20))), findings_of(EVEN, EVEN)) == []
 
@@ -197,7 +212,7 @@ def test_supervised_is_better():
 
 
 def test_a_training_free_baseline_is_better():
-    rows = [row_of("label_propagation", 0.9, "label propagation on pixels")]
+    rows = [row_of("label_propagation", 0.9, "label propagation on pixels"), row_of("fixmatch", 0.8, kind="method")]
     gain = {"gain_over_training_free": {"value": -0.1, "standard_error": 0.02, "clear": True}}
     said = one("training_free_is_better", summary_of(rows=rows, **gain))
     assert "Label propagation on pixels" in said and "10.0 points" in said and "--budget full" in said

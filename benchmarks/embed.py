@@ -4,9 +4,9 @@
 
 timm's way: its transform, its network as it is made, a DataLoader with two workers, 32 images at a time, float32; the
 same with channels last, and with 8 images at a time, which a good user would find. Ours reads, decodes and keeps the
-images first, and that is counted; its cache is empty; it also makes the features of two earlier stages. Each side embeds
-the image alone, without its mirror image, at the same size, with two torch threads, in a process of its own; imports are
-not counted. With `--rows` twice as many, the memory shows whether it grows with the images.
+images first, and that is counted; its cache is empty; it also makes the features of two earlier stages. Each side
+embeds the image alone, without its mirror image, at the same size, with two torch threads, in a process of its own;
+imports are not counted. With `--rows` twice as many, the memory shows whether it grows with the images.
 """
 
 from __future__ import annotations
@@ -24,10 +24,22 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 import tyro
 from accuracy import machine
 from outcome import ratios, say
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from fewlabels.classify.embedding import embedded
+from fewlabels.classify.prepare import prepare
+from fewlabels.classify.split import with_split
+from fewlabels.config import Options
+from fewlabels.console import Show
+from fewlabels.data.table import make_table
+from fewlabels.inputs.base import content_of
+from fewlabels.models.embedded import EMBEDDED, load_embedded
 
 MODEL = "efficientnet_lite0"
 SIDES = ("fewlabels", "timm", "timm, channels last", "timm, channels last, 8 at a time")
@@ -55,12 +67,6 @@ def paths(question: Question) -> list[Path]:
 
 def by_timm(files: list[Path], side: str) -> int:
     """Embed as timm's users do; return how many."""
-    import timm
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-
-    from fewlabels.models.embedded import EMBEDDED, load_embedded
-
     model = timm.create_model(EMBEDDED[MODEL].timm_name, num_classes=0).eval()
     load_embedded(MODEL, model)
     form = torch.channels_last if "channels last" in side else torch.contiguous_format
@@ -81,14 +87,6 @@ def by_timm(files: list[Path], side: str) -> int:
 
 def by_fewlabels(files: list[Path]) -> int:
     """Embed as a run does; return how many."""
-    from fewlabels.classify.embedding import embedded
-    from fewlabels.classify.prepare import prepare
-    from fewlabels.classify.split import with_split
-    from fewlabels.config import Options
-    from fewlabels.console import Show
-    from fewlabels.data.table import make_table
-    from fewlabels.inputs.base import content_of
-
     labels = np.arange(len(files)) % 2  # two classes, as a run needs
     options = Options(model=MODEL, images_flip="none", device="cpu")
     table = with_split(make_table("photos", files, [*map(str, files)], labels, ("0", "1")), options)
@@ -98,8 +96,6 @@ def by_fewlabels(files: list[Path]) -> int:
 
 def measure(question: Question) -> dict[str, Any]:
     """Measure one side; the making of the network is counted, imports are not."""
-    import timm as timm
-
     torch.set_num_threads(2)
     files, side = paths(question), question.side or SIDES[0]
     start = time.perf_counter()

@@ -1,9 +1,9 @@
 """What a good user of timm and scikit-learn would write for few labels, tuned to win: the side that we compare with.
 
 The same backbone as ours, as its authors evaluate it (timm's transform: resize, center crop), averaged over the image
-and its mirror image, and each classifier's numbers chosen by stratified cross-validation on the labels. It sees the pool
-and the labels, and is asked once for the test rows. What learns from the pool works on 128 principal components: it is
-fitted 75 times. Everything is done on the network's features and, since we also use these, on them with the pooled
+and its mirror image, and each classifier's numbers chosen by stratified cross-validation on the labels. It sees the
+pool and the labels, and is asked once for the test rows. What learns from the pool works on 128 principal components:
+it is fitted 75 times. All is done on the network's features and, since we also use these, on them with the pooled
 outputs of two earlier stages beside them; rows have unit length, less the mean, and unit length again.
 """
 

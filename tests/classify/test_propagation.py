@@ -200,10 +200,10 @@ def test_a_step_reads_and_copies_nothing(job, as_on_a_gpu):
                 update(state, feed.batch_of(inputs, state.step))
 
 
-def test_compiled_it_is_the_same_step(vector_job, graphs):
+def test_compiled_it_is_the_same_step(job, graphs):
     endings = []
     for compiled in (False, True):
-        made = with_options(vector_job(steps=5, compile=compiled), propagate=0.5)
+        made = job(steps=5, compile=compiled)
         state, feed = begin(made, LayerMatch(), propagated=propagated_targets(made, LayerMatch(), None))
         run(state, feed, 0, 5, watch=lambda *_: None)
         endings.append(parameters_of(state))

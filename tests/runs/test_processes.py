@@ -8,12 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import pytest
-from joblib.externals.loky import reusable_executor
 from PIL import Image
 
 import fewlabels
@@ -98,12 +97,8 @@ def photos(tmp_path_factory):
     return folder
 
 
-def words_of(photos, folder):
-    return ["train", photos, *SMALL, "--out", folder / "run", "--images.cache", folder / "cache"]
-
-
 def train_undisturbed(photos, folder, *more):
-    process = Launcher(*words_of(photos, folder)[1:], *more)
+    process = Launcher(photos, *SMALL, *more, "--out", folder / "run", "--images.cache", folder / "cache")
     output, errors = end(process)
     assert process.returncode == 0, errors
     return folder, output
@@ -111,37 +106,16 @@ def train_undisturbed(photos, folder, *more):
 
 @pytest.fixture(scope="module")
 def undisturbed(photos, tmp_path_factory):
-    """Train by forks, which are there at once; the slow tests below start such a run by `torchrun`."""
-    if not CAN_FORK:
-        return train_undisturbed(photos, tmp_path_factory.mktemp("undisturbed"))
-    folder = tmp_path_factory.mktemp("undisturbed")
-
-    def task(rank):
-        reusable_executor._executor = None  # of the process that this is a fork of
-        with open(folder / f"output{rank}", "w") as output, redirect_stdout(output):
-            code = main(list(map(str, words_of(photos, folder))))
-        reusable_executor.get_reusable_executor().shutdown()
-        return code
-
-    assert together(task, join=False, daemon=False) == [0, 0]
-    return folder, "".join((folder / f"output{rank}").read_text() for rank in range(2))
+    return train_undisturbed(photos, tmp_path_factory.mktemp("undisturbed"))
 
 
-def assert_written_once(folder, output):
+def test_outputs_are_written_once(undisturbed):
+    folder, output = undisturbed
     assert output.count("writing to") == output.count("report: ") == 1
     assert output.count("2 processes share each batch") == 1
     steps = [json.loads(line)["step"] for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
     assert json.loads((folder / "run/summary.json").read_text())["set_aside"] == 2
-
-
-def test_outputs_are_written_once(undisturbed):
-    assert_written_once(*undisturbed)
-
-
-@pytest.mark.slow
-def test_outputs_are_written_once_under_torchrun(photos, tmp_path):
-    assert_written_once(*train_undisturbed(photos, tmp_path))
 
 
 def test_processes_decode_a_folder_together(photos, undisturbed):

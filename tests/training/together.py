@@ -19,11 +19,8 @@ def free_port():
         return found.getsockname()[1]
 
 
-def together(task, size=2, join=True, daemon=True):
-    """Let so many processes do a task, as `torchrun` would start them; give what it returned or raised in each.
-
-    Those that are no daemons may start workers of their own, and end these.
-    """
+def together(task, size=2, join=True):
+    """Let so many processes do a task, as `torchrun` would start them; give what it returned or raised in each."""
     context = multiprocessing.get_context("fork")
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free_port()}", "WORLD_SIZE": f"{size}"}
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
@@ -42,7 +39,7 @@ def together(task, size=2, join=True, daemon=True):
             found = error
         pipes[rank][1].send(found)
 
-    workers = [context.Process(target=work, args=(rank,), daemon=daemon) for rank in range(size)]
+    workers = [context.Process(target=work, args=(rank,), daemon=True) for rank in range(size)]
     for worker in workers:
         worker.start()
     answers = []

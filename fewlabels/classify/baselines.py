@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from fewlabels.classify.training_free.blend import Pool
-from fewlabels.classify.training_free.knn import nearest_neighbors
-from fewlabels.classify.training_free.linear import logistic, ridge
-from fewlabels.classify.training_free.mixture import gaussian_em, sinkhorn_prototypes
-from fewlabels.classify.training_free.poisson import poisson
-from fewlabels.classify.training_free.problem import Prediction, Problem
-from fewlabels.classify.training_free.propagation import propagation
+from fewlabels.classify.training_free.problem import Problem
+from fewlabels.classify.training_free.recipes import BASELINES, Recipe
 from fewlabels.classify.training_free.space import Features as Features
 from fewlabels.classify.training_free.space import Scores, lifted, unit_centered
 from fewlabels.classify.training_free.whitening import whitened
@@ -23,35 +19,6 @@ from fewlabels.data.table import UNLABELED, Labels, spread
 from fewlabels.errors import UserError
 
 MOST_TRAIN = 20_000  # training rows that a graph has; the time of exact neighbors grows with their square
-
-
-@dataclass(frozen=True)
-class BaselineRecipe:
-    """How a training-free baseline is made.
-
-    Attributes:
-        words: how the table names it.
-        fit: learns and predicts.
-        is_whitened: whether in the space of `whitened`.
-        takes_unlabeled: whether it learns from rows without labels.
-    """
-
-    words: str
-    fit: Callable[[Problem], Prediction]
-    is_whitened: bool = False
-    takes_unlabeled: bool = False
-
-
-BASELINES: dict[str, BaselineRecipe] = {
-    "knn": BaselineRecipe("kNN", nearest_neighbors),
-    "linear": BaselineRecipe("linear probe", logistic),
-    "ridge": BaselineRecipe("ridge", ridge),
-    "label_propagation": BaselineRecipe("label propagation", propagation, takes_unlabeled=True),
-    "label_propagation_whitened": BaselineRecipe("whitened propagation", propagation, True, True),
-    "prototypes": BaselineRecipe("Sinkhorn prototypes", sinkhorn_prototypes, True, True),
-    "gaussian_em": BaselineRecipe("Gaussian EM", gaussian_em, True, True),
-    "poisson": BaselineRecipe("Poisson learning", poisson, True, True),
-}
 
 
 @dataclass(frozen=True)
@@ -86,7 +53,7 @@ def training_free_baselines(
     ]
 
 
-def _timed(rows: PooledRows, recipe: BaselineRecipe, asked: Labels) -> tuple[Labels, float]:
+def _timed(rows: PooledRows, recipe: Recipe, asked: Labels) -> tuple[Labels, float]:
     start = time.perf_counter()
     predicted = rows.classes[rows.scores(recipe, asked).argmax(1)]
     return predicted, time.perf_counter() - start
@@ -165,7 +132,7 @@ class PooledRows:
         labels, count = self.given[self.rows], len(self.classes)
         return Pool(Problem(x, x[:0], labels, count), Problem(w, w[:0], labels, count))
 
-    def scores(self, recipe: BaselineRecipe, asked: Labels) -> Scores:
+    def scores(self, recipe: Recipe, asked: Labels) -> Scores:
         """Return the scores [n, K] of the rows that are asked for, of the classes that have labels."""
         x = self.whitened if recipe.is_whitened else self.x
         rows = self.rows if recipe.takes_unlabeled else self.labeled

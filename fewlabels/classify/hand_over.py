@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from fewlabels.classify.baselines import BASELINES, PooledRows
+from fewlabels.classify.baselines import PooledRows
 from fewlabels.classify.embedding import Embedding, extractor
 from fewlabels.classify.outcome import Outcome, scores
 from fewlabels.classify.preparation import Preparation
 from fewlabels.classify.training_free.blend import FEW, ON_FEATURES, Head, blend, head_of, tempered
+from fewlabels.classify.training_free.recipes import BASELINES
 from fewlabels.classify.training_free.space import Scores, center_of
 from fewlabels.data.splits import fewest_apart, parted
 from fewlabels.data.table import Labels
@@ -126,8 +127,7 @@ def _head_of_row(rows: PooledRows, name: str) -> Head:
     recipe = BASELINES[name]
     problem = rows.pool.whitened if recipe.is_whitened else rows.pool.plain
     found = recipe.fit(problem).train
-    # Scores of some are no probabilities; all are brought to the same confidence.
-    logits = tempered(found, len(found), are_logits=bool((found < 0).any()))
+    logits = tempered(found, len(found), are_logits=recipe.gives_logits)
     return head_of(rows.pool.plain, softmax(logits, axis=1))
 
 

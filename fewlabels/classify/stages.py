@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fewlabels.classify.baselines import BASELINES, Features, training_free_baselines
+from fewlabels.classify.baselines import Features, training_free_baselines
 from fewlabels.classify.choose import resolve
 from fewlabels.classify.embedding import Embedding, extractor
 from fewlabels.classify.hand_over import FOLDS
@@ -23,6 +23,7 @@ from fewlabels.classify.outcome import SUPERVISED, Outcome, scores
 from fewlabels.classify.preparation import Preparation, begins_propagated, stage_of
 from fewlabels.classify.prepare import prepared
 from fewlabels.classify.training_free.blend import FEW
+from fewlabels.classify.training_free.recipes import BASELINES
 from fewlabels.config import Options
 from fewlabels.console import Show
 from fewlabels.data.splits import fewest_apart, parted

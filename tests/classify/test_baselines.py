@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewlabels.classify.baselines import BASELINES, training_free_baselines
+from fewlabels.classify.baselines import training_free_baselines
 from fewlabels.classify.metrics import accuracy
+from fewlabels.classify.training_free.recipes import BASELINES
 from fewlabels.errors import UserError
 from fewlabels.inputs.images.components import pixel_features
 from fewlabels.inputs.images.store import ResidentImages

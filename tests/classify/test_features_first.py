@@ -14,7 +14,7 @@ from torch import nn
 import fewlabels
 from fewlabels import UserError
 from fewlabels.classify import embedding
-from fewlabels.classify.baselines import BASELINES
+from fewlabels.classify.training_free.recipes import BASELINES
 from fewlabels.console import Show
 from fewlabels.data.sources.open import open_table
 from fewlabels.errors import Interrupted

@@ -14,7 +14,7 @@ from torch import nn
 import fewlabels
 from fewlabels import UserError
 from fewlabels.classify import preparation, prepare
-from fewlabels.classify.baselines import BASELINES
+from fewlabels.classify.training_free.recipes import BASELINES
 from fewlabels.methods.fixmatch import FixMatch
 from fewlabels.methods.layermatch import LayerMatch
 from tests.conftest import assert_same

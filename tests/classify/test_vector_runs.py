@@ -13,9 +13,9 @@ from torch import nn
 
 import fewlabels
 from fewlabels import UserError
-from fewlabels.classify.baselines import BASELINES
 from fewlabels.classify.predict import predict
 from fewlabels.classify.preparation import begin
+from fewlabels.classify.training_free.recipes import BASELINES
 from fewlabels.data.sources.open import open_table
 from fewlabels.data.vectors import VectorForm
 from fewlabels.inputs.kinds import form_of

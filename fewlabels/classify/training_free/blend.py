@@ -10,11 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from fewlabels.classify.training_free.linear import logistic
-from fewlabels.classify.training_free.mixture import gaussian_em
-from fewlabels.classify.training_free.poisson import poisson
 from fewlabels.classify.training_free.problem import Prediction, Problem
-from fewlabels.classify.training_free.propagation import propagation
+from fewlabels.classify.training_free.recipes import BASELINES, Recipe
 from fewlabels.classify.training_free.space import Features, Scores, unit_centered
 from fewlabels.classify.training_free.whitening import divided
 from fewlabels.data.table import Labels
@@ -27,28 +24,9 @@ PULL = 3.0  # of the prior weights
 PENALTY = 1.0  # of the head
 
 
-class Member(NamedTuple):
-    """A classifier of the blend.
-
-    Attributes:
-        fit: learns and predicts.
-        is_whitened: whether in the whitened space.
-        gives_logits: whether its scores are logits and not probabilities.
-        again: whether it is fitted again in the space that the blend's classes give.
-    """
-
-    fit: Callable[[Problem], Prediction]
-    is_whitened: bool = True
-    gives_logits: bool = False
-    again: bool = True
-
-
-MEMBERS: dict[str, Member] = {
-    "gaussian_em": Member(gaussian_em),
-    "label_propagation": Member(propagation, is_whitened=False),
-    "label_propagation_whitened": Member(propagation),
-    "poisson": Member(poisson, gives_logits=True),
-    "linear": Member(logistic, is_whitened=False, again=False),
+MEMBERS: dict[str, Recipe] = {
+    name: BASELINES[name]
+    for name in ("gaussian_em", "label_propagation", "label_propagation_whitened", "poisson", "linear")
 }
 Weights = Mapping[str, float]
 ON_FEATURES: Weights = {"gaussian_em": 1 / 3, "label_propagation_whitened": 1 / 3, "poisson": 1 / 3}
@@ -67,7 +45,7 @@ class Pool:
     plain: Problem
     whitened: Problem
 
-    def of(self, member: Member) -> Problem:
+    def of(self, member: Recipe) -> Problem:
         """Return the rows as a member sees them."""
         return self.whitened if member.is_whitened else self.plain
 
@@ -230,7 +208,7 @@ def _logits(pool: Pool) -> Scores:
     return np.stack([_of_member(member, pool.of(member)) for member in MEMBERS.values()])
 
 
-def _of_member(member: Member, problem: Problem) -> Scores:
+def _of_member(member: Recipe, problem: Problem) -> Scores:
     found = member.fit(problem)
     both = np.concatenate([found.train, found.asked])
     return tempered(both, len(problem.train), are_logits=member.gives_logits)
@@ -242,12 +220,14 @@ def _twice(pool: Pool, logits: Scores, weights: Scores) -> Scores:
     classes = once[: len(problem.train)].argmax(1)
     classes[problem.labeled] = problem.given
     again = divided_by_classes(problem, classes)
-    shared: dict[Callable[[Problem], Prediction], Scores] = {}
+    seen: dict[Callable[[Problem], Prediction], Scores] = {}  # two members may be one classifier in two spaces
     total = once.copy()
-    for weight, member, of_member in zip(weights, MEMBERS.values(), logits, strict=True):
-        if member.again and weight > 0 and member.fit not in shared:
-            shared[member.fit] = _of_member(member, again)
-        total += weight * (shared[member.fit] if member.again and weight > 0 else 0 if member.again else of_member)
+    for weight, member, before in zip(weights, MEMBERS.values(), logits, strict=True):
+        if not weight:
+            continue
+        if member.takes_unlabeled and member.fit not in seen:
+            seen[member.fit] = _of_member(member, again)
+        total += weight * seen.get(member.fit, before)  # what learns from labels alone stays as it was
     return total
 
 

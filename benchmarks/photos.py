@@ -55,7 +55,7 @@ class Question:
 def one(question: Question, table: Table, spaces: dict[str, rival.Floats], seed: int) -> dict[str, Any]:
     """Run both sides on one split, or read what was found before."""
     name = f"{table.name}-{question.labels_per_class}-{question.rows or 'all'}-{question.budget}-{seed}"
-    work = question.work / COMMIT[:8]  # what another version measured is not taken for what this one does
+    work = question.work / COMMIT[:8]  # another version's measurements are not mixed with this one's
     note = work / f"{name}.json"
     if note.is_file():
         return json.loads(note.read_text())

@@ -9,8 +9,12 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def state_of(path: Path | str) -> str:
@@ -81,6 +85,16 @@ def replace_text(path: Path, text: str) -> None:
 
 # A spreadsheet takes a cell that begins so for a formula, and runs it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def read_array(path: Path) -> NDArray[Any] | None:
+    """Read an array that `np.save` wrote; None where it is not there whole, and has to be made again."""
+    import numpy as np  # a tenth of a second to import, which commands that read none do without
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def safe_cell(text: str) -> str:

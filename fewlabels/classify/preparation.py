@@ -25,7 +25,7 @@ from fewlabels.config import Options
 from fewlabels.data.samplers import Epochs
 from fewlabels.data.table import UNLABELED, Labels, Table, spread
 from fewlabels.errors import UserError
-from fewlabels.files import replace_file
+from fewlabels.files import read_array, replace_file
 from fewlabels.inputs.base import Inputs, Provider
 from fewlabels.inputs.batch import KINDS, Viewer, Views
 from fewlabels.inputs.feed import PropagatedTargets, RowFeed
@@ -135,8 +135,9 @@ def propagated_targets(preparation: Preparation, method: Method, folder: Path | 
 
 def _propagated(preparation: Preparation, folder: Path | None) -> NDArray[np.float32]:
     path = None if folder is None else folder / PROPAGATED
-    if path is not None and path.is_file():
-        return np.load(path, allow_pickle=False)
+    kept = None if path is None else read_array(path)
+    if kept is not None:
+        return kept
     table, inputs = preparation.table, preparation.inputs
     train = np.concatenate([preparation.labeled, preparation.unlabeled])
     given, labels = preparation.features, np.full(len(table), UNLABELED)

@@ -165,13 +165,17 @@ def test_the_layer_probe_sees_the_same_targets(done):
     assert {name: found[name] for name in lines[-1]} == lines[-1]
 
 
-def test_a_training_that_stopped_continues_to_the_same_bytes(job, tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_training_that_stopped_continues_to_the_same_bytes(job, tmp_path, damaged):
+    """Also where the kept targets are not whole any more: they are made again."""
     made = job(steps=12)
     whole = train(replace(made, folder=tmp_path / "whole"), FreeMatch(), "freematch", tmp_path / "whole")
     folder, calls = tmp_path / "stopped", iter([False] * 5 + [True] + [False] * 100)
     with pytest.raises(Interrupted):
         train(replace(made, folder=folder), FreeMatch(), "freematch", folder, stop=lambda: next(calls))
     kept = (folder / PROPAGATED).read_bytes()
+    if damaged:
+        (folder / PROPAGATED).write_bytes(kept[:100])
     again = train(replace(made, folder=folder), FreeMatch(), "freematch", folder)
     assert (folder / PROPAGATED).read_bytes() == kept
     assert_same(whole.state.tensors(), again.state.tensors())

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabels.data.image import ImageLike, Pixels, reason_of
-from fewlabels.files import replace_file, replace_text
+from fewlabels.files import read_array, replace_file, replace_text
 from fewlabels.inputs.base import content_of
 from fewlabels.inputs.images.decode import ImageForm, decode_into
 from fewlabels.inputs.images.digest import digest_of, fetch, image_state
@@ -266,11 +266,9 @@ class KeptArray:
 
     def open(self) -> NDArray[np.float32] | None:
         """Give it; None where it is not there whole."""
-        try:
-            found = np.load(self.folder / _ARRAY, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        _touch(self.folder / _INDEX)
+        found = read_array(self.folder / _ARRAY)
+        if found is not None:
+            _touch(self.folder / _INDEX)
         return found
 
     def write(self, array: NDArray[np.float32]) -> None:
